@@ -1,0 +1,1 @@
+//! Text to packed batches: sources, tokens, order, packing, the teacher cache.

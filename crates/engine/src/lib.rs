@@ -1,0 +1,1 @@
+//! The numerics: flat parameters, planned memory, operations with hand-written backward passes.

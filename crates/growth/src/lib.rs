@@ -1,0 +1,1 @@
+//! One trained model into another of a different size: layer maps applied to parameters.

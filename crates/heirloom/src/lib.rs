@@ -1,0 +1,1 @@
+//! Passes knowledge between language models: the library and the command.

@@ -1,0 +1,1 @@
+//! Encoders in the layout of Hugging Face: forward, backward, load, save.

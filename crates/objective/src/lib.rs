@@ -1,0 +1,1 @@
+//! What a batch is worth: terms that are sums with counts, and their gradients.

@@ -1,0 +1,1 @@
+//! The step, the state that survives a crash, schedules, and the loop.
