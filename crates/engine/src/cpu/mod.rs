@@ -1,0 +1,6 @@
+//! stub
+/// placeholder
+#[derive(Debug)]
+pub struct Cpu;
+/// placeholder
+pub fn threads_in_use() -> usize { 1 }

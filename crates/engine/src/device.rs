@@ -1,0 +1,355 @@
+//! The boundary: every operation a device must offer, on views and shapes.
+//!
+//! An operation that needs more than three things takes a struct, so that a call site reads like
+//! its formula. Unless told otherwise, outputs may not overlap inputs; gradients of parameters are
+//! *added to*, gradients of activations are *written*.
+
+use heirloom_base::Words;
+
+use crate::{IdSpace, Ids, Space, View};
+
+/// The label of a row that does not count.
+pub const IGNORED: u32 = u32::MAX;
+
+/// A pointwise non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · Φ(x)` (Hendrycks & Gimpel 2016, arXiv:1606.08415), with the error function.
+    Gelu,
+    /// GELU by its tanh approximation; `gelu_new` and `gelu_pytorch_tanh` in Hugging Face configs.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x · σ(x)`; `silu` or `swish`.
+    Silu,
+    /// `tanh x`.
+    Tanh,
+}
+
+/// Dropout whose mask is addressed: element `(row, column)` is kept when the word at
+/// (`words`, `rows[row]`, `column`) is at least `p · 2³²`, and is then scaled by `1/(1 − p)`.
+///
+/// The mask is recomputed in the backward pass and never stored. Since `rows` addresses a token by
+/// its sequence and position, the mask does not depend on how a step is cut into micro-batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    /// Probability that an element is dropped, `0.0..1.0`.
+    pub p: f32,
+    /// Seed, step and site.
+    pub words: Words,
+    /// Address of each row, `[N]`.
+    pub rows: Ids,
+}
+
+impl Dropout {
+    /// Words below this are dropped.
+    pub fn threshold(p: f32) -> u32 {
+        (f64::from(p) * 4_294_967_296.0) as u32
+    }
+}
+
+/// `y = x wᵀ + b`, and `activated = f(y)` where asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    /// Input, `[N, I]`.
+    pub x: View,
+    /// Weights, `[O, I]`.
+    pub w: View,
+    /// Bias, `[1, O]`.
+    pub b: Option<View>,
+    /// Output before the activation, `[N, O]`.
+    pub y: View,
+    /// Activation and its output, `[N, O]`.
+    pub activated: Option<(Activation, View)>,
+}
+
+/// Gradients of [`Linear`] given `dy`, the gradient of its `y`.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearBackward {
+    /// Input of the forward pass, `[N, I]`.
+    pub x: View,
+    /// Weights, `[O, I]`.
+    pub w: View,
+    /// Gradient of the output, `[N, O]`.
+    pub dy: View,
+    /// Gradient of the input, `[N, I]`: written, or added to where `add_to_dx`.
+    pub dx: Option<View>,
+    /// Whether `dx` already holds another branch's gradient.
+    pub add_to_dx: bool,
+    /// Gradient of the weights, `[O, I]`, added to.
+    pub dw: Option<View>,
+    /// Gradient of the bias, `[1, O]`, added to.
+    pub db: Option<View>,
+}
+
+/// `sum = residual + dropout(x)`, `y = γ · (sum − mean)/√(variance + ε) + β`, row by row
+/// (Ba, Kiros & Hinton 2016, arXiv:1607.06450). `sum` may be `x` itself.
+#[derive(Clone, Copy, Debug)]
+pub struct AddNorm {
+    /// Input, `[N, C]`.
+    pub x: View,
+    /// What is added, `[N, C]`.
+    pub residual: Option<View>,
+    /// Dropout of `x`.
+    pub dropout: Option<Dropout>,
+    /// Scale, `[1, C]`.
+    pub gamma: View,
+    /// Shift, `[1, C]`.
+    pub beta: View,
+    /// ε.
+    pub eps: f32,
+    /// The sum, `[N, C]`, kept for the backward pass.
+    pub sum: View,
+    /// Mean and reciprocal standard deviation, `[N, 2]`.
+    pub stats: View,
+    /// Output, `[N, C]`.
+    pub y: View,
+}
+
+/// Gradients of [`AddNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct AddNormBackward {
+    /// Gradient of the output, `[N, C]`.
+    pub dy: View,
+    /// The sum of the forward pass, `[N, C]`.
+    pub sum: View,
+    /// Its statistics, `[N, 2]`.
+    pub stats: View,
+    /// Scale, `[1, C]`.
+    pub gamma: View,
+    /// Gradient of the sum, hence of the residual, `[N, C]`. May be `dy` itself.
+    pub d_sum: View,
+    /// Dropout of the forward pass and gradient of `x`, `[N, C]`; without dropout `d_sum` serves.
+    pub dx: Option<(Dropout, View)>,
+    /// Gradient of the scale, `[1, C]`, added to.
+    pub d_gamma: Option<View>,
+    /// Gradient of the shift, `[1, C]`, added to.
+    pub d_beta: Option<View>,
+}
+
+/// Softmax attention inside each sequence of a packed batch: for head `h` and sequence rows `i, j`,
+/// `out_i = Σ_j dropout(softmax_j(q_i · k_j · scale)) v_j` (Vaswani et al. 2017,
+/// arXiv:1706.03762). No score is stored: `lse` is enough to recompute them.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Queries, keys and values side by side, `[N, 3C]`.
+    pub qkv: View,
+    /// Heads; they divide C.
+    pub heads: usize,
+    /// First row of each sequence, and N at the end, `[S + 1]`.
+    pub starts: Ids,
+    /// Rows of the longest sequence.
+    pub longest: usize,
+    /// Factor of the scores, `1/√D` as a rule.
+    pub scale: f32,
+    /// Dropout of the attention probabilities. The word of (query row, head, key position) has
+    /// row address `rows[query]`, column `head · 2¹⁶ + position`.
+    pub dropout: Option<Dropout>,
+    /// Output, `[N, C]`.
+    pub out: View,
+    /// Log of the sum of exponentials of each row of scores, `[N, H]`.
+    pub lse: View,
+}
+
+/// Gradient of [`Attention`].
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionBackward {
+    /// The forward pass, its outputs still in place.
+    pub forward: Attention,
+    /// Gradient of the output, `[N, C]`.
+    pub d_out: View,
+    /// Gradient of `qkv`, `[N, 3C]`, written.
+    pub d_qkv: View,
+}
+
+/// What a row of logits or numbers is held against.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// `−ln softmax(x)[label]`; a row labelled [`IGNORED`] has loss 0 and gradient 0.
+    Labels(Ids),
+    /// `factor · KL(softmax(t/T) ‖ softmax(x/T))` (Hinton et al. 2015, arXiv:1503.02531).
+    Teacher {
+        /// Teacher's logits, `[R, V]`.
+        logits: View,
+        /// T, positive.
+        temperature: f64,
+        /// T² as a rule, so that the gradient's size does not depend on T.
+        factor: f64,
+    },
+    /// Mean over columns of `−y ln σ(x) − (1 − y) ln(1 − σ(x))`, `y` in `0.0..=1.0`, `[R, V]`.
+    Binary(View),
+    /// A distance between rows of numbers.
+    Distance(HiddenDistance, View),
+}
+
+/// A distance between two rows of the same width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HiddenDistance {
+    /// Mean over columns of the squared difference.
+    MeanSquared,
+    /// `1 − cos` (Sanh et al. 2019, arXiv:1910.01108).
+    Cosine,
+    /// Squared distance of the two rows after each is divided by its length (patient distillation;
+    /// Sun et al. 2019, arXiv:1908.09355).
+    Normalized,
+}
+
+/// A loss per row, and the gradient of `scale` times their sum.
+#[derive(Clone, Copy, Debug)]
+pub struct RowLoss {
+    /// The student's side, `[R, V]`.
+    pub x: View,
+    /// What it is held against.
+    pub target: Target,
+    /// Factor of the gradient: weight of the term over the count of the whole optimiser step.
+    pub scale: f64,
+    /// Loss of each row, `[R, 1]`, written, without `scale`.
+    pub losses: View,
+    /// Gradient of `x`, `[R, V]`, *added to*; `None` where only the value is wanted.
+    pub dx: Option<View>,
+}
+
+/// How two relations are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelationMeasure {
+    /// `KL(softmax(teacher scores) ‖ softmax(student scores))` per row (MiniLM; Wang et al. 2020,
+    /// arXiv:2002.10957, and MiniLMv2, arXiv:2012.15828).
+    Kl,
+    /// Mean squared difference of the scores before the softmax (TinyBERT; Jiao et al. 2020,
+    /// arXiv:1909.10351).
+    ScoresMse,
+}
+
+/// Relations between the tokens of each sequence, student against teacher.
+///
+/// Scores of relation head `r`: `a_r · b_rᵀ / √d_r`, where `a_r` are the columns of `a` that belong
+/// to the head. The loss of a token's row is the mean over heads. With `a = b` it is MiniLMv2's
+/// query–query, key–key or value–value relation, with queries and keys the attention itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Relation {
+    /// Student's left side, `[N, Cₛ]`.
+    pub a: View,
+    /// Student's right side, `[N, Cₛ]`.
+    pub b: View,
+    /// Teacher's left side, `[N, Cₜ]`.
+    pub teacher_a: View,
+    /// Teacher's right side, `[N, Cₜ]`.
+    pub teacher_b: View,
+    /// Relation heads; they divide both widths.
+    pub heads: usize,
+    /// First row of each sequence, and N at the end.
+    pub starts: Ids,
+    /// Rows of the longest sequence.
+    pub longest: usize,
+    /// How the two are compared.
+    pub measure: RelationMeasure,
+    /// Factor of the gradient.
+    pub scale: f64,
+    /// Loss of each token's row, `[N, 1]`, written.
+    pub losses: View,
+    /// Gradients of `a` and `b`, `[N, Cₛ]`, added to. They may be the same view.
+    pub gradients: Option<(View, View)>,
+}
+
+/// A run of the flat buffer with one weight decay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// First number.
+    pub start: usize,
+    /// One past the last.
+    pub end: usize,
+    /// Decoupled decay: `w ← w − lr · weight_decay · w`.
+    pub weight_decay: f64,
+}
+
+/// One step of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), which also clears the gradient.
+///
+/// `w ← w − lr·λ·w − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`, with `g` scaled by `gradient_scale`
+/// before it enters `m` and `v`.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW<'a> {
+    /// Weights, gradient, first and second moment: four twins.
+    pub spaces: [Space; 4],
+    /// Runs of the buffers and their decay.
+    pub spans: &'a [Span],
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// β₁.
+    pub beta1: f64,
+    /// β₂.
+    pub beta2: f64,
+    /// ε.
+    pub epsilon: f64,
+    /// t, from 1.
+    pub step: u64,
+    /// Factor of the gradient (clipping).
+    pub gradient_scale: f64,
+}
+
+/// What an implementation of the numerics offers. One caller at a time; all shapes are checked at
+/// entry and a mismatch is a panic, since shapes are decided by the plan and not by data.
+pub trait Device {
+    /// A space of `len` zeros.
+    fn alloc(&mut self, len: usize) -> Space;
+    /// Makes a space `len` numbers long; its contents become zeros.
+    fn resize(&mut self, space: Space, len: usize);
+    /// A space of `len` indices.
+    fn alloc_ids(&mut self, len: usize) -> IdSpace;
+    /// Bytes held by all spaces.
+    fn bytes(&self) -> u64;
+
+    /// Copies `values` into a view.
+    fn write(&mut self, to: View, values: &[f32]);
+    /// Copies a view out.
+    fn read(&self, from: View) -> Vec<f32>;
+    /// As [`Device::write`], in double precision where the device has it.
+    fn write_f64(&mut self, to: View, values: &[f64]);
+    /// As [`Device::read`], in double precision where the device has it.
+    fn read_f64(&self, from: View) -> Vec<f64>;
+    /// Copies indices in.
+    fn write_ids(&mut self, to: Ids, values: &[u32]);
+    /// Sets every number of a view.
+    fn fill(&mut self, to: View, value: f32);
+    /// Copies one view to another of the same shape.
+    fn copy(&mut self, from: View, to: View);
+    /// `to ← to + scale · from`.
+    fn add_scaled(&mut self, scale: f64, from: View, to: View);
+    /// `view ← scale · view`.
+    fn scale(&mut self, scale: f64, view: View);
+    /// Sum of a view, in double precision and in an order that depends on the shape alone.
+    fn sum(&self, view: View) -> f64;
+    /// Sum of squares, likewise.
+    fn sum_of_squares(&self, view: View) -> f64;
+
+    /// `out[n] = Σ table[ids[n]]` over pairs of table and indices; one pair gathers rows.
+    fn embed(&mut self, tables: &[(View, Ids)], out: View);
+    /// `d_table[ids[n]] += d_out[n]` for each pair.
+    fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]);
+    /// See [`Linear`].
+    fn linear(&mut self, op: &Linear);
+    /// See [`LinearBackward`].
+    fn linear_backward(&mut self, op: &LinearBackward);
+    /// `dx = dy · f′(x)`; `dx` may be `dy` itself.
+    fn activation_backward(&mut self, f: Activation, x: View, dy: View, dx: View);
+    /// See [`AddNorm`].
+    fn add_norm(&mut self, op: &AddNorm);
+    /// See [`AddNormBackward`].
+    fn add_norm_backward(&mut self, op: &AddNormBackward);
+    /// Applies dropout in place. It is its own backward pass.
+    fn dropout(&mut self, op: &Dropout, x: View);
+    /// See [`Attention`].
+    fn attention(&mut self, op: &Attention);
+    /// See [`AttentionBackward`].
+    fn attention_backward(&mut self, op: &AttentionBackward);
+    /// Mean over the rows of each sequence: `[N, C] → [S, C]`.
+    fn mean_rows(&mut self, x: View, starts: Ids, y: View);
+    /// Gradient of [`Device::mean_rows`]; `dx` is written.
+    fn mean_rows_backward(&mut self, dy: View, starts: Ids, dx: View);
+
+    /// See [`RowLoss`].
+    fn row_loss(&mut self, op: &RowLoss);
+    /// See [`Relation`].
+    fn relation(&mut self, op: &Relation);
+    /// See [`AdamW`].
+    fn adamw(&mut self, op: &AdamW<'_>);
+}

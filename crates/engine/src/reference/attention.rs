@@ -1,0 +1,111 @@
+//! Attention with every score written out.
+
+use super::{Mat, Real, Reference, dot};
+use crate::device::{Attention, AttentionBackward};
+
+/// One head of one sequence: where its rows and columns lie.
+struct Head {
+    rows: std::ops::Range<usize>,
+    query: std::ops::Range<usize>,
+    key: std::ops::Range<usize>,
+    value: std::ops::Range<usize>,
+    head: usize,
+}
+
+impl<T: Real> Reference<T> {
+    fn heads(&self, op: &Attention) -> Vec<Head> {
+        let width = op.qkv.cols / 3;
+        let each = width / op.heads;
+        let starts = self.load_ids(op.starts);
+        let mut heads = Vec::new();
+        for bounds in starts.windows(2) {
+            for head in 0..op.heads {
+                let column = |part: usize| part * width + head * each..part * width + (head + 1) * each;
+                heads.push(Head {
+                    rows: bounds[0] as usize..bounds[1] as usize,
+                    query: column(0),
+                    key: column(1),
+                    value: column(2),
+                    head,
+                });
+            }
+        }
+        heads
+    }
+
+    /// Scores of one query row, `[T]`.
+    fn scores(&self, op: &Attention, qkv: &Mat<T>, head: &Head, row: usize) -> Vec<T> {
+        let query = &qkv.row(row)[head.query.clone()];
+        let score = |key: usize| dot(query, &qkv.row(key)[head.key.clone()]) * T::of(op.scale.into());
+        head.rows.clone().map(score).collect()
+    }
+
+    fn attention_dropout(&self, op: &Attention, head: &Head, row: usize) -> Vec<T> {
+        let factor = |position: usize| match &op.dropout {
+            None => T::of(1.0),
+            Some(dropout) => {
+                let address = self.load_ids(dropout.rows)[row];
+                self.dropout_factor(dropout, address, (head.head << 16 | position) as u32)
+            }
+        };
+        (0..head.rows.len()).map(factor).collect()
+    }
+
+    pub(super) fn attention_forward(&mut self, op: &Attention) {
+        let qkv = self.load(op.qkv);
+        let mut out = Mat::zeros(op.out.rows, op.out.cols);
+        let mut lse = Mat::zeros(op.lse.rows, op.lse.cols);
+        for head in self.heads(op) {
+            for row in head.rows.clone() {
+                let scores = self.scores(op, &qkv, &head, row);
+                let max = scores.iter().copied().fold(scores[0], T::max);
+                let total = scores.iter().map(|&score| (score - max).exp()).sum::<T>();
+                let log_total = max + total.ln();
+                lse.row_mut(row)[head.head] = log_total;
+                let factors = self.attention_dropout(op, &head, row);
+                for (position, key) in head.rows.clone().enumerate() {
+                    let weight = (scores[position] - log_total).exp() * factors[position];
+                    for (at, value) in head.query.clone().zip(head.value.clone()) {
+                        out.row_mut(row)[at] += weight * qkv.at(key, value);
+                    }
+                }
+            }
+        }
+        self.store(op.out, &out);
+        self.store(op.lse, &lse);
+    }
+
+    pub(super) fn attention_gradient(&mut self, op: &AttentionBackward) {
+        let forward = &op.forward;
+        let (qkv, d_out, lse) = (self.load(forward.qkv), self.load(op.d_out), self.load(forward.lse));
+        let mut d_qkv = Mat::zeros(qkv.rows(), qkv.cols);
+        let scale = T::of(forward.scale.into());
+        for head in self.heads(forward) {
+            for row in head.rows.clone() {
+                let scores = self.scores(forward, &qkv, &head, row);
+                let factors = self.attention_dropout(forward, &head, row);
+                let d_row = &d_out.row(row)[head.query.clone()];
+                let p: Vec<T> =
+                    scores.iter().map(|&score| (score - lse.at(row, head.head)).exp()).collect();
+                let dp: Vec<T> = head
+                    .rows
+                    .clone()
+                    .zip(&factors)
+                    .map(|(key, &factor)| dot(d_row, &qkv.row(key)[head.value.clone()]) * factor)
+                    .collect();
+                let mean = dot(&p, &dp);
+                for (position, key) in head.rows.clone().enumerate() {
+                    let d_score = p[position] * (dp[position] - mean) * scale;
+                    let kept = p[position] * factors[position];
+                    let columns = head.query.clone().zip(head.key.clone()).zip(head.value.clone());
+                    for (at, ((q, k), v)) in columns.enumerate() {
+                        d_qkv.row_mut(row)[q] += d_score * qkv.at(key, k);
+                        d_qkv.row_mut(key)[k] += d_score * qkv.at(row, q);
+                        d_qkv.row_mut(key)[v] += kept * d_row[at];
+                    }
+                }
+            }
+        }
+        self.store(op.d_qkv, &d_qkv);
+    }
+}

@@ -1,0 +1,396 @@
+//! The operations as plain loops, generic over `f32` and `f64`: the oracle of every test.
+//!
+//! In and out: the same views and shapes as any device. Never: fast, threaded, or clever. Each
+//! operation copies its inputs out, computes by the formula in [`Device`]'s documentation, and
+//! stores the result.
+
+mod attention;
+mod losses;
+mod pointwise;
+mod real;
+
+pub use real::Real;
+
+use crate::device::{
+    Activation, AdamW, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout,
+    Linear, LinearBackward, Relation, RowLoss,
+};
+use crate::{IdSpace, Ids, Space, View};
+
+/// A device of plain loops.
+#[derive(Debug, Default)]
+pub struct Reference<T> {
+    spaces: Vec<Vec<T>>,
+    ids: Vec<Vec<u32>>,
+}
+
+/// A matrix copied out of a view.
+#[derive(Clone, Debug)]
+struct Mat<T> {
+    values: Vec<T>,
+    cols: usize,
+}
+
+impl<T: Real> Mat<T> {
+    fn zeros(rows: usize, cols: usize) -> Self {
+        Self { values: vec![T::default(); rows * cols], cols }
+    }
+    fn rows(&self) -> usize {
+        self.values.len().checked_div(self.cols).unwrap_or(0)
+    }
+    fn row(&self, row: usize) -> &[T] {
+        &self.values[row * self.cols..(row + 1) * self.cols]
+    }
+    fn row_mut(&mut self, row: usize) -> &mut [T] {
+        &mut self.values[row * self.cols..(row + 1) * self.cols]
+    }
+    fn at(&self, row: usize, col: usize) -> T {
+        self.values[row * self.cols + col]
+    }
+}
+
+fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    a.iter().zip(b).map(|(&a, &b)| a * b).sum()
+}
+
+impl<T: Real> Reference<T> {
+    /// A device that holds nothing.
+    pub fn new() -> Self {
+        Self { spaces: Vec::new(), ids: Vec::new() }
+    }
+
+    fn load(&self, view: View) -> Mat<T> {
+        let space = &self.spaces[view.space.0 as usize];
+        let mut values = Vec::with_capacity(view.len());
+        for row in 0..view.rows {
+            let start = view.offset + row * view.stride;
+            values.extend_from_slice(&space[start..start + view.cols]);
+        }
+        Mat { values, cols: view.cols }
+    }
+
+    fn store(&mut self, view: View, mat: &Mat<T>) {
+        assert_eq!((view.rows * view.cols, view.cols), (mat.values.len(), mat.cols), "shape");
+        let space = &mut self.spaces[view.space.0 as usize];
+        for row in 0..view.rows {
+            let start = view.offset + row * view.stride;
+            space[start..start + view.cols].copy_from_slice(mat.row(row));
+        }
+    }
+
+    fn add_to(&mut self, view: View, mat: &Mat<T>) {
+        let mut sum = self.load(view);
+        sum.values.iter_mut().zip(&mat.values).for_each(|(sum, &part)| *sum += part);
+        self.store(view, &sum);
+    }
+
+    fn load_ids(&self, ids: Ids) -> &[u32] {
+        &self.ids[ids.space.0 as usize][ids.offset..ids.offset + ids.len]
+    }
+
+    /// Factor of each element: 0 where dropped, `1/(1 − p)` where kept.
+    fn dropout_factors(&self, op: &Dropout, rows: usize, cols: usize) -> Mat<T> {
+        let mut factors = Mat::zeros(rows, cols);
+        for (row, &address) in self.load_ids(op.rows).iter().enumerate().take(rows) {
+            for col in 0..cols {
+                factors.row_mut(row)[col] = self.dropout_factor(op, address, col as u32);
+            }
+        }
+        factors
+    }
+
+    fn dropout_factor(&self, op: &Dropout, address: u32, col: u32) -> T {
+        let word = op.words.block(address, col / 4)[col as usize % 4];
+        if word < Dropout::threshold(op.p) { T::default() } else { T::of(1.0 / (1.0 - f64::from(op.p))) }
+    }
+}
+
+impl<T: Real> Device for Reference<T> {
+    fn alloc(&mut self, len: usize) -> Space {
+        self.spaces.push(vec![T::default(); len]);
+        Space(self.spaces.len() as u32 - 1)
+    }
+
+    fn resize(&mut self, space: Space, len: usize) {
+        self.spaces[space.0 as usize] = vec![T::default(); len];
+    }
+
+    fn alloc_ids(&mut self, len: usize) -> IdSpace {
+        self.ids.push(vec![0; len]);
+        IdSpace(self.ids.len() as u32 - 1)
+    }
+
+    fn bytes(&self) -> u64 {
+        let numbers: usize = self.spaces.iter().map(Vec::len).sum();
+        let ids: usize = self.ids.iter().map(Vec::len).sum();
+        (numbers * size_of::<T>() + ids * size_of::<u32>()) as u64
+    }
+
+    fn write(&mut self, to: View, values: &[f32]) {
+        let values = values.iter().map(|&value| T::of(value.into())).collect();
+        self.store(to, &Mat { values, cols: to.cols });
+    }
+
+    fn read(&self, from: View) -> Vec<f32> {
+        self.load(from).values.iter().map(|value| value.f64() as f32).collect()
+    }
+
+    fn write_f64(&mut self, to: View, values: &[f64]) {
+        let values = values.iter().map(|&value| T::of(value)).collect();
+        self.store(to, &Mat { values, cols: to.cols });
+    }
+
+    fn read_f64(&self, from: View) -> Vec<f64> {
+        self.load(from).values.iter().map(|value| value.f64()).collect()
+    }
+
+    fn write_ids(&mut self, to: Ids, values: &[u32]) {
+        self.ids[to.space.0 as usize][to.offset..to.offset + to.len].copy_from_slice(values);
+    }
+
+    fn fill(&mut self, to: View, value: f32) {
+        let mut mat = Mat::zeros(to.rows, to.cols);
+        mat.values.fill(T::of(value.into()));
+        self.store(to, &mat);
+    }
+
+    fn copy(&mut self, from: View, to: View) {
+        let mat = self.load(from);
+        self.store(to, &mat);
+    }
+
+    fn add_scaled(&mut self, scale: f64, from: View, to: View) {
+        let mut mat = self.load(from);
+        mat.values.iter_mut().for_each(|value| *value *= T::of(scale));
+        self.add_to(to, &mat);
+    }
+
+    fn scale(&mut self, scale: f64, view: View) {
+        let mut mat = self.load(view);
+        mat.values.iter_mut().for_each(|value| *value *= T::of(scale));
+        self.store(view, &mat);
+    }
+
+    fn sum(&self, view: View) -> f64 {
+        self.load(view).values.iter().map(|value| value.f64()).sum()
+    }
+
+    fn sum_of_squares(&self, view: View) -> f64 {
+        self.load(view).values.iter().map(|value| value.f64() * value.f64()).sum()
+    }
+
+    fn embed(&mut self, tables: &[(View, Ids)], out: View) {
+        let mut sum = Mat::zeros(out.rows, out.cols);
+        for &(table, ids) in tables {
+            let table = self.load(table);
+            for (row, &id) in self.load_ids(ids).iter().enumerate() {
+                let parts = table.row(id as usize);
+                sum.row_mut(row).iter_mut().zip(parts).for_each(|(sum, &part)| *sum += part);
+            }
+        }
+        self.store(out, &sum);
+    }
+
+    fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
+        let d_out = self.load(d_out);
+        for &(table, ids) in tables {
+            let mut d_table = Mat::zeros(table.rows, table.cols);
+            for (row, &id) in self.load_ids(ids).iter().enumerate() {
+                let parts = d_out.row(row);
+                let sums = d_table.row_mut(id as usize);
+                sums.iter_mut().zip(parts).for_each(|(sum, &part)| *sum += part);
+            }
+            self.add_to(table, &d_table);
+        }
+    }
+
+    fn linear(&mut self, op: &Linear) {
+        let (x, w) = (self.load(op.x), self.load(op.w));
+        let bias = op.b.map(|b| self.load(b));
+        let mut y = Mat::zeros(x.rows(), w.rows());
+        for row in 0..x.rows() {
+            for col in 0..w.rows() {
+                let bias = bias.as_ref().map_or(T::default(), |bias| bias.values[col]);
+                y.row_mut(row)[col] = dot(x.row(row), w.row(col)) + bias;
+            }
+        }
+        self.store(op.y, &y);
+        if let Some((f, activated)) = op.activated {
+            y.values.iter_mut().for_each(|value| *value = pointwise::value(f, *value));
+            self.store(activated, &y);
+        }
+    }
+
+    fn linear_backward(&mut self, op: &LinearBackward) {
+        let (x, w, dy) = (self.load(op.x), self.load(op.w), self.load(op.dy));
+        if let Some(view) = op.dx {
+            let mut dx = Mat::zeros(dy.rows(), w.cols);
+            for row in 0..dy.rows() {
+                for out in 0..w.rows() {
+                    for col in 0..w.cols {
+                        dx.row_mut(row)[col] += dy.at(row, out) * w.at(out, col);
+                    }
+                }
+            }
+            if op.add_to_dx { self.add_to(view, &dx) } else { self.store(view, &dx) }
+        }
+        if let Some(view) = op.dw {
+            let mut dw = Mat::zeros(w.rows(), w.cols);
+            for row in 0..dy.rows() {
+                for out in 0..w.rows() {
+                    for col in 0..w.cols {
+                        dw.row_mut(out)[col] += dy.at(row, out) * x.at(row, col);
+                    }
+                }
+            }
+            self.add_to(view, &dw);
+        }
+        if let Some(view) = op.db {
+            let mut db = Mat::zeros(1, dy.cols);
+            for row in 0..dy.rows() {
+                db.values.iter_mut().zip(dy.row(row)).for_each(|(sum, &part)| *sum += part);
+            }
+            self.add_to(view, &db);
+        }
+    }
+
+    fn activation_backward(&mut self, f: Activation, x: View, dy: View, dx: View) {
+        let (x, mut dy) = (self.load(x), self.load(dy));
+        dy.values.iter_mut().zip(&x.values).for_each(|(dy, &x)| *dy *= pointwise::slope(f, x));
+        self.store(dx, &dy);
+    }
+
+    fn add_norm(&mut self, op: &AddNorm) {
+        let mut sum = self.load(op.x);
+        if let Some(dropout) = &op.dropout {
+            let factors = self.dropout_factors(dropout, sum.rows(), sum.cols);
+            sum.values.iter_mut().zip(&factors.values).for_each(|(sum, &factor)| *sum *= factor);
+        }
+        if let Some(residual) = op.residual {
+            let residual = self.load(residual);
+            sum.values.iter_mut().zip(&residual.values).for_each(|(sum, &part)| *sum += part);
+        }
+        let (gamma, beta) = (self.load(op.gamma), self.load(op.beta));
+        let mut stats = Mat::zeros(sum.rows(), 2);
+        let mut y = Mat::zeros(sum.rows(), sum.cols);
+        let width = T::of(sum.cols as f64);
+        for row in 0..sum.rows() {
+            let mean = sum.row(row).iter().copied().sum::<T>() / width;
+            let variance =
+                sum.row(row).iter().map(|&x| (x - mean) * (x - mean)).sum::<T>() / width;
+            let rstd = T::of(1.0) / (variance + T::of(op.eps.into())).sqrt();
+            stats.row_mut(row).copy_from_slice(&[mean, rstd]);
+            for col in 0..sum.cols {
+                y.row_mut(row)[col] =
+                    (sum.at(row, col) - mean) * rstd * gamma.values[col] + beta.values[col];
+            }
+        }
+        self.store(op.sum, &sum);
+        self.store(op.stats, &stats);
+        self.store(op.y, &y);
+    }
+
+    fn add_norm_backward(&mut self, op: &AddNormBackward) {
+        let (dy, sum, stats) = (self.load(op.dy), self.load(op.sum), self.load(op.stats));
+        let gamma = self.load(op.gamma);
+        let width = T::of(sum.cols as f64);
+        let mut d_sum = Mat::zeros(sum.rows(), sum.cols);
+        let (mut d_gamma, mut d_beta) = (Mat::zeros(1, sum.cols), Mat::zeros(1, sum.cols));
+        for row in 0..sum.rows() {
+            let (mean, rstd) = (stats.at(row, 0), stats.at(row, 1));
+            let normal: Vec<T> = sum.row(row).iter().map(|&x| (x - mean) * rstd).collect();
+            let scaled: Vec<T> =
+                dy.row(row).iter().zip(&gamma.values).map(|(&dy, &gamma)| dy * gamma).collect();
+            let mean_scaled = scaled.iter().copied().sum::<T>() / width;
+            let mean_product = dot(&scaled, &normal) / width;
+            for col in 0..sum.cols {
+                d_sum.row_mut(row)[col] =
+                    (scaled[col] - mean_scaled - normal[col] * mean_product) * rstd;
+                d_gamma.values[col] += dy.at(row, col) * normal[col];
+                d_beta.values[col] += dy.at(row, col);
+            }
+        }
+        self.store(op.d_sum, &d_sum);
+        if let Some((dropout, view)) = &op.dx {
+            let factors = self.dropout_factors(dropout, d_sum.rows(), d_sum.cols);
+            d_sum.values.iter_mut().zip(&factors.values).for_each(|(d, &factor)| *d *= factor);
+            self.store(*view, &d_sum);
+        }
+        if let Some(view) = op.d_gamma {
+            self.add_to(view, &d_gamma);
+        }
+        if let Some(view) = op.d_beta {
+            self.add_to(view, &d_beta);
+        }
+    }
+
+    fn dropout(&mut self, op: &Dropout, x: View) {
+        let mut values = self.load(x);
+        let factors = self.dropout_factors(op, values.rows(), values.cols);
+        values.values.iter_mut().zip(&factors.values).for_each(|(x, &factor)| *x *= factor);
+        self.store(x, &values);
+    }
+
+    fn attention(&mut self, op: &Attention) {
+        self.attention_forward(op);
+    }
+
+    fn attention_backward(&mut self, op: &AttentionBackward) {
+        self.attention_gradient(op);
+    }
+
+    fn mean_rows(&mut self, x: View, starts: Ids, y: View) {
+        let x = self.load(x);
+        let mut means = Mat::zeros(y.rows, y.cols);
+        for (sequence, bounds) in self.load_ids(starts).windows(2).enumerate() {
+            let length = T::of(f64::from(bounds[1] - bounds[0]));
+            for row in bounds[0]..bounds[1] {
+                let means = means.row_mut(sequence);
+                means.iter_mut().zip(x.row(row as usize)).for_each(|(m, &x)| *m += x / length);
+            }
+        }
+        self.store(y, &means);
+    }
+
+    fn mean_rows_backward(&mut self, dy: View, starts: Ids, dx: View) {
+        let dy = self.load(dy);
+        let mut gradient = Mat::zeros(dx.rows, dx.cols);
+        for (sequence, bounds) in self.load_ids(starts).windows(2).enumerate() {
+            let length = T::of(f64::from(bounds[1] - bounds[0]));
+            for row in bounds[0]..bounds[1] {
+                let parts = dy.row(sequence);
+                let row = gradient.row_mut(row as usize);
+                row.iter_mut().zip(parts).for_each(|(d, &dy)| *d = dy / length);
+            }
+        }
+        self.store(dx, &gradient);
+    }
+
+    fn row_loss(&mut self, op: &RowLoss) {
+        self.row_losses(op);
+    }
+
+    fn relation(&mut self, op: &Relation) {
+        self.relation_losses(op);
+    }
+
+    fn adamw(&mut self, op: &AdamW<'_>) {
+        let [weights, gradient, first, second] = op.spaces.map(|space| space.0 as usize);
+        let correct1 = 1.0 - op.beta1.powf(op.step as f64);
+        let correct2 = 1.0 - op.beta2.powf(op.step as f64);
+        for span in op.spans {
+            for at in span.start..span.end {
+                let g = self.spaces[gradient][at].f64() * op.gradient_scale;
+                let m = op.beta1 * self.spaces[first][at].f64() + (1.0 - op.beta1) * g;
+                let v = op.beta2 * self.spaces[second][at].f64() + (1.0 - op.beta2) * g * g;
+                let w = self.spaces[weights][at].f64();
+                let w = w - op.learning_rate * span.weight_decay * w;
+                let step = m / correct1 / ((v / correct2).sqrt() + op.epsilon);
+                self.spaces[weights][at] = T::of(w - op.learning_rate * step);
+                self.spaces[first][at] = T::of(m);
+                self.spaces[second][at] = T::of(v);
+                self.spaces[gradient][at] = T::default();
+            }
+        }
+    }
+}
