@@ -33,6 +33,11 @@ SHAPES = {
 ALPHA, TEMPERATURE = 0.5, 2.0
 
 
+def peak_memory_mb():
+    """The most this process has held resident so far."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
 def optimiser_of(model, kind):
     """AdamW without decay on biases and LayerNorm; `kind` is fused or foreach."""
     decayed = [p for p in model.parameters() if p.dim() >= 2]
@@ -58,6 +63,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.steps < 1 or arguments.warmup < 0:
         parser.error("--steps must be at least 1 and --warmup at least 0")
+    baseline = peak_memory_mb()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -115,7 +121,8 @@ def main():
         "median_ms": round(median, 3),
         "min_ms": round(min(times), 3),
         "tokens_per_second": round(arguments.batch * arguments.seq / median * 1000, 1),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_memory_mb": peak_memory_mb(),
+        "imports_memory_mb": baseline,
         "loss_first": losses[0],
         "loss_last": losses[-1],
         "parameters": sum(p.numel() for p in model.parameters()),
