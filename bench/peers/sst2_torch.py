@@ -75,7 +75,7 @@ class Texts:
     """Tokenised sentences that come out as padded batches.
 
     Only the ids stay, tokenised a thousand texts at a time: the tokenizer's
-    own answers also hold offsets and strings, a gigabyte for this corpus.
+    own answers also hold offsets and strings, some 270 MB for this corpus.
     """
 
     def __init__(self, tokenizer, texts, max_length):
