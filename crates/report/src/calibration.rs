@@ -239,6 +239,13 @@ mod tests {
     }
 
     #[test]
+    fn answers_after_equal_ones_are_counted_from_the_last_of_them() {
+        let judged = judged(&[(0.5, true), (0.5, false), (0.5, true), (0.9, true)]);
+        let sizes: Vec<usize> = equal_mass(&judged, 2).iter().map(|bin| bin.n).collect();
+        assert_eq!(sizes, [3, 1]);
+    }
+
+    #[test]
     fn an_answer_is_as_confident_as_its_probability() {
         let judged = judge(Logits::new(&[0.0, 3f32.ln(), 5.0, 5.0], 2), &[1, 1]);
         assert!((judged[0].confidence - 0.75).abs() < 1e-7);

@@ -231,6 +231,7 @@ mod tests {
         let back = Logits::new(&[-1e4, 1e4], 2);
         assert_eq!(divergence(far, back).map(|kl| kl.value), Some(2e4));
         assert_eq!(binary_nll(&[-1e4], &[true]).map(|nll| nll.value), Some(1e4));
+        assert_eq!(binary_nll(&[-1e4], &[false]).map(|nll| nll.value), Some(0.0));
     }
 
     #[test]

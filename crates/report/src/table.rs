@@ -235,6 +235,13 @@ a|b c           -                    -    9
     }
 
     #[test]
+    fn a_narrow_markdown_column_has_a_rule_of_three_marks() {
+        let mut table = Table::new(["a", "n"]);
+        table.row(["b".into(), Cell::Count(1)]);
+        assert_eq!(table.markdown(), "| a   |   n |\n| --- | --: |\n| b   |   1 |\n");
+    }
+
+    #[test]
     fn json_keeps_numbers_whole_and_keys_in_order() {
         let want = concat!(
             r#"[{"model":"teacher","accuracy":0.92345,"over seeds":{"mean":0.912,"sd":0.004,"n":3},"n":872},"#,
