@@ -1,1 +1,41 @@
 //! From what was written (TOML) to what will be done (a plan), all problems at once.
+//!
+//! In: the text of a recipe with its `--set` overrides ([`parse`]), then what was found outside
+//! ([`Facts`], [`resolve`]). Out: a [`Plan`] in which every number is decided, or [`Problems`]: all
+//! of them, each with its place and what to write instead.
+//! Never: opens a file, asks for the time, or touches a device.
+
+mod change;
+mod cost;
+mod decide;
+mod facts;
+mod parse;
+mod plan;
+mod preset;
+mod problem;
+mod recipe;
+mod resolve;
+mod section;
+mod show;
+mod smoke;
+mod tree;
+
+pub use change::{Change, Changed, Verdict, change};
+pub use cost::{Cost, Counts, DoesNotFit, cost};
+pub use facts::{Facts, ModelFacts, TokenDifference, TokenizerFacts};
+pub use parse::parse;
+pub use plan::{
+    Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan, Labels, Length,
+    LengthGrouping, Limit, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, Split, StudentPlan,
+    StudentSource, TeacherPlan, TokenizerPlan, TrainingPlan,
+};
+pub use preset::Preset;
+pub use problem::{Place, Problem, ProblemKind, Problems};
+pub use recipe::{
+    Activation, At, Column, Encoding, EvalStrategy, EvaluateOn, Format, Hidden, HiddenKind,
+    LabelLoss, Logits, Metric, ModelType, Objective, OnBadLine, OnNonfinite, Output, Position,
+    Precision, Recipe, Relation, Schedule, Student, StudentConfig, Task, TaskKind, Teacher,
+    Tokenizer, Top, Training, reference,
+};
+pub use resolve::resolve;
+pub use smoke::smoke;

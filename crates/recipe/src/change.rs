@@ -1,0 +1,214 @@
+//! An old plan against a new one, when a run is taken up again.
+//!
+//! In: two plans, and the keys that were asked for with `--set`. Out: each field that differs and
+//! whether the run may go on with it. Never: changes a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::plan::Plan;
+
+/// All fields that differ.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The fields, in the order of their names.
+    pub fields: Vec<Changed>,
+}
+
+/// A field that differs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changed {
+    /// Its name in the plan.
+    pub field: String,
+    /// Its old value, as JSON; empty where it was not there.
+    pub was: String,
+    /// Its new value, as JSON; empty where it is not there.
+    pub is: String,
+    /// Whether the run may go on with it.
+    pub verdict: Verdict,
+}
+
+/// Whether a run may go on with a changed field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may; the change is noted in the record.
+    Allowed,
+    /// It may not, for this reason.
+    Refused(&'static str),
+}
+
+impl Change {
+    /// Whether nothing differs.
+    pub fn is_same(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// Whether the run may go on.
+    pub fn is_allowed(&self) -> bool {
+        self.fields.iter().all(|field| field.verdict == Verdict::Allowed)
+    }
+
+    /// The exit code of a command that met it: 0, or 2 where a field is refused.
+    pub fn exit_code(&self) -> u8 {
+        if self.is_allowed() { 0 } else { 2 }
+    }
+}
+
+/// Compares two plans. `asked` are the keys given by `--set`, such as `training.learning_rate`.
+pub fn change(old: &Plan, new: &Plan, asked: &[String]) -> Change {
+    let (old, new) = (fields(old), fields(new));
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut changed = Vec::new();
+    for field in names {
+        let (was, is) = (old.get(field), new.get(field));
+        if was != is {
+            let text = |value: Option<&String>| value.cloned().unwrap_or_default();
+            let verdict = verdict(field, asked);
+            changed.push(Changed { field: field.clone(), was: text(was), is: text(is), verdict });
+        }
+    }
+    Change { fields: changed }
+}
+
+/// What may become of a field.
+enum Rule {
+    Free,
+    /// Free where one of these keys was given by `--set`.
+    Asked(&'static [&'static str]),
+    Fixed(&'static str),
+}
+
+use Rule::{Asked, Fixed, Free};
+
+const DATA: &str = "the order of the data would change";
+const MODEL: &str = "the saved weights have another shape";
+const TEACHER: &str = "the steps so far learned from another teacher";
+const RANDOM: &str = "order and dropout would no longer follow from one seed";
+const METRIC: &str = "earlier evaluations could not be compared with later ones";
+
+/// The rule of each field, or of all fields below it; the longest name decides.
+const RULES: &[(&str, Rule)] = &[
+    ("format", Fixed("the plan was written by another version")),
+    ("name", Free),
+    ("data", Fixed(DATA)),
+    ("data.path", Free),
+    ("data.metric", Fixed(METRIC)),
+    ("data.test", Free),
+    ("data.validation", Fixed(METRIC)),
+    ("data.validation_limit", Fixed(METRIC)),
+    ("data.evaluate_on", Fixed(METRIC)),
+    ("data.allow_overlap", Free),
+    ("examples", Fixed("the files are not those this run began with")),
+    ("tokenizer", Fixed("the saved embeddings belong to other tokens")),
+    ("tokenizer.path", Free),
+    ("student", Fixed(MODEL)),
+    ("student.source", Fixed("the run began from other weights")),
+    ("student.source.model.path", Free),
+    ("student.source.teacher.path", Free),
+    ("student.shape.hidden_dropout_prob", Asked(&["student.hidden_dropout_prob"])),
+    (
+        "student.shape.attention_probs_dropout_prob",
+        Asked(&["student.attention_probs_dropout_prob"]),
+    ),
+    ("student.shape.classifier_dropout", Asked(&["student.classifier_dropout"])),
+    ("teacher", Fixed(TEACHER)),
+    ("teacher.model.path", Free),
+    ("teacher.model.logits", Free),
+    ("teacher.model.batch_tokens", Free),
+    ("objective", Fixed("the saved projections belong to other terms")),
+    ("objective.alpha", Asked(&["objective.alpha"])),
+    ("objective.temperature", Asked(&["objective.temperature"])),
+    ("objective.scale_by_temperature_squared", Asked(&["objective.scale_by_temperature_squared"])),
+    ("objective.label_loss", Fixed("the loss would be another")),
+    ("training.length", Free),
+    ("training.total_steps", Free),
+    ("training.steps_per_epoch", Fixed(DATA)),
+    ("training.batch", Fixed(DATA)),
+    ("training.micro_batch", Asked(&["training.micro_batch_size", "training.micro_batch_tokens"])),
+    ("training.learning_rate", Asked(&["training.learning_rate"])),
+    ("training.lr_scheduler_type", Asked(&["training.lr_scheduler_type"])),
+    // A longer run warms up for the same share of it; the steps already done are not repeated.
+    ("training.warmup_steps", Free),
+    ("training.weight_decay", Asked(&["training.weight_decay"])),
+    ("training.adam_beta1", Fixed("the saved moments were gathered with the old one")),
+    ("training.adam_beta2", Fixed("the saved moments were gathered with the old one")),
+    ("training.adam_epsilon", Asked(&["training.adam_epsilon"])),
+    ("training.max_grad_norm", Asked(&["training.max_grad_norm"])),
+    ("training.seed", Fixed(RANDOM)),
+    ("training.evaluate", Free),
+    ("training.save", Free),
+    ("training.save_total_limit", Free),
+    ("training.early_stopping", Free),
+    ("training.metric_for_best", Fixed(METRIC)),
+    ("training.on_nonfinite", Asked(&["training.on_nonfinite"])),
+    ("training.nonfinite_limit", Asked(&["training.nonfinite_limit"])),
+    ("training.length_grouping", Fixed(DATA)),
+    ("training.precision", Fixed("the steps so far were computed in another precision")),
+    ("training.threads", Free),
+    ("output", Free),
+];
+
+fn rule(field: &str) -> Option<&'static Rule> {
+    let covers = |name: &str| {
+        field.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let fitting = RULES.iter().filter(|(name, _)| covers(name));
+    fitting.max_by_key(|(name, _)| name.len()).map(|(_, rule)| rule)
+}
+
+fn verdict(field: &str, asked: &[String]) -> Verdict {
+    match rule(field) {
+        Some(Free) => Verdict::Allowed,
+        Some(Asked(keys)) if asked.iter().any(|key| keys.contains(&key.as_str())) => {
+            Verdict::Allowed
+        }
+        Some(Asked(_)) => Verdict::Refused("it changes the result; ask for it with --set"),
+        Some(Fixed(why)) => Verdict::Refused(why),
+        None => Verdict::Refused("nothing is known about changing it"),
+    }
+}
+
+/// Every field by its dotted name; a list is one field.
+fn fields(plan: &Plan) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    let value = serde_json::to_value(plan).expect("a plan has string keys only");
+    flatten(String::new(), &value, &mut fields);
+    fields
+}
+
+fn flatten(name: String, value: &Value, fields: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                flatten(name, value, fields);
+            }
+        }
+        value => {
+            fields.insert(name, value.to_string());
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rows = vec![["field", "was", "is", "why not"].map(str::to_owned)];
+        for Changed { field, was, is, verdict } in &self.fields {
+            let why_not = match verdict {
+                Verdict::Allowed => "allowed",
+                Verdict::Refused(why) => why,
+            };
+            rows.push([field.clone(), was.clone(), is.clone(), why_not.to_owned()]);
+        }
+        let width =
+            |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths = [width(0), width(1), width(2)];
+        let lines = rows.iter().map(|[field, was, is, why_not]| {
+            let [a, b, c] = widths;
+            format!("{field:a$}  {was:b$}  {is:c$}  {why_not}")
+        });
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}

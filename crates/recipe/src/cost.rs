@@ -1,0 +1,128 @@
+//! What a plan needs of memory, before anything starts.
+//!
+//! In: a plan, and counts from whoever knows the models. Out: the bytes of each part, or a refusal
+//! with numbers and a way out. Never: allocates, or guesses at what the caller can count.
+
+use heirloom_base::Bytes;
+
+use crate::plan::{Batch, Plan};
+
+/// What the models need, counted by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// The student's parameters, with projections.
+    pub student_parameters: u64,
+    /// The teacher's parameters; 0 where it is not in memory while training.
+    pub teacher_parameters: u64,
+    /// Activations of one micro-batch, and whatever else grows with it.
+    pub activations: Bytes,
+    /// Data, caches, and whatever else does not grow with it.
+    pub other: Bytes,
+}
+
+/// The memory of a run, part by part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Weights of the student.
+    pub weights: Bytes,
+    /// Its gradient.
+    pub gradients: Bytes,
+    /// The two moments of AdamW.
+    pub moments: Bytes,
+    /// Weights of the teacher.
+    pub teacher: Bytes,
+    /// Activations of one micro-batch.
+    pub activations: Bytes,
+    /// The rest.
+    pub other: Bytes,
+}
+
+impl Cost {
+    /// All parts together.
+    pub fn total(&self) -> Bytes {
+        Bytes(self.fixed().saturating_add(self.activations.0))
+    }
+
+    fn fixed(&self) -> u64 {
+        [self.weights, self.gradients, self.moments, self.teacher, self.other]
+            .into_iter()
+            .fold(0, |sum, part| sum.saturating_add(part.0))
+    }
+}
+
+/// The plan needs more memory than there is.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("does not fit in memory: {parts} of {available}; {way_out}")]
+pub struct DoesNotFit {
+    /// The parts, in gigabytes.
+    pub parts: String,
+    /// What there is.
+    pub available: Bytes,
+    /// What would fit.
+    pub way_out: String,
+}
+
+impl DoesNotFit {
+    /// The exit code of a command that met it: 6, does not fit in memory.
+    pub fn exit_code(&self) -> u8 {
+        6
+    }
+}
+
+/// Bytes of a 32-bit float.
+const FLOAT: u64 = 4;
+
+/// The memory that `plan` needs, refused where it exceeds `available`.
+pub fn cost(plan: &Plan, counts: &Counts, available: Bytes) -> Result<Cost, DoesNotFit> {
+    let student = counts.student_parameters.saturating_mul(FLOAT);
+    let cost = Cost {
+        weights: Bytes(student),
+        gradients: Bytes(student),
+        moments: Bytes(student.saturating_mul(2)),
+        teacher: Bytes(counts.teacher_parameters.saturating_mul(FLOAT)),
+        activations: counts.activations,
+        other: counts.other,
+    };
+    if cost.total() <= available {
+        return Ok(cost);
+    }
+    Err(DoesNotFit { parts: parts(&cost), available, way_out: way_out(plan, &cost, available) })
+}
+
+fn parts(cost: &Cost) -> String {
+    [
+        ("weights", cost.weights),
+        ("gradients", cost.gradients),
+        ("moments", cost.moments),
+        ("teacher", cost.teacher),
+        ("activations", cost.activations),
+        ("other", cost.other),
+    ]
+    .into_iter()
+    .filter(|(_, bytes)| bytes.0 > 0)
+    .map(|(part, bytes)| format!("{part} {:.1}", bytes.0 as f64 / 1e9))
+    .collect::<Vec<_>>()
+    .join(", ")
+}
+
+/// The largest halving of the micro-batch that fits, if one does.
+fn way_out(plan: &Plan, cost: &Cost, available: Bytes) -> String {
+    let (key, size, least) = match plan.training.micro_batch {
+        Batch::Sequences(size) => ("micro_batch_size", size, 1),
+        Batch::Tokens(size) => ("micro_batch_tokens", size, plan.data.max_length),
+    };
+    let halves = std::iter::successors(Some(size / 2), |size| Some(size / 2));
+    for smaller in halves.take_while(|smaller| *smaller >= least.max(1)) {
+        let activations = u128::from(cost.activations.0) * u128::from(smaller) / u128::from(size);
+        let activations = u64::try_from(activations).unwrap_or(u64::MAX);
+        let total = cost.fixed().saturating_add(activations);
+        if total <= available.0 {
+            let total = total as f64 / 1e9;
+            return format!("`training.{key} = {smaller}` would need {total:.1}");
+        }
+    }
+    let least = cost.fixed() as f64 / 1e9;
+    format!(
+        "no micro-batch is small enough, as {least:.1} are needed without it; take a smaller model"
+    )
+}

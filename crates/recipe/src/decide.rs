@@ -1,0 +1,559 @@
+//! What a recipe decides by itself, before anything outside is known.
+//!
+//! In: a [`Recipe`]. Out: which keys belong together, the [`DataPlan`], and where the caller must
+//! look for the rest. Never: needs a fact.
+
+use crate::plan::{Batch, DataPlan, Evaluate, Labels, Length, Limit, Split};
+use crate::problem::{Place, ProblemKind, Problems, nearest};
+use crate::recipe::{
+    At, Column, EvalStrategy, EvaluateOn, Format, Hidden, HiddenKind, LabelLoss, Logits, Metric,
+    OnBadLine, OnNonfinite, Recipe, StudentConfig, TaskKind,
+};
+
+/// Keys of which at most one may be written, by section.
+pub(crate) const EXCLUSIVE: &[(&str, &[&str])] = &[
+    ("task", &["preset", "kind"]),
+    ("student", &["model", "config", "from_teacher"]),
+    ("student", &["config", "layers"]),
+    ("training", &["epochs", "max_steps"]),
+    ("training", &["batch_size", "batch_tokens"]),
+    ("training", &["micro_batch_size", "micro_batch_tokens"]),
+    ("training", &["gradient_accumulation_steps", "micro_batch_size"]),
+    ("training", &["gradient_accumulation_steps", "micro_batch_tokens"]),
+    ("training", &["gradient_accumulation_steps", "batch_tokens"]),
+    ("training", &["warmup_ratio", "warmup_steps"]),
+    ("training", &["seed", "seeds"]),
+];
+
+impl Recipe {
+    /// Name of the run: as written, else the recipe's file name without its extension.
+    pub fn name(&self) -> String {
+        if let Some(name) = value(&self.top.name) {
+            return name;
+        }
+        let stem = std::path::Path::new(&self.file).file_stem().and_then(|stem| stem.to_str());
+        stem.unwrap_or("run").to_owned()
+    }
+
+    /// The data as decided. Where the recipe names no labels, they are still to be found.
+    pub fn data(&self) -> Result<DataPlan, Problems> {
+        let mut problems = Problems::new(&self.file);
+        let data = data(self, &mut problems);
+        problems.or(data)
+    }
+
+    /// Folder of the model that the student starts from, where there is one.
+    pub fn student_path(&self) -> Option<&str> {
+        self.student.model.as_ref().map(|at| at.value.as_str())
+    }
+
+    /// Folder of the teacher, where there is one.
+    pub fn teacher_path(&self) -> Option<&str> {
+        self.teacher.model.as_ref().map(|at| at.value.as_str())
+    }
+
+    /// Folder or file of the tokenizer: as written, else the student's folder, else the teacher's.
+    pub fn tokenizer_path(&self) -> Option<&str> {
+        let written = self.tokenizer.path.as_ref().map(|at| at.value.as_str());
+        written.or_else(|| self.student_path()).or_else(|| self.teacher_path())
+    }
+
+    /// The seeds to run with, in order.
+    pub fn seeds(&self) -> Vec<u64> {
+        value(&self.training.seeds)
+            .unwrap_or_else(|| vec![value(&self.training.seed).unwrap_or(DEFAULT_SEED)])
+    }
+
+    /// Folder of the run.
+    pub fn output_dir(&self) -> String {
+        value(&self.output.dir).unwrap_or_else(|| format!("runs/{}", self.name()))
+    }
+}
+
+/// The seed where none is written.
+const DEFAULT_SEED: u64 = 42;
+
+/// Sequences per optimiser step where nothing is written, as in BERT's fine-tuning.
+const DEFAULT_BATCH: u64 = 32;
+
+/// Tokens computed at once where nothing is written: large enough for full speed, small enough for
+/// the activations of a base model to fit into a few gigabytes.
+const DEFAULT_MICRO_TOKENS: u64 = 8192;
+
+/// Says all that can be said about a recipe without facts.
+pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
+    data(recipe, problems);
+    check_models(recipe, problems);
+    check_objective(recipe, problems);
+    check_training(recipe, problems);
+}
+
+/// The data, or `None` after saying what is missing.
+pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan> {
+    let task = &recipe.task;
+    let here = || task.place.clone().unwrap_or(Place::Whole);
+    let before = problems.count();
+    let known = value(&task.preset).map(|preset| preset.known());
+    let known = known.as_ref();
+
+    let kind = value(&task.kind).or(known.map(|known| known.kind));
+    if kind.is_none() && task.kind.is_none() && task.preset.is_none() {
+        let keys = vec!["task.preset".to_owned(), "task.kind".to_owned()];
+        let meaning = "a GLUE task's name, or what is predicted from your own files".to_owned();
+        problems.push(here(), ProblemKind::NoneOf { keys, meaning });
+    }
+    let mut need = |found: bool, key: &str, meaning: &str| {
+        if !found {
+            missing(here(), &format!("task.{key}"), meaning, problems);
+        }
+    };
+    let train = value(&task.train).or(known.map(|_| "train.tsv".to_owned()));
+    let text = value(&task.text).or(known.map(|known| known.text.clone()));
+    let label = value(&task.label).or(known.map(|known| known.label.clone()));
+    need(task.path.is_some(), "path", "the folder with the data files");
+    need(train.is_some(), "train", "the file to train on");
+    need(text.is_some(), "text", "the column with the text");
+    need(label.is_some(), "label", "the column with the label");
+
+    let split = value(&task.validation_split).map_or(Split::Nothing, Split::Share);
+    let mut validation: Vec<String> = match (value(&task.validation), known) {
+        (Some(file), _) => vec![file],
+        (None, Some(known)) => {
+            let names = [Some(known.validation), known.mismatched];
+            names.into_iter().flatten().map(str::to_owned).collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    let never = value(&recipe.training.eval_strategy) == Some(EvalStrategy::Never);
+    if never {
+        validation.clear();
+    } else if validation.is_empty() && split == Split::Nothing {
+        let keys = ["task.validation", "task.validation_split"].map(str::to_owned).to_vec();
+        let meaning = "a file to evaluate on, or a share of the training file".to_owned();
+        problems.push(here(), ProblemKind::NoneOf { keys, meaning });
+    }
+    let evaluate_on = evaluate_on(recipe, &validation, split, problems);
+
+    let format = value(&task.format).or_else(|| by_extension(train.as_deref()?));
+    if let (None, Some(train)) = (format, &train) {
+        let meaning =
+            format!("the extension of `{train}` does not tell; one of tsv, csv, jsonl, parquet");
+        missing(here(), "task.format", &meaning, problems);
+    }
+    let header = value(&task.header).or(known.map(|known| known.header)).unwrap_or(true);
+    let pair = value(&task.text_pair).or_else(|| {
+        // A preset's pair goes with the preset's text; who renames one names both.
+        known.filter(|_| task.text.is_none()).and_then(|known| known.text_pair.clone())
+    });
+    if let Some(format) = format {
+        check_columns(recipe, format, header, problems);
+    }
+    let (labels, metric) = labels_and_metric(recipe, kind, problems);
+    if let Some(at) = &task.bad_line_limit
+        && task.on_bad_line() == OnBadLine::Error
+    {
+        needs(at, "task.bad_line_limit", "`on_bad_line = \"skip\"`", problems);
+    }
+    if problems.count() > before {
+        return None;
+    }
+    let format = format?;
+    Some(DataPlan {
+        kind: kind?,
+        path: value(&task.path)?,
+        train: train?,
+        validation,
+        test: value(&task.test).into_iter().collect(),
+        format,
+        header,
+        quoting: value(&task.quoting).unwrap_or(format == Format::Csv),
+        encoding: task.encoding(),
+        texts: std::iter::once(text?).chain(pair).collect(),
+        label: label?,
+        labels,
+        metric: metric?,
+        max_length: task.max_length(),
+        on_bad_line: task.on_bad_line(),
+        bad_line_limit: task.bad_line_limit(),
+        validation_split: split,
+        evaluate_on,
+        train_limit: value(&task.train_limit).map_or(Limit::All, Limit::First),
+        validation_limit: value(&task.validation_limit).map_or(Limit::All, Limit::First),
+        allow_overlap: task.allow_overlap(),
+    })
+}
+
+fn evaluate_on(
+    recipe: &Recipe,
+    validation: &[String],
+    split: Split,
+    problems: &mut Problems,
+) -> EvaluateOn {
+    let Some(at) = &recipe.task.evaluate_on else {
+        // Without a validation file, the split is all there is to look at.
+        let only_split = validation.is_empty() && split != Split::Nothing;
+        return if only_split { EvaluateOn::Split } else { EvaluateOn::Validation };
+    };
+    if at.value == EvaluateOn::Split && split == Split::Nothing {
+        needs(at, "task.evaluate_on", "`task.validation_split`, the share to hold out", problems);
+    }
+    if at.value == EvaluateOn::Validation && validation.is_empty() {
+        needs(at, "task.evaluate_on", "`task.validation`, the file to evaluate on", problems);
+    }
+    at.value
+}
+
+fn by_extension(file: &str) -> Option<Format> {
+    match file.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
+        "tsv" => Some(Format::Tsv),
+        "csv" => Some(Format::Csv),
+        "jsonl" => Some(Format::Jsonl),
+        "parquet" => Some(Format::Parquet),
+        _ => None,
+    }
+}
+
+fn check_columns(recipe: &Recipe, format: Format, header: bool, problems: &mut Problems) {
+    let task = &recipe.task;
+    let in_lines = matches!(format, Format::Tsv | Format::Csv);
+    if !in_lines {
+        let keys = [("task.header", &task.header), ("task.quoting", &task.quoting)];
+        for (key, at) in keys {
+            if let Some(at) = at {
+                needs(at, key, "`format = \"tsv\"` or `\"csv\"`", problems);
+            }
+        }
+    }
+    let columns = [
+        ("task.text", &task.text),
+        ("task.text_pair", &task.text_pair),
+        ("task.label", &task.label),
+    ];
+    for (key, at) in columns {
+        let Some(at) = at else { continue };
+        let expected = match (&at.value, in_lines) {
+            (Column::Name(_), true) if !header => "a column's number from 0, as there is no header",
+            (Column::Number(_), false) => {
+                "the name of a field, as this format has no order of them"
+            }
+            _ => continue,
+        };
+        let found = match &at.value {
+            Column::Name(name) => format!("{name:?}"),
+            Column::Number(number) => number.to_string(),
+        };
+        wrong(at, key, found, expected.to_owned(), None, problems);
+    }
+}
+
+fn labels_and_metric(
+    recipe: &Recipe,
+    kind: Option<TaskKind>,
+    problems: &mut Problems,
+) -> (Labels, Option<Metric>) {
+    let task = &recipe.task;
+    let known = value(&task.preset).map(|preset| preset.known());
+    let regression = kind == Some(TaskKind::Regression);
+    if let Some(at) = task.labels.as_ref().filter(|_| regression) {
+        needs(at, "task.labels", "a task with labels, but a regression has none", problems);
+    }
+    let labels = match (value(&task.labels), &known) {
+        _ if regression => Labels::Named(Vec::new()),
+        (Some(names), _) => Labels::Named(names),
+        (None, Some(known)) => {
+            Labels::Named(known.labels.iter().map(|l| (*l).to_owned()).collect())
+        }
+        (None, None) => Labels::Found,
+    };
+    let usual = |kind| match kind {
+        TaskKind::Classification => Metric::Accuracy,
+        TaskKind::MultiLabel => Metric::F1Micro,
+        TaskKind::Regression => Metric::PearsonSpearman,
+    };
+    let metric =
+        value(&task.metric).or(known.map(|known| known.metric)).or_else(|| kind.map(usual));
+    if let (Some(at), Some(kind)) = (&task.metric, kind)
+        && !at.value.suits(kind)
+    {
+        let fitting: Vec<String> = Metric::ALL
+            .iter()
+            .filter(|metric| metric.suits(kind))
+            .map(|metric| format!("`{metric}`"))
+            .collect();
+        let expected = format!("one of {} for a {kind} task", fitting.join(", "));
+        wrong(at, "task.metric", format!("\"{}\"", at.value), expected, None, problems);
+    }
+    (labels, metric)
+}
+
+fn check_models(recipe: &Recipe, problems: &mut Problems) {
+    let (student, teacher) = (&recipe.student, &recipe.teacher);
+    let place = student.place.clone().unwrap_or(Place::Whole);
+    if student.model.is_none() && student.config.is_none() && student.from_teacher.is_none() {
+        let keys = ["model", "config", "from_teacher"].map(|key| format!("student.{key}")).to_vec();
+        let meaning = "where the student's weights come from".to_owned();
+        problems.push(place, ProblemKind::NoneOf { keys, meaning });
+    }
+    if let Some(place) = &teacher.place
+        && teacher.model.is_none()
+    {
+        let meaning = "the folder of a model fine-tuned on the task; or remove [teacher]";
+        missing(place.clone(), "teacher.model", meaning, problems);
+    }
+    if let Some(at) = student.from_teacher.as_ref().filter(|_| teacher.place.is_none()) {
+        needs(at, "student.from_teacher", "`teacher.model`", problems);
+    }
+    if let Some(at) = &student.config {
+        check_config(at, problems);
+        if recipe.tokenizer_path().is_none() && teacher.place.is_none() {
+            needs(at, "student.config", "`tokenizer.path`, as it comes without tokens", problems);
+        }
+    }
+    if let Some(at) = &teacher.batch_tokens {
+        check_tokens(recipe, at, "teacher.batch_tokens", problems);
+    }
+}
+
+fn check_config(at: &At<StudentConfig>, problems: &mut Problems) {
+    let config = &at.value;
+    let place = || config.place.clone().unwrap_or(Place::Whole);
+    let required = [
+        ("model_type", config.model_type.is_some(), "bert, roberta or distilbert"),
+        ("hidden_size", config.hidden_size.is_some(), "the width of the hidden states"),
+        ("num_hidden_layers", config.num_hidden_layers.is_some(), "how many layers"),
+        ("num_attention_heads", config.num_attention_heads.is_some(), "how many heads"),
+    ];
+    for (key, found, meaning) in required {
+        if !found {
+            missing(place(), &format!("student.config.{key}"), meaning, problems);
+        }
+    }
+    if let (Some(heads), Some(width)) = (&config.num_attention_heads, value(&config.hidden_size)) {
+        let key = "student.config.num_attention_heads";
+        heads_divide(&heads.place, key, heads.value, "student", width, problems);
+    }
+}
+
+/// Says so where `heads` do not divide `width`.
+pub(crate) fn heads_divide(
+    place: &Place,
+    key: &str,
+    heads: u64,
+    model: &'static str,
+    width: u64,
+    problems: &mut Problems,
+) {
+    if width.is_multiple_of(heads) {
+        return;
+    }
+    let divides = |heads: &u64| width.is_multiple_of(*heads);
+    let below = (1..heads.min(width)).rev().find(divides).unwrap_or(1);
+    let divisors = match (heads + 1..=width).find(divides) {
+        Some(above) => format!("{below} or {above} would"),
+        None => format!("{below} would"),
+    };
+    let key = key.to_owned();
+    let kind = ProblemKind::HeadsDoNotDivide { key, heads, model, width, divisors };
+    problems.push(place.clone(), kind);
+}
+
+fn check_objective(recipe: &Recipe, problems: &mut Problems) {
+    let objective = &recipe.objective;
+    let no_teacher = recipe.teacher.place.is_none();
+    if let Some(at) = objective.alpha.as_ref().filter(|at| no_teacher && at.value > 0.0) {
+        needs(at, "objective.alpha", "a `[teacher]`; without one it is 0", problems);
+    }
+    if let (Some(at), Some(data)) = (&objective.label_loss, kind(recipe)) {
+        let fitting = label_loss(data);
+        if at.value != fitting {
+            let expected = format!("`{fitting}` for a {data} task");
+            let found = format!("\"{}\"", at.value);
+            wrong(at, "objective.label_loss", found, expected, None, problems);
+        }
+    }
+    let Some(hidden) = &objective.hidden else { return };
+    if no_teacher && !hidden.value.is_empty() {
+        needs(hidden, "objective.hidden", "a `[teacher]` to compare with", problems);
+    }
+    if let Some(at) = &recipe.teacher.logits
+        && at.value == Logits::Cache
+        && !hidden.value.is_empty()
+    {
+        let needed = "no `[[objective.hidden]]`; hidden states are not cached, so write \
+                      `logits = \"live\"`";
+        needs(at, "teacher.logits", needed, problems);
+    }
+    for (index, term) in hidden.value.iter().enumerate() {
+        check_hidden(&format!("objective.hidden.{index}"), term, problems);
+    }
+}
+
+fn check_hidden(path: &str, term: &Hidden, problems: &mut Problems) {
+    let Some(kind) = &term.kind else {
+        let place = term.place.clone().unwrap_or(Place::Whole);
+        let meaning = "mse, cosine, normalized_mse or attention_relation";
+        return missing(place, &format!("{path}.kind"), meaning, problems);
+    };
+    let key = |name: &str| format!("{path}.{name}");
+    if kind.value == HiddenKind::AttentionRelation {
+        let needed = "another `kind`; attention_relation compares all positions, without a map";
+        if let Some(at) = term.position.as_ref() {
+            needs(at, &key("position"), needed, problems);
+        }
+        if let Some(at) = term.projection.as_ref() {
+            needs(at, &key("projection"), needed, problems);
+        }
+    } else {
+        let needed = "`kind = \"attention_relation\"`";
+        if let Some(at) = term.relation.as_ref() {
+            needs(at, &key("relation"), needed, problems);
+        }
+        if let Some(at) = term.relation_heads.as_ref() {
+            needs(at, &key("relation_heads"), needed, problems);
+        }
+    }
+}
+
+/// What is predicted, where the recipe says so.
+fn kind(recipe: &Recipe) -> Option<TaskKind> {
+    let task = &recipe.task;
+    value(&task.kind).or_else(|| value(&task.preset).map(|preset| preset.known().kind))
+}
+
+/// The loss on labels that fits a task.
+pub(crate) fn label_loss(kind: TaskKind) -> LabelLoss {
+    match kind {
+        TaskKind::Classification => LabelLoss::CrossEntropy,
+        TaskKind::MultiLabel => LabelLoss::Bce,
+        TaskKind::Regression => LabelLoss::Mse,
+    }
+}
+
+fn check_training(recipe: &Recipe, problems: &mut Problems) {
+    let training = &recipe.training;
+    for (key, at) in [
+        ("training.batch_tokens", &training.batch_tokens),
+        ("training.micro_batch_tokens", &training.micro_batch_tokens),
+    ] {
+        if let Some(at) = at {
+            check_tokens(recipe, at, key, problems);
+        }
+    }
+    let strategy = value(&training.eval_strategy);
+    match (&training.eval_strategy, &training.eval_steps) {
+        (Some(at), None) if at.value == EvalStrategy::Steps => {
+            needs(at, "training.eval_strategy", "`training.eval_steps`, how many", problems);
+        }
+        (Some(strategy), Some(at)) if strategy.value != EvalStrategy::Steps => {
+            needs(at, "training.eval_steps", "`eval_strategy = \"steps\"`, or none", problems);
+        }
+        _ => {}
+    }
+    if strategy == Some(EvalStrategy::Never) {
+        let needed = "evaluations, but `eval_strategy` is \"never\"";
+        if let Some(at) = &training.early_stopping_patience {
+            needs(at, "training.early_stopping_patience", needed, problems);
+        }
+        if let Some(at) = &training.metric_for_best {
+            needs(at, "training.metric_for_best", needed, problems);
+        }
+    }
+    if let Some(at) = &training.nonfinite_limit
+        && training.on_nonfinite() == OnNonfinite::Stop
+    {
+        needs(at, "training.nonfinite_limit", "`on_nonfinite = \"skip\"`", problems);
+    }
+    check_metric_for_best(recipe, problems);
+}
+
+fn check_metric_for_best(recipe: &Recipe, problems: &mut Problems) {
+    let mut quiet = Problems::new(&recipe.file);
+    let (Some(at), (_, Some(metric))) =
+        (&recipe.training.metric_for_best, labels_and_metric(recipe, kind(recipe), &mut quiet))
+    else {
+        return;
+    };
+    let names = [metric.values(), &["loss"]].concat();
+    if !names.contains(&at.value.as_str()) {
+        let shown: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        let expected = format!("one of {}", shown.join(", "));
+        let nearest = nearest(&at.value, names);
+        let found = format!("{:?}", at.value);
+        wrong(at, "training.metric_for_best", found, expected, nearest, problems);
+    }
+}
+
+/// Says so where a budget of tokens does not hold one longest input.
+fn check_tokens(recipe: &Recipe, at: &At<u64>, key: &str, problems: &mut Problems) {
+    let longest = recipe.task.max_length();
+    if at.value < longest {
+        let expected = format!("at least `task.max_length`, {longest}");
+        wrong(at, key, at.value.to_string(), expected, None, problems);
+    }
+}
+
+/// What one optimiser step reads, and what is computed at once.
+pub(crate) fn batches(recipe: &Recipe) -> (Batch, Batch) {
+    let training = &recipe.training;
+    let size = value(&training.batch_size).unwrap_or(DEFAULT_BATCH);
+    if let Some(parts) = value(&training.gradient_accumulation_steps) {
+        // As elsewhere, `batch_size` is then the size of a micro-batch.
+        return (Batch::Sequences(size.saturating_mul(parts)), Batch::Sequences(size));
+    }
+    let batch = value(&training.batch_tokens).map_or(Batch::Sequences(size), Batch::Tokens);
+    let micro_batch = match (value(&training.micro_batch_size), batch) {
+        (Some(micro), Batch::Sequences(size)) => Batch::Sequences(micro.min(size)),
+        (Some(micro), Batch::Tokens(_)) => Batch::Sequences(micro),
+        (None, _) => {
+            let longest = recipe.task.max_length();
+            let tokens = value(&training.micro_batch_tokens).unwrap_or(DEFAULT_MICRO_TOKENS);
+            Batch::Tokens(tokens.max(longest))
+        }
+    };
+    (batch, micro_batch)
+}
+
+/// The length as asked for.
+pub(crate) fn length(recipe: &Recipe) -> Length {
+    let epochs = || Length::Epochs(value(&recipe.training.epochs).unwrap_or(3.0));
+    value(&recipe.training.max_steps).map_or_else(epochs, Length::Steps)
+}
+
+/// When to evaluate.
+pub(crate) fn evaluate(recipe: &Recipe) -> Evaluate {
+    let training = &recipe.training;
+    match (value(&training.eval_steps), value(&training.eval_strategy)) {
+        (Some(steps), _) => Evaluate::EverySteps(steps),
+        (None, Some(EvalStrategy::End)) => Evaluate::AtEnd,
+        (None, Some(EvalStrategy::Never)) => Evaluate::Never,
+        // `steps` without `eval_steps` was refused at the door.
+        (None, Some(EvalStrategy::Epoch | EvalStrategy::Steps) | None) => Evaluate::EveryEpoch,
+    }
+}
+
+/// The value, where one is written.
+pub(crate) fn value<T: Clone>(at: &Option<At<T>>) -> Option<T> {
+    at.as_ref().map(|at| at.value.clone())
+}
+
+fn missing(place: Place, key: &str, meaning: &str, problems: &mut Problems) {
+    let (key, meaning) = (key.to_owned(), meaning.to_owned());
+    problems.push(place, ProblemKind::Missing { key, meaning });
+}
+
+fn needs<T>(at: &At<T>, key: &str, what: &str, problems: &mut Problems) {
+    let (key, needs) = (key.to_owned(), what.to_owned());
+    problems.push(at.place.clone(), ProblemKind::Needs { key, needs });
+}
+
+fn wrong<T>(
+    at: &At<T>,
+    key: &str,
+    found: String,
+    expected: String,
+    nearest: Option<String>,
+    problems: &mut Problems,
+) {
+    let key = key.to_owned();
+    problems.push(at.place.clone(), ProblemKind::WrongValue { key, found, expected, nearest });
+}

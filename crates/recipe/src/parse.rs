@@ -1,0 +1,94 @@
+//! Text to [`Recipe`].
+//!
+//! In: the text of a recipe and its `--set` overrides. Out: a recipe whose keys exist, have their
+//! types and ranges, and do not contradict each other; or all problems.
+//! Never: looks at anything outside the text.
+
+use crate::decide;
+use crate::problem::{Place, ProblemKind, Problems};
+use crate::recipe::{
+    NEWEST_VERSION, Objective, Output, Recipe, Student, Task, Teacher, Tokenizer, Top, Training,
+};
+use crate::section::Section;
+use crate::tree::{self, Node, Table, Value};
+
+/// Longest recipe in bytes: a long one has some thousands, so this is another file.
+const LONGEST: usize = 1 << 20;
+
+/// Reads a recipe. `name` is its file, for messages and as default for the run's name; each of
+/// `sets` is `key=value`, where the key is dotted and the value TOML or a bare word.
+pub fn parse(name: &str, text: &str, sets: &[String]) -> Result<Recipe, Problems> {
+    let mut problems = Problems::new(name);
+    let recipe = read(name, text, sets, &mut problems);
+    if let Some(recipe) = &recipe {
+        decide::check(recipe, &mut problems);
+    }
+    problems.or(recipe)
+}
+
+fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Option<Recipe> {
+    if text.len() > LONGEST {
+        let kind = ProblemKind::TooLong { bytes: text.len(), limit: LONGEST };
+        problems.push(Place::Whole, kind);
+        return None;
+    }
+    let mut root = tree::read(text, problems)?;
+    if root.is_empty() && sets.is_empty() {
+        problems.push(Place::Whole, ProblemKind::Empty);
+        return None;
+    }
+    tree::overrule(&mut root, sets, decide::EXCLUSIVE, problems);
+    if let Some((place, found)) = newer(&root) {
+        // Its keys may mean other things, so nothing more can be said about them.
+        problems.push(place, ProblemKind::NewerVersion { found, newest: NEWEST_VERSION });
+        return None;
+    }
+    together(&root, problems);
+    let mut top = Section::new("", root, problems);
+    let mut take = |name: &str| match top.table(name) {
+        Some((place, table)) => (Some(place), table),
+        None => (None, Table::new()),
+    };
+    let tables = crate::recipe::TABLES.map(|name| take(name));
+    let top = Top::read(Some(Place::Whole), top);
+    let [task, tokenizer, student, teacher, objective, training, output] = tables;
+    Some(Recipe {
+        file: name.to_owned(),
+        top,
+        task: Task::read(task.0, Section::new("task", task.1, problems)),
+        tokenizer: Tokenizer::read(tokenizer.0, Section::new("tokenizer", tokenizer.1, problems)),
+        student: Student::read(student.0, Section::new("student", student.1, problems)),
+        teacher: Teacher::read(teacher.0, Section::new("teacher", teacher.1, problems)),
+        objective: Objective::read(objective.0, Section::new("objective", objective.1, problems)),
+        training: Training::read(training.0, Section::new("training", training.1, problems)),
+        output: Output::read(output.0, Section::new("output", output.1, problems)),
+    })
+}
+
+fn newer(root: &Table) -> Option<(Place, u64)> {
+    let node = root.get("recipe_version")?;
+    match node.value {
+        Value::Integer(found) if found > NEWEST_VERSION as i64 => {
+            Some((node.key_place.clone(), found.unsigned_abs()))
+        }
+        _ => None,
+    }
+}
+
+/// Names keys that decide the same thing.
+fn together(root: &Table, problems: &mut Problems) {
+    for (section, keys) in decide::EXCLUSIVE {
+        let Some(Node { value: Value::Table(table), .. }) = root.get(*section) else { continue };
+        let mut written: Vec<(&Place, &str)> = keys
+            .iter()
+            .filter_map(|key| table.get(*key).map(|node| (&node.key_place, *key)))
+            .collect();
+        written.sort();
+        if let [(_, first), others @ ..] = written.as_slice() {
+            for (place, key) in others {
+                let (key, other) = (format!("{section}.{key}"), format!("{section}.{first}"));
+                problems.push((*place).clone(), ProblemKind::Together { key, other });
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! What a run will do: every number decided, nothing left to check.
+//!
+//! In: [`resolve`](crate::resolve) alone makes plans. Out: plain data that is written beside the run
+//! as TOML or JSON and read back. Never: an `Option`; where absence is a decision, it has a name.
+
+use heirloom_base::{Digest, Step, Tokens};
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::{
+    Activation, Column, Encoding, EvaluateOn, Format, LabelLoss, Logits, Metric, ModelType,
+    OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
+};
+
+/// A decided run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of this layout.
+    pub format: u64,
+    /// Name of the run.
+    pub name: String,
+    /// The data.
+    pub data: DataPlan,
+    /// How much of it there is.
+    pub examples: Examples,
+    /// How text becomes tokens.
+    pub tokenizer: TokenizerPlan,
+    /// The model that learns.
+    pub student: StudentPlan,
+    /// The model learnt from.
+    pub teacher: TeacherPlan,
+    /// What the student is trained to do.
+    pub objective: ObjectivePlan,
+    /// How long, in what steps, and when to look.
+    pub training: TrainingPlan,
+    /// What is left behind.
+    pub output: OutputPlan,
+}
+
+impl Plan {
+    /// The digest of the whole plan.
+    pub fn digest(&self) -> Digest {
+        let json = serde_json::to_vec(self).expect("a plan has string keys only");
+        Digest::of(&json)
+    }
+
+    /// Optimiser steps of the run.
+    pub fn total_steps(&self) -> Step {
+        Step(self.training.total_steps)
+    }
+
+    /// Steps in which the learning rate rises.
+    pub fn warmup_steps(&self) -> Step {
+        Step(self.training.warmup_steps)
+    }
+
+    /// Optimiser steps of one pass over the training set; its last step may be smaller than the
+    /// others.
+    pub fn steps_per_epoch(&self) -> Step {
+        Step(self.training.steps_per_epoch)
+    }
+
+    /// Label names in the order of the model's outputs; none for a regression.
+    pub fn labels(&self) -> &[String] {
+        match &self.data.labels {
+            Labels::Named(names) => names,
+            Labels::Found => &[],
+        }
+    }
+
+    /// The same run with another seed, in a folder of its own below this one's.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        let mut plan = self.clone();
+        plan.training.seed = seed;
+        plan.output.dir = format!("{}/seed-{seed}", self.output.dir.trim_end_matches('/'));
+        plan
+    }
+
+    /// Sets the length of the run, and the warm-up to the same share of it.
+    pub(crate) fn set_total_steps(&mut self, steps: u64) {
+        let training = &mut self.training;
+        let share = training.warmup_steps as f64 / training.total_steps.max(1) as f64;
+        training.warmup_steps = (steps as f64 * share).ceil() as u64;
+        training.length = Length::Steps(steps);
+        training.total_steps = steps;
+    }
+}
+
+/// The data and what is predicted from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataPlan {
+    /// What is predicted.
+    pub kind: TaskKind,
+    /// Folder with the files.
+    pub path: String,
+    /// File to train on, in `path`.
+    pub train: String,
+    /// Files to evaluate on; the first one steers choices. May be empty.
+    pub validation: Vec<String>,
+    /// Files to evaluate on once, after training. May be empty.
+    pub test: Vec<String>,
+    /// Format of the files.
+    pub format: Format,
+    /// Whether the first line names the columns.
+    pub header: bool,
+    /// Whether `"` quotes a field.
+    pub quoting: bool,
+    /// Encoding of the files.
+    pub encoding: Encoding,
+    /// One column with text, or two.
+    pub texts: Vec<Column>,
+    /// Column with the label.
+    pub label: Column,
+    /// Label names; always [`Labels::Named`] in a plan.
+    pub labels: Labels,
+    /// What evaluation measures.
+    pub metric: Metric,
+    /// Longest input in tokens.
+    pub max_length: u64,
+    /// What to do with a line that cannot be read.
+    pub on_bad_line: OnBadLine,
+    /// Most lines skipped per file.
+    pub bad_line_limit: u64,
+    /// What is held out of the training file.
+    pub validation_split: Split,
+    /// What choices during training look at.
+    pub evaluate_on: EvaluateOn,
+    /// Training examples used.
+    pub train_limit: Limit,
+    /// Validation examples used.
+    pub validation_limit: Limit,
+    /// Whether examples may be in both training and validation files.
+    pub allow_overlap: bool,
+}
+
+/// Where label names come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Labels {
+    /// The sorted distinct values of the training file.
+    Found,
+    /// These; none for a regression.
+    Named(Vec<String>),
+}
+
+/// What is held out of the training file.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Nothing.
+    Nothing,
+    /// This share.
+    Share(f64),
+}
+
+/// How many examples are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// All.
+    All,
+    /// The first so many after the shuffle.
+    First(u64),
+}
+
+impl Limit {
+    /// How many of `count` are used.
+    pub fn of(self, count: u64) -> u64 {
+        match self {
+            Self::All => count,
+            Self::First(limit) => limit.min(count),
+        }
+    }
+}
+
+/// How much data there is, after split and limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examples {
+    /// Examples trained on.
+    pub train: u64,
+    /// Their tokens, cut to `max_length`.
+    pub train_tokens: Tokens,
+    /// Examples that choices look at.
+    pub validation: u64,
+    /// Digest of the files.
+    pub digest: Digest,
+}
+
+/// How text becomes tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizerPlan {
+    /// Folder or file.
+    pub path: String,
+    /// Whether text is lowercased, for `vocab.txt`.
+    pub lowercase: bool,
+    /// Tokens it knows.
+    pub vocab_size: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// The shape of an encoder, in the words of a `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelShape {
+    /// Architecture.
+    pub model_type: ModelType,
+    /// Rows of the token embeddings.
+    pub vocab_size: u64,
+    /// Width of the hidden states.
+    pub hidden_size: u64,
+    /// Layers.
+    pub num_hidden_layers: u64,
+    /// Attention heads.
+    pub num_attention_heads: u64,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: u64,
+    /// Activation of the feed-forward layers.
+    pub hidden_act: Activation,
+    /// Rows of the position embeddings.
+    pub max_position_embeddings: u64,
+    /// Segment types.
+    pub type_vocab_size: u64,
+    /// Added to the variance in layer norms.
+    pub layer_norm_eps: f64,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// Probability of dropout on hidden states.
+    pub hidden_dropout_prob: f64,
+    /// Probability of dropout on attention.
+    pub attention_probs_dropout_prob: f64,
+    /// Probability of dropout before the classifier.
+    pub classifier_dropout: f64,
+}
+
+impl ModelShape {
+    /// The longest input in tokens.
+    pub fn longest_input(&self) -> u64 {
+        match self.model_type {
+            // RoBERTa counts positions from the padding token's id, 1, plus one.
+            ModelType::Roberta => self.max_position_embeddings.saturating_sub(2),
+            ModelType::Bert | ModelType::Distilbert => self.max_position_embeddings,
+        }
+    }
+}
+
+/// The model that learns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StudentPlan {
+    /// Where its weights come from.
+    pub source: StudentSource,
+    /// Layers of the source that it keeps, from 0.
+    pub layers: Vec<u64>,
+    /// Its shape, after layers were dropped and dropout overridden.
+    pub shape: ModelShape,
+}
+
+/// Where the student's weights come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StudentSource {
+    /// A pretrained model.
+    Model {
+        /// Its folder.
+        path: String,
+        /// Digest of its weights.
+        digest: Digest,
+    },
+    /// Random weights.
+    Fresh,
+    /// A copy of the teacher.
+    Teacher {
+        /// The teacher's folder.
+        path: String,
+        /// Digest of its weights.
+        digest: Digest,
+    },
+}
+
+/// The model learnt from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TeacherPlan {
+    /// None: the student learns from labels alone.
+    Nobody,
+    /// A fine-tuned model.
+    Model {
+        /// Its folder.
+        path: String,
+        /// Digest of its weights.
+        digest: Digest,
+        /// Its shape.
+        shape: ModelShape,
+        /// Where its answers come from.
+        logits: Logits,
+        /// Tokens it reads at once.
+        batch_tokens: u64,
+    },
+}
+
+/// What the student is trained to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObjectivePlan {
+    /// Weight of the teacher's term; the labels' term has the rest. 0 without a teacher.
+    pub alpha: f64,
+    /// Divides the logits in the teacher's term.
+    pub temperature: f64,
+    /// Whether the teacher's term is multiplied by temperature².
+    pub scale_by_temperature_squared: bool,
+    /// Loss on the labels.
+    pub label_loss: LabelLoss,
+    /// Terms on hidden states.
+    pub hidden: Vec<HiddenTermPlan>,
+}
+
+/// A term that compares what is inside teacher and student.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HiddenTermPlan {
+    /// Its weight.
+    pub weight: f64,
+    /// [student, teacher] pairs: 0 is the embeddings' output, i the output of layer i (for
+    /// attention, layer i itself, from 1).
+    pub layers: Vec<[u64; 2]>,
+    /// Positions compared.
+    pub position: Position,
+    /// How they are compared.
+    pub compare: Compare,
+}
+
+/// How the insides are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compare {
+    /// Mean squared difference.
+    Mse {
+        /// Whether a linear map is learned.
+        projection: bool,
+    },
+    /// One minus the cosine.
+    Cosine {
+        /// Whether a linear map is learned.
+        projection: bool,
+    },
+    /// Squared difference at unit length.
+    NormalizedMse {
+        /// Whether a linear map is learned.
+        projection: bool,
+    },
+    /// KL divergence of relations among positions.
+    AttentionRelation {
+        /// The vectors related.
+        relation: Relation,
+        /// Heads they are cut into.
+        heads: u64,
+    },
+}
+
+/// How long, in what steps, and when to look.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingPlan {
+    /// The length as asked for.
+    pub length: Length,
+    /// Optimiser steps.
+    pub total_steps: u64,
+    /// Optimiser steps of one pass over the training set.
+    pub steps_per_epoch: u64,
+    /// What one optimiser step reads.
+    pub batch: Batch,
+    /// What is computed at once.
+    pub micro_batch: Batch,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Its course after the warm-up.
+    pub lr_scheduler_type: Schedule,
+    /// Steps in which it rises.
+    pub warmup_steps: u64,
+    /// Decay of weights.
+    pub weight_decay: f64,
+    /// Memory of the gradient's mean.
+    pub adam_beta1: f64,
+    /// Memory of the gradient's square.
+    pub adam_beta2: f64,
+    /// Added to the root of the squares.
+    pub adam_epsilon: f64,
+    /// Longest gradient; 0 turns clipping off.
+    pub max_grad_norm: f64,
+    /// Decides order, dropout and fresh weights.
+    pub seed: u64,
+    /// When to evaluate.
+    pub evaluate: Evaluate,
+    /// When to save.
+    pub save: Save,
+    /// Checkpoints kept.
+    pub save_total_limit: u64,
+    /// When to stop early.
+    pub early_stopping: EarlyStopping,
+    /// Metric that decides which checkpoint is best; `loss` is best when lowest.
+    pub metric_for_best: String,
+    /// What to do with a step that is not finite.
+    pub on_nonfinite: OnNonfinite,
+    /// Most such steps skipped.
+    pub nonfinite_limit: u64,
+    /// Sorting by length.
+    pub length_grouping: LengthGrouping,
+    /// Numbers computed in.
+    pub precision: Precision,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// The length of a run as it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Length {
+    /// Passes over the training set.
+    Epochs(f64),
+    /// Optimiser steps.
+    Steps(u64),
+}
+
+/// An amount of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Batch {
+    /// So many sequences.
+    Sequences(u64),
+    /// As many sequences as fit into so many tokens.
+    Tokens(u64),
+}
+
+/// When to evaluate. All but `Never` also evaluate at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evaluate {
+    /// Not at all.
+    Never,
+    /// At the end.
+    AtEnd,
+    /// After each pass over the training set.
+    EveryEpoch,
+    /// Every so many steps.
+    EverySteps(u64),
+}
+
+/// When to save. A run also saves at its end and when it is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Save {
+    /// At the moments of evaluation.
+    WithEvaluation,
+    /// Every so many steps.
+    EverySteps(u64),
+}
+
+/// When to stop early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EarlyStopping {
+    /// Never.
+    Never,
+    /// After so many evaluations without a better one.
+    After(u64),
+}
+
+/// Sorting by length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LengthGrouping {
+    /// None.
+    Off,
+    /// Within windows of so many batches.
+    Window(u64),
+}
+
+/// What is left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputPlan {
+    /// Folder of the run.
+    pub dir: String,
+    /// Whether to write the best model.
+    pub save_model: bool,
+}

@@ -1,0 +1,475 @@
+//! `(Recipe, Facts) → Plan`, or all problems.
+//!
+//! In: what was written and what was found. Out: a plan in which everything is decided and fits
+//! together. Never: looks for a fact itself; equal arguments give equal plans.
+
+use heirloom_base::Tokens;
+
+use crate::decide::{batches, check, data, evaluate, heads_divide, label_loss, length, value};
+use crate::facts::{Facts, ModelFacts, TokenDifference};
+use crate::plan::{
+    Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan, Labels, Length,
+    LengthGrouping, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan, StudentSource,
+    TeacherPlan, TokenizerPlan, TrainingPlan,
+};
+use crate::problem::{Place, ProblemKind, Problems};
+use crate::recipe::{
+    At, Hidden, HiddenKind, Logits, ModelType, Recipe, Relation, StudentConfig, TaskKind,
+};
+
+/// Decides everything, or says all that stands against it.
+pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan, Problems> {
+    let mut problems = Problems::new(&recipe.file);
+    check(recipe, &mut problems);
+    let plan = decided(recipe, facts, &mut problems);
+    problems.or(plan)
+}
+
+fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Plan> {
+    let data = labelled(data(recipe, problems)?, recipe, facts, problems);
+    let teacher = teacher(recipe, facts, &data, problems);
+    let student = student(recipe, facts, problems);
+    let tokenizer = tokenizer(recipe, facts, problems);
+    let (teacher, student, tokenizer) = (teacher?, student?, tokenizer?);
+    check_vocabulary(recipe, facts, &student, &teacher, problems);
+    let models = [Some(("student", &student.shape)), shape(&teacher).map(|s| ("teacher", s))];
+    for (model, shape) in models.into_iter().flatten() {
+        let (length, longest) = (data.max_length, shape.longest_input());
+        if length > longest {
+            let place = place(&recipe.task.max_length, &recipe.task.place);
+            problems.push(place, ProblemKind::TooLongFor { length, model, longest });
+        }
+    }
+    let objective = objective(recipe, &data, &student.shape, &teacher, problems);
+    let examples = Examples {
+        train: data.train_limit.of(facts.train_examples),
+        train_tokens: limited(facts, data.train_limit.of(facts.train_examples)),
+        validation: data.validation_limit.of(facts.validation_examples),
+        digest: facts.data,
+    };
+    let training = training(recipe, facts, &data, &examples, problems);
+    Some(Plan {
+        format: 1,
+        name: recipe.name(),
+        data,
+        examples,
+        tokenizer,
+        student,
+        teacher,
+        objective: objective?,
+        training: training?,
+        output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
+    })
+}
+
+/// The tokens of the first `examples`, by the mean length.
+fn limited(facts: &Facts, examples: u64) -> Tokens {
+    if examples >= facts.train_examples {
+        return facts.train_tokens;
+    }
+    let all = u128::from(facts.train_tokens.0) * u128::from(examples);
+    let tokens = all / u128::from(facts.train_examples.max(1));
+    Tokens(u64::try_from(tokens).unwrap_or(u64::MAX))
+}
+
+fn labelled(data: DataPlan, recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> DataPlan {
+    let names = match &data.labels {
+        Labels::Named(names) => names.clone(),
+        Labels::Found => facts.labels.clone(),
+    };
+    if data.kind != TaskKind::Regression && names.len() < 2 {
+        let place = place(&recipe.task.label, &recipe.task.place);
+        problems.push(place, ProblemKind::TooFewLabels { found: names.clone() });
+    }
+    DataPlan { labels: Labels::Named(names), ..data }
+}
+
+fn teacher(
+    recipe: &Recipe,
+    facts: &Facts,
+    data: &DataPlan,
+    problems: &mut Problems,
+) -> Option<TeacherPlan> {
+    let Some(at) = &recipe.teacher.model else { return Some(TeacherPlan::Nobody) };
+    let Some(found) = &facts.teacher else {
+        problems.push(at.place.clone(), ProblemKind::Unknown { what: at.value.clone() });
+        return None;
+    };
+    check_labels(at, found, data, problems);
+    let hidden = value(&recipe.objective.hidden).unwrap_or_default();
+    let logits = if hidden.is_empty() { Logits::Cache } else { Logits::Live };
+    Some(TeacherPlan::Model {
+        path: at.value.clone(),
+        digest: found.digest,
+        shape: found.shape,
+        logits: value(&recipe.teacher.logits).unwrap_or(logits),
+        batch_tokens: recipe.teacher.batch_tokens().max(data.max_length),
+    })
+}
+
+fn check_labels(at: &At<String>, found: &ModelFacts, data: &DataPlan, problems: &mut Problems) {
+    let Labels::Named(task) = &data.labels else { return };
+    // A regression's model has one output, whatever it is called.
+    let wanted = if data.kind == TaskKind::Regression { 1 } else { task.len() };
+    if found.labels.len() != wanted {
+        let (teacher, task) = (found.labels.len() as u64, wanted as u64);
+        problems.push(at.place.clone(), ProblemKind::LabelCount { teacher, task });
+        return;
+    }
+    // Names that were never given (LABEL_0, LABEL_1) say nothing about their order.
+    let told = |name: &String| !name.starts_with("LABEL_");
+    if data.kind != TaskKind::Regression
+        && found.labels.iter().all(told)
+        && found.labels != *task
+        && found.labels.iter().all(|name| task.contains(name))
+    {
+        let (teacher, task) = (found.labels.clone(), task.clone());
+        problems.push(at.place.clone(), ProblemKind::LabelNames { teacher, task });
+    }
+}
+
+fn student(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<StudentPlan> {
+    let student = &recipe.student;
+    let mut known = |at: &At<String>, found: &Option<ModelFacts>| {
+        if found.is_none() {
+            problems.push(at.place.clone(), ProblemKind::Unknown { what: at.value.clone() });
+        }
+        found.clone()
+    };
+    let (source, mut shape) = if let Some(at) = &student.model {
+        let found = known(at, &facts.student)?;
+        let source = StudentSource::Model { path: at.value.clone(), digest: found.digest };
+        (source, found.shape)
+    } else if let Some(at) = &student.config {
+        (StudentSource::Fresh, fresh_shape(&at.value, facts)?)
+    } else {
+        let at = recipe.teacher.model.as_ref()?;
+        let found = known(at, &facts.teacher)?;
+        let source = StudentSource::Teacher { path: at.value.clone(), digest: found.digest };
+        (source, found.shape)
+    };
+    let count = shape.num_hidden_layers;
+    let layers = value(&student.layers).unwrap_or_else(|| (0..count).collect());
+    for layer in layers.iter().filter(|layer| **layer >= count) {
+        let kind = ProblemKind::NoSuchLayer {
+            key: "student.layers".to_owned(),
+            layer: *layer,
+            model: "student's source",
+            first: 0,
+            last: count.saturating_sub(1),
+        };
+        problems.push(place(&student.layers, &student.place), kind);
+    }
+    shape.num_hidden_layers = layers.len() as u64;
+    for (part, at) in [
+        (&mut shape.hidden_dropout_prob, &student.hidden_dropout_prob),
+        (&mut shape.attention_probs_dropout_prob, &student.attention_probs_dropout_prob),
+        (&mut shape.classifier_dropout, &student.classifier_dropout),
+    ] {
+        *part = value(at).unwrap_or(*part);
+    }
+    Some(StudentPlan { source, layers, shape })
+}
+
+fn fresh_shape(config: &StudentConfig, facts: &Facts) -> Option<ModelShape> {
+    let model_type = value(&config.model_type)?;
+    let hidden_size = value(&config.hidden_size)?;
+    let (positions, segments, epsilon) = match model_type {
+        ModelType::Bert | ModelType::Distilbert => (512, 2, 1e-12),
+        ModelType::Roberta => (514, 1, 1e-5),
+    };
+    Some(ModelShape {
+        model_type,
+        vocab_size: facts.tokenizer.vocab_size,
+        hidden_size,
+        num_hidden_layers: value(&config.num_hidden_layers)?,
+        num_attention_heads: value(&config.num_attention_heads)?,
+        intermediate_size: value(&config.intermediate_size).unwrap_or(4 * hidden_size),
+        hidden_act: config.hidden_act(),
+        max_position_embeddings: value(&config.max_position_embeddings).unwrap_or(positions),
+        type_vocab_size: value(&config.type_vocab_size).unwrap_or(segments),
+        layer_norm_eps: value(&config.layer_norm_eps).unwrap_or(epsilon),
+        initializer_range: config.initializer_range(),
+        hidden_dropout_prob: USUAL_DROPOUT,
+        attention_probs_dropout_prob: USUAL_DROPOUT,
+        classifier_dropout: USUAL_DROPOUT,
+    })
+}
+
+/// Dropout of a fresh model: BERT's (Devlin et al. 2019, arXiv:1810.04805, appendix A.2).
+const USUAL_DROPOUT: f64 = 0.1;
+
+fn tokenizer(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<TokenizerPlan> {
+    let Some(path) = recipe.tokenizer_path() else {
+        let (key, meaning) = ("tokenizer.path".to_owned(), "where the tokens are".to_owned());
+        problems.push(Place::Whole, ProblemKind::Missing { key, meaning });
+        return None;
+    };
+    Some(TokenizerPlan {
+        path: path.to_owned(),
+        lowercase: recipe.tokenizer.lowercase(),
+        vocab_size: facts.tokenizer.vocab_size,
+        digest: facts.tokenizer.digest,
+    })
+}
+
+fn check_vocabulary(
+    recipe: &Recipe,
+    facts: &Facts,
+    student: &StudentPlan,
+    teacher: &TeacherPlan,
+    problems: &mut Problems,
+) {
+    let ours = facts.tokenizer;
+    let place = place(&recipe.teacher.model, &recipe.teacher.place);
+    let difference = facts.first_difference.as_ref().map(TokenDifference::words);
+    if let Some(theirs) = facts.teacher_tokenizer.filter(|theirs| theirs.digest != ours.digest) {
+        let (teacher, student) = (theirs.vocab_size, ours.vocab_size);
+        let kind = if teacher == student {
+            ProblemKind::Tokenizer { tokens: student, difference }
+        } else {
+            ProblemKind::Vocabulary { teacher, student, difference }
+        };
+        problems.push(place, kind);
+        return;
+    }
+    let models = [Some(("student", &student.shape)), shape(teacher).map(|s| ("teacher", s))];
+    for (model, shape) in models.into_iter().flatten() {
+        if ours.vocab_size > shape.vocab_size {
+            let (tokenizer, embeddings) = (ours.vocab_size, shape.vocab_size);
+            let kind = ProblemKind::TokenizerTooLarge { tokenizer, model, embeddings };
+            let tokenizer = &recipe.tokenizer;
+            problems.push(self::place(&tokenizer.path, &tokenizer.place), kind);
+        }
+    }
+}
+
+fn shape(teacher: &TeacherPlan) -> Option<&ModelShape> {
+    match teacher {
+        TeacherPlan::Nobody => None,
+        TeacherPlan::Model { shape, .. } => Some(shape),
+    }
+}
+
+fn objective(
+    recipe: &Recipe,
+    data: &DataPlan,
+    student: &ModelShape,
+    teacher: &TeacherPlan,
+    problems: &mut Problems,
+) -> Option<ObjectivePlan> {
+    let objective = &recipe.objective;
+    let (usual_alpha, terms) = match teacher {
+        TeacherPlan::Nobody => (0.0, Some(Vec::new())),
+        TeacherPlan::Model { shape, .. } => {
+            let terms = value(&objective.hidden).unwrap_or_default();
+            let terms: Vec<Option<HiddenTermPlan>> = terms
+                .iter()
+                .enumerate()
+                .map(|(index, term)| {
+                    hidden(&format!("objective.hidden.{index}"), term, student, shape, problems)
+                })
+                .collect();
+            (0.5, terms.into_iter().collect())
+        }
+    };
+    Some(ObjectivePlan {
+        alpha: value(&objective.alpha).unwrap_or(usual_alpha),
+        temperature: objective.temperature(),
+        scale_by_temperature_squared: objective.scale_by_temperature_squared(),
+        label_loss: value(&objective.label_loss).unwrap_or_else(|| label_loss(data.kind)),
+        hidden: terms?,
+    })
+}
+
+fn hidden(
+    path: &str,
+    term: &Hidden,
+    student: &ModelShape,
+    teacher: &ModelShape,
+    problems: &mut Problems,
+) -> Option<HiddenTermPlan> {
+    let kind = value(&term.kind)?;
+    let layers = pairs(path, term, kind, student, teacher, problems);
+    let relates = kind == HiddenKind::AttentionRelation;
+    let widths_differ = student.hidden_size != teacher.hidden_size;
+    let projection = value(&term.projection).unwrap_or(widths_differ);
+    if !relates && widths_differ && !projection {
+        let key = format!("{path}.projection");
+        let (student, teacher) = (student.hidden_size, teacher.hidden_size);
+        let kind = ProblemKind::WidthsDiffer { key, student, teacher };
+        problems.push(place(&term.projection, &term.place), kind);
+    }
+    let heads = value(&term.relation_heads).unwrap_or(student.num_attention_heads);
+    if relates {
+        let (at, key) =
+            (place(&term.relation_heads, &term.place), format!("{path}.relation_heads"));
+        heads_divide(&at, &key, heads, "student", student.hidden_size, problems);
+        heads_divide(&at, &key, heads, "teacher", teacher.hidden_size, problems);
+    }
+    let compare = match kind {
+        HiddenKind::Mse => Compare::Mse { projection },
+        HiddenKind::Cosine => Compare::Cosine { projection },
+        HiddenKind::NormalizedMse => Compare::NormalizedMse { projection },
+        HiddenKind::AttentionRelation => {
+            let relation = value(&term.relation).unwrap_or(Relation::Value);
+            Compare::AttentionRelation { relation, heads }
+        }
+    };
+    Some(HiddenTermPlan {
+        weight: term.weight(),
+        layers: layers?,
+        position: term.position(),
+        compare,
+    })
+}
+
+fn pairs(
+    path: &str,
+    term: &Hidden,
+    kind: HiddenKind,
+    student: &ModelShape,
+    teacher: &ModelShape,
+    problems: &mut Problems,
+) -> Option<Vec<[u64; 2]>> {
+    let key = format!("{path}.layers");
+    let (deep, deeper) = (student.num_hidden_layers, teacher.num_hidden_layers);
+    let relates = kind == HiddenKind::AttentionRelation;
+    let Some(at) = &term.layers else {
+        if relates {
+            return Some(vec![[deep, deeper]]);
+        }
+        if deep == 0 || !deeper.is_multiple_of(deep) {
+            let kind = ProblemKind::NoLayerMap { key, student: deep, teacher: deeper };
+            problems.push(term.place.clone().unwrap_or(Place::Whole), kind);
+            return None;
+        }
+        return Some((0..=deep).map(|layer| [layer, layer * (deeper / deep)]).collect());
+    };
+    let first = u64::from(relates);
+    let pairs = at.value.iter().filter_map(|pair| <[u64; 2]>::try_from(pair.as_slice()).ok());
+    let pairs: Vec<[u64; 2]> = pairs.collect();
+    for [student, teacher] in &pairs {
+        for (layer, model, last) in [(student, "student", deep), (teacher, "teacher", deeper)] {
+            if !(first..=last).contains(layer) {
+                let (key, layer) = (key.clone(), *layer);
+                let kind = ProblemKind::NoSuchLayer { key, layer, model, first, last };
+                problems.push(at.place.clone(), kind);
+            }
+        }
+    }
+    Some(pairs)
+}
+
+fn training(
+    recipe: &Recipe,
+    facts: &Facts,
+    data: &DataPlan,
+    examples: &Examples,
+    problems: &mut Problems,
+) -> Option<TrainingPlan> {
+    let training = &recipe.training;
+    let (batch, micro_batch) = batches(recipe);
+    let evaluate = evaluate(recipe);
+    let steps_per_epoch = steps_per_epoch(recipe, batch, examples, problems);
+    if evaluate != Evaluate::Never && examples.validation == 0 {
+        let kind = ProblemKind::NoExamples { set: "validation", key: "task.validation" };
+        problems.push(place(&recipe.task.validation, &recipe.task.place), kind);
+    }
+    let length = length(recipe);
+    let total_steps = total_steps(recipe, length, steps_per_epoch?, problems)?;
+    let warmup_steps = value(&training.warmup_steps).unwrap_or_else(|| {
+        let ratio = value(&training.warmup_ratio).unwrap_or(0.1);
+        (total_steps as f64 * ratio).ceil() as u64
+    });
+    let best = || data.metric.values()[0].to_owned();
+    Some(TrainingPlan {
+        length,
+        total_steps,
+        steps_per_epoch: steps_per_epoch?,
+        batch,
+        micro_batch,
+        learning_rate: training.learning_rate(),
+        lr_scheduler_type: training.lr_scheduler_type(),
+        warmup_steps: warmup_steps.min(total_steps),
+        weight_decay: training.weight_decay(),
+        adam_beta1: training.adam_beta1(),
+        adam_beta2: training.adam_beta2(),
+        adam_epsilon: training.adam_epsilon(),
+        max_grad_norm: training.max_grad_norm(),
+        seed: recipe.seeds()[0],
+        evaluate,
+        save: value(&training.save_steps).map_or(Save::WithEvaluation, Save::EverySteps),
+        save_total_limit: training.save_total_limit(),
+        early_stopping: value(&training.early_stopping_patience)
+            .map_or(EarlyStopping::Never, EarlyStopping::After),
+        metric_for_best: value(&training.metric_for_best).unwrap_or_else(best),
+        on_nonfinite: training.on_nonfinite(),
+        nonfinite_limit: training.nonfinite_limit(),
+        length_grouping: value(&training.length_grouping)
+            .map_or(LengthGrouping::Off, LengthGrouping::Window),
+        precision: training.precision(),
+        threads: match training.threads() {
+            0 => facts.threads,
+            threads => threads,
+        },
+    })
+}
+
+fn steps_per_epoch(
+    recipe: &Recipe,
+    batch: Batch,
+    examples: &Examples,
+    problems: &mut Problems,
+) -> Option<u64> {
+    let (task, training) = (&recipe.task, &recipe.training);
+    let (at, key, batch, unit, train) = match batch {
+        Batch::Sequences(size) => {
+            (&training.batch_size, "training.batch_size", size, "examples", examples.train)
+        }
+        Batch::Tokens(size) => {
+            let train = examples.train_tokens.0;
+            (&training.batch_tokens, "training.batch_tokens", size, "tokens", train)
+        }
+    };
+    if examples.train == 0 || train == 0 {
+        let kind = ProblemKind::NoExamples { set: "training", key: "task.train" };
+        problems.push(place(&task.train, &task.place), kind);
+        return None;
+    }
+    if train < batch {
+        let kind = ProblemKind::LessThanOneBatch { key, batch, unit, train };
+        problems.push(place(at, &training.place), kind);
+        return None;
+    }
+    Some(train.div_ceil(batch))
+}
+
+/// Most steps of a run: the address of a random word has 32 bits for them.
+const MOST_STEPS: u64 = u32::MAX as u64;
+
+fn total_steps(
+    recipe: &Recipe,
+    length: Length,
+    steps_per_epoch: u64,
+    problems: &mut Problems,
+) -> Option<u64> {
+    let (key, steps) = match length {
+        Length::Epochs(epochs) => {
+            // A conversion that saturates; the comparison below then refuses.
+            ("training.epochs", (epochs * steps_per_epoch as f64).ceil() as u64)
+        }
+        Length::Steps(steps) => ("training.max_steps", steps),
+    };
+    if steps > MOST_STEPS {
+        let place = place(&recipe.training.epochs, &recipe.training.place);
+        problems.push(place, ProblemKind::TooManySteps { key, steps, most: MOST_STEPS });
+        return None;
+    }
+    Some(steps)
+}
+
+/// The place of a key, or of its section where the key is not written.
+fn place<T>(at: &Option<At<T>>, section: &Option<Place>) -> Place {
+    at.as_ref().map(|at| at.place.clone()).or_else(|| section.clone()).unwrap_or(Place::Whole)
+}

@@ -1,0 +1,245 @@
+//! A plan in words, for people.
+//!
+//! In: a plan. Out: a table of two columns. Never: a number that is not in the plan.
+
+use std::fmt;
+
+use crate::plan::{
+    Batch, Compare, EarlyStopping, Evaluate, Length, LengthGrouping, Limit, ModelShape, Plan, Save,
+    Split, StudentSource, TeacherPlan,
+};
+use crate::recipe::{Logits, OnBadLine, OnNonfinite, TaskKind};
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            ("plan", vec![format!("{}, digest {}", self.name, self.digest().short())]),
+            ("data", data(self)),
+            ("student", student(self)),
+            ("teacher", teacher(self)),
+            ("objective", objective(self)),
+            ("training", training(self)),
+            ("output", output(self)),
+        ];
+        let lines = rows.into_iter().flat_map(|(name, lines)| {
+            let names = std::iter::once(name).chain(std::iter::repeat(""));
+            names.zip(lines).map(|(name, line)| format!("{name:9}  {line}")).collect::<Vec<_>>()
+        });
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+fn data(plan: &Plan) -> Vec<String> {
+    let (data, examples) = (&plan.data, &plan.examples);
+    let mut lines = Vec::new();
+    let (train, tokens) = (thousands(examples.train), thousands(examples.train_tokens.0));
+    lines.push(format!("{}/{}: {train} examples, {tokens} tokens", data.path, data.train));
+    if let Limit::First(limit) = data.train_limit {
+        lines.push(format!("  the first {} after the shuffle", thousands(limit)));
+    }
+    if let Split::Share(share) = data.validation_split {
+        lines.push(format!("  {share} of it is held out"));
+    }
+    if plan.training.evaluate != Evaluate::Never {
+        let of = match data.evaluate_on {
+            crate::recipe::EvaluateOn::Split => "the part held out".to_owned(),
+            crate::recipe::EvaluateOn::Validation => data.validation.join(", "),
+        };
+        lines.push(format!("evaluated on {of}: {} examples", thousands(examples.validation)));
+    }
+    if !data.test.is_empty() {
+        lines.push(format!("tested on {} after training", data.test.join(", ")));
+    }
+    let texts: Vec<String> = data.texts.iter().map(ToString::to_string).collect();
+    lines.push(format!("text in {}, label in {}", texts.join(" and "), data.label));
+    let labels = plan.labels();
+    lines.push(match data.kind {
+        TaskKind::Regression => "predicts a number".to_owned(),
+        TaskKind::Classification => format!("predicts one of {}", few(labels)),
+        TaskKind::MultiLabel => format!("predicts any of {}", few(labels)),
+    });
+    lines.push(format!("measured by {}", data.metric.values().join(" and ")));
+    lines.push(format!(
+        "inputs of up to {} tokens of {} ({})",
+        data.max_length,
+        thousands(plan.tokenizer.vocab_size),
+        plan.tokenizer.path
+    ));
+    if data.on_bad_line == OnBadLine::Skip {
+        let limit = thousands(data.bad_line_limit);
+        lines.push(format!("skips up to {limit} lines per file that cannot be read"));
+    }
+    lines
+}
+
+/// Labels by name, or how many they are.
+fn few(labels: &[String]) -> String {
+    /// Names that fit on a line.
+    const MOST: usize = 8;
+    let named = labels.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
+    if labels.len() > MOST { format!("{} labels: {named}, …", labels.len()) } else { named }
+}
+
+fn student(plan: &Plan) -> Vec<String> {
+    let student = &plan.student;
+    let source = match &student.source {
+        StudentSource::Model { path, .. } => format!("weights of {path}"),
+        StudentSource::Fresh => "random weights".to_owned(),
+        StudentSource::Teacher { path, .. } => format!("a copy of the teacher, {path}"),
+    };
+    let kept = !student.layers.iter().copied().eq(0..student.layers.len() as u64);
+    let mut lines = vec![self::shape(&student.shape), source];
+    if kept {
+        let layers: Vec<String> = student.layers.iter().map(ToString::to_string).collect();
+        lines.push(format!("keeps layers {} of it", layers.join(", ")));
+    }
+    let shape = &student.shape;
+    lines.push(format!(
+        "dropout {} hidden, {} attention, {} classifier",
+        shape.hidden_dropout_prob, shape.attention_probs_dropout_prob, shape.classifier_dropout
+    ));
+    lines
+}
+
+fn teacher(plan: &Plan) -> Vec<String> {
+    match &plan.teacher {
+        TeacherPlan::Nobody => vec!["none: the student learns from labels alone".to_owned()],
+        TeacherPlan::Model { path, shape, logits, batch_tokens, .. } => {
+            let answers = match logits {
+                Logits::Cache => "answers computed once and kept",
+                Logits::Live => "answers computed at every step",
+            };
+            let tokens = thousands(*batch_tokens);
+            vec![
+                self::shape(shape),
+                format!("weights of {path}"),
+                format!("{answers}, {tokens} tokens at once"),
+            ]
+        }
+    }
+}
+
+fn shape(shape: &ModelShape) -> String {
+    format!(
+        "{}, {} layers, width {}, {} heads",
+        shape.model_type, shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
+    )
+}
+
+fn objective(plan: &Plan) -> Vec<String> {
+    let objective = &plan.objective;
+    let labels = objective.label_loss.name().replace('_', " ");
+    let alpha = objective.alpha;
+    let mut lines = if plan.teacher == TeacherPlan::Nobody {
+        vec![format!("{labels} with the labels")]
+    } else {
+        let scale = if objective.scale_by_temperature_squared { ", times T²" } else { "" };
+        vec![
+            format!(
+                "{alpha} × divergence from the teacher at T = {}{scale}",
+                objective.temperature
+            ),
+            // Shown rounded: 1 − 0.9 is 0.09999999999999998 in binary.
+            format!("{} × {labels} with the labels", ((1.0 - alpha) * 1e12).round() / 1e12),
+        ]
+    };
+    for term in &objective.hidden {
+        let mapped = |projection: bool| if projection { ", through a learned map" } else { "" };
+        let how = match term.compare {
+            Compare::Mse { projection } => format!("mse{}", mapped(projection)),
+            Compare::Cosine { projection } => format!("cosine{}", mapped(projection)),
+            Compare::NormalizedMse { projection } => {
+                format!("normalized mse{}", mapped(projection))
+            }
+            Compare::AttentionRelation { relation, heads } => {
+                format!("relations of {relation} in {heads} heads")
+            }
+        };
+        let pairs: Vec<String> = term.layers.iter().map(|[s, t]| format!("{s}–{t}")).collect();
+        let (weight, position) = (term.weight, term.position);
+        let pairs = pairs.join(" ");
+        lines.push(format!("{weight} × {how}; layers {pairs}, {position} positions"));
+    }
+    lines
+}
+
+fn training(plan: &Plan) -> Vec<String> {
+    let training = &plan.training;
+    let steps = thousands(training.total_steps);
+    let length = match training.length {
+        Length::Epochs(epochs) => format!("{epochs} epochs = {steps} steps"),
+        Length::Steps(_) => format!("{steps} steps"),
+    };
+    let mut lines = vec![
+        format!("{length}, {} a pass", thousands(training.steps_per_epoch)),
+        format!("{} a step, {} at once", batch(training.batch), batch(training.micro_batch)),
+        format!(
+            "learning rate {:e}, {}, {} steps of warm-up",
+            training.learning_rate,
+            training.lr_scheduler_type,
+            thousands(training.warmup_steps)
+        ),
+        format!(
+            "AdamW β {} {}, ε {:e}, decay {}, gradients {}",
+            training.adam_beta1,
+            training.adam_beta2,
+            training.adam_epsilon,
+            training.weight_decay,
+            match training.max_grad_norm {
+                0.0 => "not clipped".to_owned(),
+                norm => format!("clipped at {norm}"),
+            }
+        ),
+    ];
+    if let LengthGrouping::Window(batches) = training.length_grouping {
+        lines.push(format!("sorted by length within {batches} batches"));
+    }
+    let evaluate = match training.evaluate {
+        Evaluate::Never => "never evaluated".to_owned(),
+        Evaluate::AtEnd => "evaluated at the end".to_owned(),
+        Evaluate::EveryEpoch => "evaluated after every pass".to_owned(),
+        Evaluate::EverySteps(steps) => format!("evaluated every {} steps", thousands(steps)),
+    };
+    let save = match training.save {
+        Save::WithEvaluation => "saved then".to_owned(),
+        Save::EverySteps(steps) => format!("saved every {} steps", thousands(steps)),
+    };
+    let (best, kept) = (&training.metric_for_best, training.save_total_limit);
+    lines.push(format!("{evaluate}, {save}; best by {best}, last {kept} kept"));
+    if let EarlyStopping::After(patience) = training.early_stopping {
+        lines.push(format!("stops after {patience} evaluations without a better one"));
+    }
+    lines.push(match training.on_nonfinite {
+        OnNonfinite::Stop => "stops at a loss that is not finite".to_owned(),
+        OnNonfinite::Skip => {
+            format!("skips up to {} steps that are not finite", training.nonfinite_limit)
+        }
+    });
+    let (seed, precision, threads) = (training.seed, training.precision, training.threads);
+    lines.push(format!("seed {seed}, {precision}, {threads} threads"));
+    lines
+}
+
+fn output(plan: &Plan) -> Vec<String> {
+    let model = if plan.output.save_model { "with" } else { "without" };
+    vec![format!("{}, {model} the best model", plan.output.dir)]
+}
+
+fn batch(batch: Batch) -> String {
+    match batch {
+        Batch::Sequences(size) => format!("{} sequences", thousands(size)),
+        Batch::Tokens(size) => format!("{} tokens", thousands(size)),
+    }
+}
+
+/// `12 345`, as a person groups it.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| std::str::from_utf8(group).expect("digits are ASCII"))
+        .collect();
+    groups.join(" ")
+}
