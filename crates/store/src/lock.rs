@@ -1,0 +1,119 @@
+//! One writer per run folder; the lock is a value.
+//!
+//! In: a run folder, and who asks.
+//! Out: the lock, or who has it.
+//! Never: trusts the existence of the lock file. The kernel holds the lock and lets it go when its
+//! process ends, however it ends; a file that another host or a killed process left is just a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{DiskError, Doing};
+use crate::error::{Result, StoreError};
+
+/// Who writes to a run folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The machine's name.
+    pub host: String,
+    /// The process id.
+    pub process: u32,
+    /// Since when, in the caller's words: the store reads no clock.
+    pub since: String,
+}
+
+impl Holder {
+    /// This process.
+    pub fn this_process(since: &str) -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { host, process: std::process::id(), since: since.to_owned() }
+    }
+}
+
+/// The right to write to a run folder; given back when dropped.
+#[derive(Debug)]
+pub struct RunLock {
+    /// Closing the file gives the kernel's lock back. The file stays: removing it would let two
+    /// processes lock two files of one name.
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes the lock of `folder`, or says at once who has it.
+    pub fn take(folder: &Path, holder: &Holder) -> Result<Self> {
+        let path = folder.join("lock");
+        let said = |source| DiskError { doing: Doing::Lock, path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(said)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                write_holder(&mut file, holder).map_err(said)?;
+                Ok(Self { _file: file })
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(StoreError::InUse { folder: folder.to_owned(), by: read_holder(&mut file) })
+            }
+            Err(error) => Err(said(error.into()).into()),
+        }
+    }
+}
+
+fn write_holder(file: &mut File, holder: &Holder) -> io::Result<()> {
+    let mut line = serde_json::to_vec(holder)?;
+    line.push(b'\n');
+    file.set_len(0)?;
+    file.write_all(&line)
+}
+
+/// `None` where the holder has the lock and has not yet written who it is.
+fn read_holder(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder() -> Holder {
+        Holder { host: "a".into(), process: 4711, since: "10:42".into() }
+    }
+
+    #[test]
+    fn a_second_writer_hears_who_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = RunLock::take(folder.path(), &holder()).unwrap();
+        let error = RunLock::take(folder.path(), &Holder::this_process("10:43")).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("is in use by process 4711 on host a since 10:42"), "{text}");
+        assert_eq!(error.exit_code(), 2);
+        drop(first);
+        RunLock::take(folder.path(), &holder()).unwrap();
+    }
+
+    #[test]
+    fn what_another_host_left_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let foreign = r#"{"host":"elsewhere","process":1,"since":"yesterday, and a long time"}"#;
+        std::fs::write(folder.path().join("lock"), foreign).unwrap();
+        let _lock = RunLock::take(folder.path(), &holder()).unwrap();
+        let now = std::fs::read_to_string(folder.path().join("lock")).unwrap();
+        assert_eq!(serde_json::from_str::<Holder>(&now).unwrap(), holder());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_cannot_be_locked() {
+        let error = RunLock::take(Path::new("no/such/folder"), &holder()).unwrap_err();
+        assert_eq!(error.exit_code(), 4);
+    }
+}
