@@ -97,7 +97,7 @@ pub struct AddNorm {
     /// Shift, `[1, C]`.
     pub beta: View,
     /// ε.
-    pub eps: f32,
+    pub eps: f64,
     /// The sum, `[N, C]`, kept for the backward pass.
     pub sum: View,
     /// Mean and reciprocal standard deviation, `[N, 2]`.
@@ -141,7 +141,7 @@ pub struct Attention {
     /// Rows of the longest sequence.
     pub longest: usize,
     /// Factor of the scores, `1/√D` as a rule.
-    pub scale: f32,
+    pub scale: f64,
     /// Dropout of the attention probabilities. The word of (query row, head, key position) has
     /// row address `rows[query]`, column `head · 2¹⁶ + position`.
     pub dropout: Option<Dropout>,

@@ -21,6 +21,8 @@ pub enum Role {
     Bias,
     /// Scale or shift of a normalisation; does not decay.
     Norm,
+    /// Carried along for checkpoints only: the loss does not reach it and no optimiser moves it.
+    Carried,
 }
 
 impl Role {
@@ -110,6 +112,11 @@ impl ParamsBuilder {
         view
     }
 
+    /// Parameters laid out so far.
+    pub fn count(&self) -> usize {
+        self.index.len()
+    }
+
     /// Asks the device for the weights, zeroed.
     pub fn finish(self, device: &mut dyn Device) -> Params {
         device.resize(self.weights, self.next);
@@ -172,14 +179,19 @@ impl Params {
         View { space, ..view }
     }
 
-    /// Runs of the buffer that share a weight decay.
+    /// Runs of the buffer that an optimiser moves, each with one weight decay.
     pub fn spans(&self, weight_decay: f64) -> Vec<Span> {
         let mut spans: Vec<Span> = Vec::new();
-        for param in &self.index {
+        for param in self.index.iter().filter(|param| param.role != Role::Carried) {
             let decay = if param.role.decays() { weight_decay } else { 0.0 };
             let end = param.offset + param.len();
             match spans.last_mut() {
-                Some(span) if span.weight_decay == decay => span.end = end,
+                Some(span)
+                    if span.weight_decay == decay
+                        && span.end.next_multiple_of(LINE) >= param.offset =>
+                {
+                    span.end = end;
+                }
                 _ => spans.push(Span { start: param.offset, end, weight_decay: decay }),
             }
         }

@@ -1,1 +1,23 @@
-//! What a batch is worth: terms that are sums with counts, and their gradients.
+//! What a batch is worth: terms that are sums with counts, and their gradients on logits and hidden
+//! states.
+//!
+//! In: the student's outputs, the labels, the teacher's outputs, and how many items the *whole*
+//! optimiser step holds. Out: per term a sum in nats with its count; gradients added where the
+//! model's backward pass begins.
+//! Never: a division before all parts of a step have met, or a look at the model's parameters.
+//!
+//! The law the tests hold: however a step is cut into micro-batches, loss and gradient are the same.
+
+mod hidden;
+mod label;
+mod objective;
+mod relation;
+mod signals;
+mod teacher;
+
+pub use hidden::{HiddenTerm, Rows};
+pub use label::LabelLoss;
+pub use objective::{Objective, Parts, Term, TermKind};
+pub use relation::{RelationTerm, Side};
+pub use signals::{Counts, Labels, Signals, TeacherSignals};
+pub use teacher::TeacherTerm;

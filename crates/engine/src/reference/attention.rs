@@ -36,7 +36,7 @@ impl<T: Real> Reference<T> {
     /// Scores of one query row, `[T]`.
     fn scores(&self, op: &Attention, qkv: &Mat<T>, head: &Head, row: usize) -> Vec<T> {
         let query = &qkv.row(row)[head.query.clone()];
-        let score = |key: usize| dot(query, &qkv.row(key)[head.key.clone()]) * T::of(op.scale.into());
+        let score = |key: usize| dot(query, &qkv.row(key)[head.key.clone()]) * T::of(op.scale);
         head.rows.clone().map(score).collect()
     }
 
@@ -79,7 +79,7 @@ impl<T: Real> Reference<T> {
         let forward = &op.forward;
         let (qkv, d_out, lse) = (self.load(forward.qkv), self.load(op.d_out), self.load(forward.lse));
         let mut d_qkv = Mat::zeros(qkv.rows(), qkv.cols);
-        let scale = T::of(forward.scale.into());
+        let scale = T::of(forward.scale);
         for head in self.heads(forward) {
             for row in head.rows.clone() {
                 let scores = self.scores(forward, &qkv, &head, row);

@@ -6,9 +6,10 @@
 
 mod attention;
 mod losses;
-mod pointwise;
+pub(crate) mod pointwise;
 mod real;
 
+pub(crate) use losses::SHORTEST;
 pub use real::Real;
 
 use crate::device::{
@@ -278,7 +279,7 @@ impl<T: Real> Device for Reference<T> {
             let mean = sum.row(row).iter().copied().sum::<T>() / width;
             let variance =
                 sum.row(row).iter().map(|&x| (x - mean) * (x - mean)).sum::<T>() / width;
-            let rstd = T::of(1.0) / (variance + T::of(op.eps.into())).sqrt();
+            let rstd = T::of(1.0) / (variance + T::of(op.eps)).sqrt();
             stats.row_mut(row).copy_from_slice(&[mean, rstd]);
             for col in 0..sum.cols {
                 y.row_mut(row)[col] =

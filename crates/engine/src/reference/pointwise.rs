@@ -9,7 +9,7 @@ const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
 const GELU_CUBIC: f64 = 0.044_715;
 
 /// `f(x)`.
-pub(super) fn value<T: Real>(f: Activation, x: T) -> T {
+pub(crate) fn value<T: Real>(f: Activation, x: T) -> T {
     let (half, one) = (T::of(0.5), T::of(1.0));
     match f {
         Activation::Gelu => half * x * (one + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).erf()),
@@ -21,7 +21,7 @@ pub(super) fn value<T: Real>(f: Activation, x: T) -> T {
 }
 
 /// `f′(x)`; ReLU's slope at 0 is 0.
-pub(super) fn slope<T: Real>(f: Activation, x: T) -> T {
+pub(crate) fn slope<T: Real>(f: Activation, x: T) -> T {
     let (half, one) = (T::of(0.5), T::of(1.0));
     match f {
         Activation::Gelu => {

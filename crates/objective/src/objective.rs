@@ -1,0 +1,227 @@
+//! An objective: weighted terms, every term reported apart.
+
+use heirloom_base::Nats;
+use heirloom_engine::{ArenaPlan, Device, Init, Params, ParamsBuilder, Role, RowLoss, Space, View};
+use heirloom_models::{Capacity, EncoderConfig, Taps};
+
+use crate::{Counts, HiddenTerm, LabelLoss, RelationTerm, Rows, Signals, TeacherTerm};
+
+/// What one term measures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TermKind {
+    /// The output against the labels.
+    Label(LabelLoss),
+    /// The output against the teacher's.
+    Teacher(TeacherTerm),
+    /// A hidden state against the teacher's.
+    Hidden(HiddenTerm),
+    /// Relations between tokens against the teacher's.
+    Relation(RelationTerm),
+}
+
+/// A term and its weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Term {
+    /// How records call it: `label`, `teacher`, `hidden[0]`, …
+    pub name: String,
+    /// Factor of its mean in the total.
+    pub weight: f64,
+    /// What it measures.
+    pub kind: TermKind,
+}
+
+/// What one micro-batch, or several together, came to: one sum with count per term.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parts(Vec<Nats>);
+
+impl Parts {
+    /// Adds another micro-batch's.
+    pub fn add(&mut self, other: &Self) {
+        self.0.resize(self.0.len().max(other.0.len()), Nats::default());
+        self.0.iter_mut().zip(&other.0).for_each(|(sum, &part)| *sum += part);
+    }
+
+    /// The sums, in the order of the objective's terms.
+    pub fn terms(&self) -> &[Nats] {
+        &self.0
+    }
+}
+
+/// Scratch planned once: losses per row, gathered and projected states and their gradients.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scratch {
+    pub(crate) losses: View,
+    pub(crate) student: Block,
+    pub(crate) teacher: Block,
+    pub(crate) projected: Block,
+    pub(crate) d_projected: Block,
+    pub(crate) d_student: Block,
+}
+
+/// A slot that serves matrices of different widths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block(View);
+
+impl Block {
+    /// The first `rows · cols` numbers as `[rows, cols]`.
+    pub(crate) fn reshaped_rows(self, rows: usize, cols: usize) -> View {
+        assert!(rows * cols <= self.0.len(), "[{rows}, {cols}] in a slot of {}", self.0.len());
+        View::matrix(self.0.space(), self.0.offset(), rows, cols)
+    }
+}
+
+/// Weighted terms, and the parameters that some of them learn.
+#[derive(Debug)]
+pub struct Objective {
+    terms: Vec<Term>,
+    params: Params,
+    scratch: Scratch,
+}
+
+impl Objective {
+    /// Plans scratch for batches up to `capacity`, and lays out a projection `[Cₜ, Cₛ]` for each
+    /// hidden term that asks for one by `projected`. `teacher` is `None` where no term needs it.
+    pub fn new(
+        device: &mut dyn Device,
+        mut terms: Vec<Term>,
+        projected: &[bool],
+        student: &EncoderConfig,
+        teacher: Option<&EncoderConfig>,
+        capacity: Capacity,
+    ) -> Self {
+        let mut builder = ParamsBuilder::new(device);
+        let teacher_width = teacher.map_or(0, |teacher| teacher.hidden_size);
+        for (term, &projected) in terms.iter_mut().zip(projected) {
+            if let (TermKind::Hidden(hidden), true) = (&mut term.kind, projected) {
+                let name = format!("projection.{}.weight", term.name);
+                let shape = [teacher_width, student.hidden_size];
+                // Keeps the size of a unit-variance state.
+                let init = Init::Normal((1.0 / student.hidden_size as f64).sqrt());
+                hidden.projection = Some(builder.add(&name, &shape, Role::Weight, init));
+            }
+        }
+        let params = builder.finish(device);
+        let space = device.alloc(0);
+        let mut plan = ArenaPlan::new(space);
+        let rows = capacity.tokens.max(capacity.sequences).max(capacity.masked);
+        let hidden = |wanted: &dyn Fn(&HiddenTerm) -> bool| {
+            let any =
+                terms.iter().any(|term| matches!(&term.kind, TermKind::Hidden(h) if wanted(h)));
+            if any { capacity.tokens } else { 0 }
+        };
+        let first = |term: &HiddenTerm| term.rows == Rows::First;
+        let through = |term: &HiddenTerm| first(term) || term.projection.is_some();
+        let (gathered, through) = (hidden(&first), hidden(&through));
+        let width = student.hidden_size.max(teacher_width);
+        let scratch = Scratch {
+            losses: plan.take(rows, 1),
+            student: Block(plan.take(gathered, student.hidden_size)),
+            teacher: Block(plan.take(gathered, teacher_width)),
+            projected: Block(plan.take(through, width)),
+            d_projected: Block(plan.take(through, width)),
+            d_student: Block(plan.take(through, width)),
+        };
+        device.resize(space, plan.peak());
+        Self { terms, params, scratch }
+    }
+
+    /// The terms.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// Learned projections; empty where there is none.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Where the student's inside gets a gradient.
+    pub fn taps(terms: &[Term]) -> Taps {
+        let mut taps = Taps::default();
+        for term in terms {
+            match &term.kind {
+                TermKind::Hidden(term) => _ = taps.hidden.insert(term.student),
+                TermKind::Relation(term) => _ = taps.qkv.insert(term.student),
+                TermKind::Label(_) | TermKind::Teacher(_) => (),
+            }
+        }
+        taps
+    }
+
+    /// Whether a term looks at the teacher's inside.
+    pub fn looks_inside(terms: &[Term]) -> bool {
+        terms.iter().any(|term| matches!(term.kind, TermKind::Hidden(_) | TermKind::Relation(_)))
+    }
+
+    /// Sums of one micro-batch. Where `signals.d_output` is given, adds to it and to the taps the
+    /// gradient of the *whole step's* loss: each term's weight over its count in `step`.
+    /// `projection_grads` is the gradient space of [`Objective::params`].
+    pub fn evaluate(
+        &self,
+        device: &mut dyn Device,
+        signals: &Signals<'_>,
+        step: Counts,
+        projection_grads: Option<Space>,
+    ) -> Parts {
+        let mut parts = Vec::with_capacity(self.terms.len());
+        for term in &self.terms {
+            let count = self.count(term, step);
+            // A step without a single counted item has loss zero and gradient zero, not 0/0.
+            let scale = if count == 0 { 0.0 } else { term.weight / count as f64 };
+            let scale_inside = signals.d_output.map(|_| scale);
+            let losses = match &term.kind {
+                TermKind::Label(loss) => {
+                    self.row_losses(device, signals, loss.target(signals.labels), scale)
+                }
+                TermKind::Teacher(teacher) => {
+                    let logits =
+                        signals.teacher.expect("the plan gives this term a teacher").logits;
+                    self.row_losses(device, signals, teacher.target(logits), scale)
+                }
+                TermKind::Hidden(hidden) => {
+                    let (scratch, grads) = (&self.scratch, projection_grads);
+                    hidden.losses(device, signals, scratch, grads, scale_inside)
+                }
+                TermKind::Relation(relation) => {
+                    relation.losses(device, signals, &self.scratch, scale_inside)
+                }
+            };
+            let here = Counts {
+                labelled: signals.labelled,
+                sequences: signals.batch.sequences() as u64,
+                tokens: signals.batch.tokens() as u64,
+            };
+            parts.push(Nats::of(device.sum(losses), self.count(term, here)));
+        }
+        Parts(parts)
+    }
+
+    /// The total of a finished step: weighted means of the terms; a term that counted nothing
+    /// adds nothing.
+    pub fn total(&self, parts: &Parts) -> f64 {
+        let weighted = |(term, nats): (&Term, &Nats)| term.weight * nats.mean().unwrap_or(0.0);
+        self.terms.iter().zip(parts.terms()).map(weighted).sum()
+    }
+
+    fn count(&self, term: &Term, counts: Counts) -> u64 {
+        match &term.kind {
+            TermKind::Label(_) => counts.labelled,
+            TermKind::Teacher(_) => counts.sequences,
+            TermKind::Hidden(HiddenTerm { rows: Rows::First, .. }) => counts.sequences,
+            TermKind::Hidden(_) | TermKind::Relation(_) => counts.tokens,
+        }
+    }
+
+    fn row_losses(
+        &self,
+        device: &mut dyn Device,
+        signals: &Signals<'_>,
+        target: heirloom_engine::Target,
+        scale: f64,
+    ) -> View {
+        let losses = self.scratch.losses.first_rows(signals.output.rows());
+        let (x, dx) = (signals.output, signals.d_output);
+        device.row_loss(&RowLoss { x, target, scale, losses, dx });
+        losses
+    }
+}

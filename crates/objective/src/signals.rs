@@ -1,0 +1,53 @@
+//! What an objective may look at.
+
+use heirloom_engine::{Ids, View};
+use heirloom_models::{Buffers, DeviceBatch};
+
+/// How many items of each kind a whole optimiser step holds. A term divides by one of these, so
+/// micro-batches need not know one another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sequences, or masked tokens, with a label.
+    pub labelled: u64,
+    /// Sequences.
+    pub sequences: u64,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+/// The labels of a batch on the device.
+#[derive(Clone, Copy, Debug)]
+pub enum Labels {
+    /// A class per row of logits, or [`heirloom_engine::IGNORED`].
+    Classes(Ids),
+    /// Numbers per row: scores, or 0 and 1 per label.
+    Numbers(View),
+}
+
+/// What the teacher says about a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct TeacherSignals<'a> {
+    /// Its logits, as many rows and columns as the student's.
+    pub logits: View,
+    /// Its hidden states, where it runs live and is looked into.
+    pub inside: Option<&'a Buffers>,
+}
+
+/// Everything about one micro-batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Signals<'a> {
+    /// The student's output.
+    pub output: View,
+    /// Gradient of the output, added to; `None` where only the loss is wanted.
+    pub d_output: Option<View>,
+    /// The labels.
+    pub labels: Labels,
+    /// How many rows of this micro-batch have a label.
+    pub labelled: u64,
+    /// The teacher, if there is one.
+    pub teacher: Option<TeacherSignals<'a>>,
+    /// The student's hidden states, and where their gradients go.
+    pub inside: &'a Buffers,
+    /// The packed batch.
+    pub batch: &'a DeviceBatch,
+}
