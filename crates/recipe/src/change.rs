@@ -192,6 +192,14 @@ fn flatten(name: String, value: &Value, fields: &mut BTreeMap<String, String>) {
     }
 }
 
+/// The value, cut where it would push the reason off the screen.
+fn shortened(value: &str) -> String {
+    /// Characters of a value that are shown.
+    const MOST: usize = 24;
+    let shown: String = value.chars().take(MOST).collect();
+    if shown.len() < value.len() { format!("{shown}…") } else { shown }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows = vec![["field", "was", "is", "why not"].map(str::to_owned)];
@@ -200,7 +208,7 @@ impl fmt::Display for Change {
                 Verdict::Allowed => "allowed",
                 Verdict::Refused(why) => why,
             };
-            rows.push([field.clone(), was.clone(), is.clone(), why_not.to_owned()]);
+            rows.push([field.clone(), shortened(was), shortened(is), why_not.to_owned()]);
         }
         let width =
             |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -210,5 +218,21 @@ impl fmt::Display for Change {
             format!("{field:a$}  {was:b$}  {is:c$}  {why_not}")
         });
         f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_name_decides() {
+        let refused = |field| matches!(verdict(field, &[]), Verdict::Refused(_));
+        assert!(!refused("data.path"));
+        assert!(refused("data.paths"));
+        assert!(refused("data.train"));
+        assert!(rule("training.unheard_of").is_none());
+        assert!(refused("training.batch.sequences"));
+        assert!(!refused("output.dir"));
     }
 }

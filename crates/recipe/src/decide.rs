@@ -3,26 +3,32 @@
 //! In: a [`Recipe`]. Out: which keys belong together, the [`DataPlan`], and where the caller must
 //! look for the rest. Never: needs a fact.
 
+use crate::choices::{
+    Column, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits, Metric, OnBadLine,
+    OnNonfinite, TaskKind,
+};
 use crate::plan::{Batch, DataPlan, Evaluate, Labels, Length, Limit, Split};
 use crate::problem::{Place, ProblemKind, Problems, nearest};
-use crate::recipe::{
-    At, Column, EvalStrategy, EvaluateOn, Format, Hidden, HiddenKind, LabelLoss, Logits, Metric,
-    OnBadLine, OnNonfinite, Recipe, StudentConfig, TaskKind,
-};
+use crate::recipe::{At, Hidden, Recipe, StudentConfig};
 
-/// Keys of which at most one may be written, by section.
-pub(crate) const EXCLUSIVE: &[(&str, &[&str])] = &[
+/// Keys that are ways to say the same thing, by section: at most one may be written, and an override
+/// of one replaces the others.
+pub(crate) const ALTERNATIVES: &[(&str, &[&str])] = &[
     ("task", &["preset", "kind"]),
     ("student", &["model", "config", "from_teacher"]),
-    ("student", &["config", "layers"]),
     ("training", &["epochs", "max_steps"]),
     ("training", &["batch_size", "batch_tokens"]),
     ("training", &["micro_batch_size", "micro_batch_tokens"]),
+    ("training", &["warmup_ratio", "warmup_steps"]),
+    ("training", &["seed", "seeds"]),
+];
+
+/// Keys that cannot be together, and where dropping one would silently change what the other means.
+pub(crate) const CONFLICTS: &[(&str, &[&str])] = &[
+    ("student", &["config", "layers"]),
     ("training", &["gradient_accumulation_steps", "micro_batch_size"]),
     ("training", &["gradient_accumulation_steps", "micro_batch_tokens"]),
     ("training", &["gradient_accumulation_steps", "batch_tokens"]),
-    ("training", &["warmup_ratio", "warmup_steps"]),
-    ("training", &["seed", "seeds"]),
 ];
 
 impl Recipe {
@@ -102,8 +108,10 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         let meaning = "a GLUE task's name, or what is predicted from your own files".to_owned();
         problems.push(here(), ProblemKind::NoneOf { keys, meaning });
     }
+    // Without a preset or a kind there is no telling what else is missing.
+    let clear = kind.is_some() || problems.is_wrong("task.kind");
     let mut need = |found: bool, key: &str, meaning: &str| {
-        if !found {
+        if !found && (clear || key == "path") {
             missing(here(), &format!("task.{key}"), meaning, problems);
         }
     };
@@ -125,14 +133,15 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         (None, None) => Vec::new(),
     };
     let never = value(&recipe.training.eval_strategy) == Some(EvalStrategy::Never);
-    if never {
-        validation.clear();
-    } else if validation.is_empty() && split == Split::Nothing {
+    if !never && clear && validation.is_empty() && split == Split::Nothing {
         let keys = ["task.validation", "task.validation_split"].map(str::to_owned).to_vec();
         let meaning = "a file to evaluate on, or a share of the training file".to_owned();
         problems.push(here(), ProblemKind::NoneOf { keys, meaning });
     }
     let evaluate_on = evaluate_on(recipe, &validation, split, problems);
+    if never {
+        validation.clear();
+    }
 
     let format = value(&task.format).or_else(|| by_extension(train.as_deref()?));
     if let (None, Some(train)) = (format, &train) {

@@ -6,6 +6,7 @@
 //! Never: opens a file, asks for the time, or touches a device.
 
 mod change;
+mod choices;
 mod cost;
 mod decide;
 mod facts;
@@ -21,6 +22,10 @@ mod smoke;
 mod tree;
 
 pub use change::{Change, Changed, Verdict, change};
+pub use choices::{
+    Activation, Column, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits,
+    Metric, ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
+};
 pub use cost::{Cost, Counts, DoesNotFit, cost};
 pub use facts::{Facts, ModelFacts, TokenDifference, TokenizerFacts};
 pub use parse::parse;
@@ -32,10 +37,8 @@ pub use plan::{
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use recipe::{
-    Activation, At, Column, Encoding, EvalStrategy, EvaluateOn, Format, Hidden, HiddenKind,
-    LabelLoss, Logits, Metric, ModelType, Objective, OnBadLine, OnNonfinite, Output, Position,
-    Precision, Recipe, Relation, Schedule, Student, StudentConfig, Task, TaskKind, Teacher,
-    Tokenizer, Top, Training, reference,
+    At, Hidden, Objective, Output, Recipe, Student, StudentConfig, Task, Teacher, Tokenizer, Top,
+    Training, reference,
 };
 pub use resolve::resolve;
 pub use smoke::smoke;

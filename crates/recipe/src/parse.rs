@@ -37,7 +37,7 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
         problems.push(Place::Whole, ProblemKind::Empty);
         return None;
     }
-    tree::overrule(&mut root, sets, decide::EXCLUSIVE, problems);
+    tree::overrule(&mut root, sets, decide::ALTERNATIVES, problems);
     if let Some((place, found)) = newer(&root) {
         // Its keys may mean other things, so nothing more can be said about them.
         problems.push(place, ProblemKind::NewerVersion { found, newest: NEWEST_VERSION });
@@ -49,7 +49,7 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
         Some((place, table)) => (Some(place), table),
         None => (None, Table::new()),
     };
-    let tables = crate::recipe::TABLES.map(|name| take(name));
+    let tables = crate::recipe::TABLES.map(&mut take);
     let top = Top::read(Some(Place::Whole), top);
     let [task, tokenizer, student, teacher, objective, training, output] = tables;
     Some(Recipe {
@@ -77,7 +77,7 @@ fn newer(root: &Table) -> Option<(Place, u64)> {
 
 /// Names keys that decide the same thing.
 fn together(root: &Table, problems: &mut Problems) {
-    for (section, keys) in decide::EXCLUSIVE {
+    for (section, keys) in decide::ALTERNATIVES.iter().chain(decide::CONFLICTS) {
         let Some(Node { value: Value::Table(table), .. }) = root.get(*section) else { continue };
         let mut written: Vec<(&Place, &str)> = keys
             .iter()

@@ -6,7 +6,7 @@
 use heirloom_base::{Digest, Step, Tokens};
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::{
+use crate::choices::{
     Activation, Column, Encoding, EvaluateOn, Format, LabelLoss, Logits, Metric, ModelType,
     OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
 };

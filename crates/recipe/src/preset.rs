@@ -3,7 +3,7 @@
 //!
 //! In: a name. Out: what `[task]` would have to say. Never: looks at the files.
 
-use crate::recipe::{Column, Metric, TaskKind};
+use crate::choices::{Column, Metric, TaskKind};
 use crate::section::choice;
 
 choice! {

@@ -17,8 +17,13 @@ pub enum Place {
         /// The column.
         column: u32,
     },
-    /// An override, as written after `--set`.
-    Set(String),
+    /// An override.
+    Set {
+        /// Which one, from 0.
+        number: usize,
+        /// It, as written after `--set`.
+        text: String,
+    },
 }
 
 /// One thing that is wrong, and where.
@@ -325,14 +330,26 @@ impl Problems {
         self.problems.push(Problem { place, kind });
     }
 
-    /// `Ok(value)` where nothing was wrong; else all problems, sorted and without repeats.
+    /// `Ok(value)` where nothing was wrong; else all problems in the order of the text.
     pub(crate) fn or<T>(mut self, value: Option<T>) -> Result<T, Self> {
+        // A key that is there with a wrong value is not missing as well.
+        let wrong: Vec<String> = self.problems.iter().filter_map(wrong_key).collect();
+        let is_wrong = |key: &String| wrong.iter().any(|wrong| is_at_or_below(key, wrong));
+        self.problems.retain(|problem| match &problem.kind {
+            ProblemKind::Missing { key, .. } => !is_wrong(key),
+            ProblemKind::NoneOf { keys, .. } => !keys.iter().any(is_wrong),
+            _ => true,
+        });
         self.problems.sort_by(|a, b| a.place.cmp(&b.place));
-        self.problems.dedup();
         match value {
             Some(value) if self.problems.is_empty() => Ok(value),
             _ => Err(self),
         }
+    }
+
+    /// Whether `key` is there with a wrong value.
+    pub(crate) fn is_wrong(&self, key: &str) -> bool {
+        self.problems.iter().filter_map(wrong_key).any(|wrong| wrong == key)
     }
 
     /// The problems, in the order of the text.
@@ -354,13 +371,19 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Problem { place, kind } in &self.problems {
-            match place {
-                Place::Whole => writeln!(f, "{}: {kind}", self.file)?,
-                Place::File { line, column } => {
-                    writeln!(f, "{}:{line}:{column}: {kind}", self.file)?;
+            let line = match place {
+                Place::Whole => format!("{}: {kind}", self.file),
+                Place::File { line, column } => format!("{}:{line}:{column}: {kind}", self.file),
+                Place::Set { text, .. } => format!("--set {}: {kind}", shortened(text)),
+            };
+            // A name may hold a line break; a problem is one line all the same.
+            for character in line.chars() {
+                match character {
+                    control if control.is_control() => write!(f, "{}", control.escape_default())?,
+                    character => write!(f, "{character}")?,
                 }
-                Place::Set(text) => writeln!(f, "--set {text}: {kind}")?,
             }
+            writeln!(f)?;
         }
         match self.problems.len() {
             1 => write!(f, "1 problem"),
@@ -370,6 +393,25 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// The text, cut where it would drown the message.
+fn shortened(text: &str) -> String {
+    /// Characters of an override that are repeated.
+    const MOST: usize = 40;
+    let shown: String = text.chars().take(MOST).collect();
+    if shown.len() < text.len() { format!("{shown}…") } else { shown }
+}
+
+fn is_at_or_below(key: &str, other: &str) -> bool {
+    key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn wrong_key(problem: &Problem) -> Option<String> {
+    match &problem.kind {
+        ProblemKind::WrongValue { key, .. } => Some(key.clone()),
+        _ => None,
+    }
+}
 
 fn hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))

@@ -4,8 +4,13 @@
 //! In: the lists below, which are the schema: a new key is a new line. Out: [`Recipe`], and the
 //! reference for users ([`reference`]). Never: compares one key with another; that is `decide.rs`.
 
+use crate::choices::{
+    Activation, Column, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits,
+    Metric, ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
+};
+use crate::preset::Preset;
 use crate::problem::{Place, Problems};
-use crate::section::{Default, Key, Read, Rule, Section, Wanted, choice, section};
+use crate::section::{Default, Key, Read, Rule, Section, Wanted, section};
 use crate::tree::{Node, Value};
 
 /// A value and where its key was written.
@@ -170,7 +175,7 @@ section! {
 section! {
     /// `[task]`: the data, and what is predicted from it.
     Task at "task" {
-        preset: crate::preset::Preset, crate::preset::Preset::ONE, absent "none" as "\"sst2\"",
+        preset: Preset, Preset::ONE, absent "none" as "\"sst2\"",
             "A GLUE task whose files, columns, labels and metric are known; any other key of this table overrides it.";
         kind: TaskKind, TaskKind::ONE, absent "the preset's" as "\"classification\"",
             "What is predicted: one label, any number of labels, or a number.";
@@ -397,274 +402,6 @@ section! {
     }
 }
 
-choice! {
-    /// What is predicted.
-    TaskKind {
-        /// One of several labels.
-        Classification = "classification",
-        /// Any number of labels.
-        MultiLabel = "multi_label",
-        /// A number.
-        Regression = "regression",
-    }
-}
-
-choice! {
-    /// The format of a data file.
-    Format {
-        /// Fields between tabs.
-        Tsv = "tsv",
-        /// Fields between commas.
-        Csv = "csv",
-        /// One JSON object per line.
-        Jsonl = "jsonl",
-        /// Apache Parquet.
-        Parquet = "parquet",
-    }
-}
-
-choice! {
-    /// The encoding of a data file.
-    Encoding {
-        /// UTF-8.
-        Utf8 = "utf-8",
-        /// ISO 8859-1.
-        Latin1 = "latin-1",
-    }
-}
-
-choice! {
-    /// What evaluation measures.
-    Metric {
-        /// Share of right answers.
-        Accuracy = "accuracy",
-        /// F1 of the second label (of two), or the mean over labels.
-        F1 = "f1",
-        /// Both of the above.
-        AccuracyAndF1 = "accuracy_and_f1",
-        /// Matthews correlation.
-        Matthews = "matthews",
-        /// Pearson and Spearman correlation.
-        PearsonSpearman = "pearson_spearman",
-        /// F1 over all decisions.
-        F1Micro = "f1_micro",
-        /// Mean squared error.
-        Mse = "mse",
-    }
-}
-
-impl Metric {
-    /// The names of its values, the deciding one first.
-    pub fn values(self) -> &'static [&'static str] {
-        match self {
-            Self::Accuracy => &["accuracy"],
-            Self::F1 => &["f1"],
-            Self::AccuracyAndF1 => &["accuracy", "f1"],
-            Self::Matthews => &["matthews"],
-            Self::PearsonSpearman => &["pearson", "spearman"],
-            Self::F1Micro => &["f1_micro"],
-            Self::Mse => &["mse"],
-        }
-    }
-
-    /// Whether it can be measured on such a task.
-    pub(crate) fn suits(self, kind: TaskKind) -> bool {
-        match kind {
-            TaskKind::Classification => !matches!(self, Self::PearsonSpearman | Self::Mse),
-            TaskKind::MultiLabel => matches!(self, Self::F1Micro | Self::Accuracy | Self::F1),
-            TaskKind::Regression => matches!(self, Self::PearsonSpearman | Self::Mse),
-        }
-    }
-}
-
-choice! {
-    /// What to do with a line that cannot be read.
-    OnBadLine {
-        /// Stop and name it.
-        Error = "error",
-        /// Count it and go on.
-        Skip = "skip",
-    }
-}
-
-choice! {
-    /// What choices during training look at.
-    EvaluateOn {
-        /// The validation file.
-        Validation = "validation",
-        /// The part of the training file that was held out.
-        Split = "split",
-    }
-}
-
-choice! {
-    /// An architecture.
-    ModelType {
-        /// BERT.
-        Bert = "bert",
-        /// RoBERTa.
-        Roberta = "roberta",
-        /// DistilBERT.
-        Distilbert = "distilbert",
-    }
-}
-
-choice! {
-    /// The activation of the feed-forward layers.
-    Activation {
-        /// The exact Gaussian error linear unit.
-        Gelu = "gelu",
-        /// Its approximation by a hyperbolic tangent.
-        GeluNew = "gelu_new",
-        /// The rectifier.
-        Relu = "relu",
-    }
-}
-
-choice! {
-    /// Where the teacher's answers come from.
-    Logits {
-        /// Computed once, kept in a file.
-        Cache = "cache",
-        /// Computed at every step.
-        Live = "live",
-    }
-}
-
-choice! {
-    /// The loss on the labels.
-    LabelLoss {
-        /// Cross-entropy of the softmax.
-        CrossEntropy = "cross_entropy",
-        /// Mean squared error.
-        Mse = "mse",
-        /// Binary cross-entropy of each label's sigmoid.
-        Bce = "bce",
-    }
-}
-
-choice! {
-    /// How hidden states are compared.
-    HiddenKind {
-        /// Mean squared difference.
-        Mse = "mse",
-        /// One minus the cosine.
-        Cosine = "cosine",
-        /// Squared difference of the vectors at unit length (patient distillation).
-        NormalizedMse = "normalized_mse",
-        /// KL divergence of the relations among positions (MiniLM).
-        AttentionRelation = "attention_relation",
-    }
-}
-
-choice! {
-    /// Positions that are compared.
-    Position {
-        /// All but padding.
-        All = "all",
-        /// The classifier's token.
-        First = "first",
-    }
-}
-
-choice! {
-    /// Vectors that are related.
-    Relation {
-        /// Query with query.
-        Query = "query",
-        /// Key with key.
-        Key = "key",
-        /// Value with value.
-        Value = "value",
-        /// Query with key: the attention itself.
-        QueryKey = "query_key",
-    }
-}
-
-choice! {
-    /// The learning rate's course after the warm-up.
-    Schedule {
-        /// Down to 0 in a line.
-        Linear = "linear",
-        /// Down to 0 in a half cosine.
-        Cosine = "cosine",
-        /// Level.
-        Constant = "constant",
-    }
-}
-
-choice! {
-    /// When to evaluate.
-    EvalStrategy {
-        /// After every pass over the training set, and at the end.
-        Epoch = "epoch",
-        /// Every `eval_steps` steps, and at the end.
-        Steps = "steps",
-        /// At the end.
-        End = "end",
-        /// Not at all.
-        Never = "never",
-    }
-}
-
-choice! {
-    /// What to do with a step that is not finite.
-    OnNonfinite {
-        /// Stop.
-        Stop = "stop",
-        /// Leave the weights as they are and go on.
-        Skip = "skip",
-    }
-}
-
-choice! {
-    /// Numbers that activations and products are computed in.
-    Precision {
-        /// 32-bit floats.
-        F32 = "f32",
-    }
-}
-
-/// A column of a data file.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
-pub enum Column {
-    /// By its number, from 0.
-    Number(u32),
-    /// By its name.
-    Name(String),
-}
-
-impl std::fmt::Display for Column {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Number(number) => write!(f, "column {number}"),
-            Self::Name(name) => write!(f, "`{name}`"),
-        }
-    }
-}
-
-impl Read for Column {
-    fn read(node: Node, wanted: &Wanted<'_>, problems: &mut Problems) -> Option<Self> {
-        match &node.value {
-            Value::String(name) => return Some(Self::Name(name.clone())),
-            Value::Integer(number) => match u32::try_from(*number) {
-                Ok(number) => return Some(Self::Number(number)),
-                Err(_) => wanted.refuse(&node, None, problems),
-            },
-            _ => wanted.refuse(&node, None, problems),
-        }
-        None
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Number(number) => number.to_string(),
-            Self::Name(name) => name.show(),
-        }
-    }
-}
-
 /// A table within a table: reads like any other section.
 macro_rules! nested {
     ($name:ident) => {
@@ -687,3 +424,67 @@ macro_rules! nested {
 
 nested!(StudentConfig);
 nested!(Hidden);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recipe that holds the given line in the given section; whatever else is wrong with it,
+    /// the line itself can be read.
+    fn with(key: &Key, value: &str) -> String {
+        match key.section {
+            "" => format!("{} = {value}\n", key.name),
+            "student.config" => format!("[student]\nconfig = {{ {} = {value} }}\n", key.name),
+            "objective.hidden" => format!("[[objective.hidden]]\n{} = {value}\n", key.name),
+            section => format!("[{section}]\n{} = {value}\n", key.name),
+        }
+    }
+
+    /// What the reader of values and keys says; not whether keys go together.
+    fn problems(text: &str) -> Vec<String> {
+        let Err(problems) = crate::parse("r.toml", text, &[]) else { return Vec::new() };
+        let of_reading = |kind: &crate::ProblemKind| {
+            use crate::ProblemKind::{Syntax, UnknownKey, WrongValue};
+            matches!(kind, Syntax { .. } | UnknownKey { .. } | WrongValue { .. })
+        };
+        let problems = problems.iter().filter(|problem| of_reading(&problem.kind));
+        problems.map(|problem| problem.kind.to_string()).collect()
+    }
+
+    #[test]
+    fn every_key_can_be_read_with_its_default_or_example() {
+        for key in keys() {
+            let value = match (key.default)() {
+                Default::Value(value) => value,
+                Default::Words { example, .. } => example.to_owned(),
+            };
+            let none: [&str; 0] = [];
+            assert_eq!(problems(&with(key, &value)), none, "{} = {value}", key.path());
+        }
+    }
+
+    #[test]
+    fn every_key_refuses_a_date() {
+        for key in keys() {
+            let problems = problems(&with(key, "1979-05-27"));
+            assert_eq!(problems.len(), 1, "{}: {problems:?}", key.path());
+            assert!(problems[0].contains("is 1979-05-27, expected"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_has_a_meaning_that_is_a_sentence() {
+        for key in keys() {
+            assert!(key.meaning.ends_with('.') && key.meaning.len() > 5, "{}", key.path());
+        }
+    }
+
+    #[test]
+    fn no_section_has_a_key_twice() {
+        let mut paths: Vec<String> = keys().into_iter().map(Key::path).collect();
+        let count = paths.len();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), count);
+    }
+}

@@ -5,6 +5,7 @@
 
 use heirloom_base::Tokens;
 
+use crate::choices::{HiddenKind, Logits, ModelType, Relation, TaskKind};
 use crate::decide::{batches, check, data, evaluate, heads_divide, label_loss, length, value};
 use crate::facts::{Facts, ModelFacts, TokenDifference};
 use crate::plan::{
@@ -13,14 +14,15 @@ use crate::plan::{
     TeacherPlan, TokenizerPlan, TrainingPlan,
 };
 use crate::problem::{Place, ProblemKind, Problems};
-use crate::recipe::{
-    At, Hidden, HiddenKind, Logits, ModelType, Recipe, Relation, StudentConfig, TaskKind,
-};
+use crate::recipe::{At, Hidden, Recipe, StudentConfig};
 
 /// Decides everything, or says all that stands against it.
 pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan, Problems> {
     let mut problems = Problems::new(&recipe.file);
     check(recipe, &mut problems);
+    if problems.count() > 0 {
+        return problems.or(None);
+    }
     let plan = decided(recipe, facts, &mut problems);
     problems.or(plan)
 }

@@ -25,6 +25,16 @@ pub(crate) struct Key {
     pub(crate) meaning: &'static str,
 }
 
+impl Key {
+    /// The name with its section.
+    pub(crate) fn path(&self) -> String {
+        if self.section.is_empty() {
+            return self.name.to_owned();
+        }
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
 /// What holds where a key is absent.
 pub(crate) enum Default {
     /// This value, as TOML.
@@ -108,23 +118,24 @@ impl<'a> Section<'a> {
         let known = [known, tables].concat();
         for (name, node) in self.table {
             let key = format!("{}{name}", self.prefix);
-            let elsewhere = || {
-                let key = everywhere.iter().find(|key| key.name == name)?;
-                Some(if key.section.is_empty() {
-                    key.name.to_owned()
-                } else {
-                    format!("{}.{}", key.section, key.name)
-                })
-            };
-            let other_name = || {
-                let (_, ours) = OTHER_NAMES.iter().find(|(theirs, _)| *theirs == name)?;
-                known.contains(ours).then(|| (*ours).to_owned())
-            };
-            let nearest =
-                other_name().or_else(elsewhere).or_else(|| nearest(&name, known.iter().copied()));
+            let nearest = meant(&name, &known, everywhere);
             self.problems.push(node.key_place, ProblemKind::UnknownKey { key, nearest });
         }
     }
+}
+
+/// The key that `written` was perhaps meant to be: the same name or its other name, here or in
+/// another table, before a name that is only similar.
+fn meant(written: &str, known: &[&str], everywhere: &[&Key]) -> Option<String> {
+    let other_name = OTHER_NAMES.iter().find(|(theirs, _)| *theirs == written);
+    let name = other_name.map_or(written, |(_, ours)| ours);
+    let path_of = |name: &str| everywhere.iter().find(|key| key.name == name).map(|key| key.path());
+    if known.contains(&name) {
+        return Some(name.to_owned());
+    }
+    path_of(name)
+        .or_else(|| nearest(written, known.iter().copied()))
+        .or_else(|| path_of(&nearest(written, everywhere.iter().map(|key| key.name))?))
 }
 
 /// Names that other trainers use for our keys, where likeness alone would not find them.

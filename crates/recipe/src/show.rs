@@ -4,11 +4,11 @@
 
 use std::fmt;
 
+use crate::choices::{Logits, OnBadLine, OnNonfinite, TaskKind};
 use crate::plan::{
     Batch, Compare, EarlyStopping, Evaluate, Length, LengthGrouping, Limit, ModelShape, Plan, Save,
     Split, StudentSource, TeacherPlan,
 };
-use crate::recipe::{Logits, OnBadLine, OnNonfinite, TaskKind};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,8 +42,8 @@ fn data(plan: &Plan) -> Vec<String> {
     }
     if plan.training.evaluate != Evaluate::Never {
         let of = match data.evaluate_on {
-            crate::recipe::EvaluateOn::Split => "the part held out".to_owned(),
-            crate::recipe::EvaluateOn::Validation => data.validation.join(", "),
+            crate::choices::EvaluateOn::Split => "the part held out".to_owned(),
+            crate::choices::EvaluateOn::Validation => data.validation.join(", "),
         };
         lines.push(format!("evaluated on {of}: {} examples", thousands(examples.validation)));
     }
@@ -201,11 +201,18 @@ fn training(plan: &Plan) -> Vec<String> {
         Evaluate::EverySteps(steps) => format!("evaluated every {} steps", thousands(steps)),
     };
     let save = match training.save {
+        Save::WithEvaluation if training.evaluate == Evaluate::Never => {
+            "saved at the end".to_owned()
+        }
         Save::WithEvaluation => "saved then".to_owned(),
         Save::EverySteps(steps) => format!("saved every {} steps", thousands(steps)),
     };
-    let (best, kept) = (&training.metric_for_best, training.save_total_limit);
-    lines.push(format!("{evaluate}, {save}; best by {best}, last {kept} kept"));
+    let best = match training.evaluate {
+        Evaluate::Never => String::new(),
+        _ => format!("best by {}, ", training.metric_for_best),
+    };
+    let kept = training.save_total_limit;
+    lines.push(format!("{evaluate}, {save}; {best}last {kept} kept"));
     if let EarlyStopping::After(patience) = training.early_stopping {
         lines.push(format!("stops after {patience} evaluations without a better one"));
     }

@@ -76,17 +76,17 @@ pub(crate) fn read(text: &str, problems: &mut Problems) -> Option<Table> {
 }
 
 /// Puts the overrides into the tree. Where an override decides what other keys of the file also
-/// decide (`exclusive`: a section and keys of which one may be set), the file's keys give way.
+/// decide (`alternatives`: a section and keys of which one may be set), the file's keys give way.
 pub(crate) fn overrule(
     root: &mut Table,
     sets: &[String],
-    exclusive: &[(&str, &[&str])],
+    alternatives: &[(&str, &[&str])],
     problems: &mut Problems,
 ) {
     let mut seen: Vec<Vec<String>> = Vec::new();
-    for set in sets {
-        let place = Place::Set(set.clone());
-        let Some((path, node)) = read_set(set) else {
+    for (number, set) in sets.iter().enumerate() {
+        let place = Place::Set { number, text: set.clone() };
+        let Some((path, node)) = read_set(set, &place) else {
             problems.push(place, ProblemKind::SetSyntax);
             continue;
         };
@@ -99,23 +99,23 @@ pub(crate) fn overrule(
             continue;
         }
         if let [section, key] = path.as_slice() {
-            give_way(root, section, key, exclusive);
+            give_way(root, section, key, alternatives);
         }
         seen.push(path);
     }
 }
 
-fn give_way(root: &mut Table, section: &str, key: &str, exclusive: &[(&str, &[&str])]) {
+fn give_way(root: &mut Table, section: &str, key: &str, alternatives: &[(&str, &[&str])]) {
     let Some(Node { value: Value::Table(table), .. }) = root.get_mut(section) else { return };
-    let groups = exclusive.iter().filter(|group| group.0 == section && group.1.contains(&key));
+    let groups = alternatives.iter().filter(|group| group.0 == section && group.1.contains(&key));
     for other in groups.flat_map(|group| group.1).filter(|other| **other != key) {
-        if table.get(*other).is_some_and(|node| !matches!(node.place, Place::Set(_))) {
+        if table.get(*other).is_some_and(|node| !matches!(node.place, Place::Set { .. })) {
             table.remove(*other);
         }
     }
 }
 
-fn read_set(set: &str) -> Option<(Vec<String>, Node)> {
+fn read_set(set: &str, place: &Place) -> Option<(Vec<String>, Node)> {
     let (key, text) = set.split_once('=')?;
     if set.len() > LONGEST_SET {
         return None;
@@ -128,13 +128,12 @@ fn read_set(set: &str) -> Option<(Vec<String>, Node)> {
     if path.is_empty() || path.len() > DEEPEST_SET {
         return None;
     }
-    let place = Place::Set(set.to_owned());
     let value = match text.trim().parse::<TomlValue>() {
         Ok(value) => value_of(&value, &mut |_| place.clone()),
         // A bare word is a string, so that nobody must quote twice for the shell.
         Err(_) => Value::String(text.trim().to_owned()),
     };
-    Some((path, Node { key_place: place.clone(), place, value }))
+    Some((path, Node { key_place: place.clone(), place: place.clone(), value }))
 }
 
 /// Longest override in bytes: every value of the schema is far shorter.
@@ -287,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_bare_word_is_a_string_and_toml_is_toml() {
-        let read = |set| read_set(set).map(|(_, node)| node.describe());
+        let read = |set| read_set(set, &Place::Whole).map(|(_, node)| node.describe());
         assert_eq!(read("a.b=cosine").as_deref(), Some("\"cosine\""));
         assert_eq!(read("a=1e-5").as_deref(), Some("1e-5"));
         assert_eq!(read("a=[1, 2]").as_deref(), Some("[1, 2]"));

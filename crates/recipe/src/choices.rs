@@ -1,0 +1,276 @@
+//! The names that keys of a recipe can have, and columns.
+//!
+//! In: nothing. Out: enums with their names in recipes and plans, one list each. Never: says what a
+//! choice leads to; that is for the crates that do it.
+
+use crate::problem::Problems;
+use crate::section::{Read, Wanted, choice};
+use crate::tree::{Node, Value};
+
+choice! {
+    /// What is predicted.
+    TaskKind {
+        /// One of several labels.
+        Classification = "classification",
+        /// Any number of labels.
+        MultiLabel = "multi_label",
+        /// A number.
+        Regression = "regression",
+    }
+}
+
+choice! {
+    /// The format of a data file.
+    Format {
+        /// Fields between tabs.
+        Tsv = "tsv",
+        /// Fields between commas.
+        Csv = "csv",
+        /// One JSON object per line.
+        Jsonl = "jsonl",
+        /// Apache Parquet.
+        Parquet = "parquet",
+    }
+}
+
+choice! {
+    /// The encoding of a data file.
+    Encoding {
+        /// UTF-8.
+        Utf8 = "utf-8",
+        /// ISO 8859-1.
+        Latin1 = "latin-1",
+    }
+}
+
+choice! {
+    /// What evaluation measures.
+    Metric {
+        /// Share of right answers.
+        Accuracy = "accuracy",
+        /// F1 of the second label (of two), or the mean over labels.
+        F1 = "f1",
+        /// Both of the above.
+        AccuracyAndF1 = "accuracy_and_f1",
+        /// Matthews correlation.
+        Matthews = "matthews",
+        /// Pearson and Spearman correlation.
+        PearsonSpearman = "pearson_spearman",
+        /// F1 over all decisions.
+        F1Micro = "f1_micro",
+        /// Mean squared error.
+        Mse = "mse",
+    }
+}
+
+impl Metric {
+    /// The names of its values, the deciding one first.
+    pub fn values(self) -> &'static [&'static str] {
+        match self {
+            Self::Accuracy => &["accuracy"],
+            Self::F1 => &["f1"],
+            Self::AccuracyAndF1 => &["accuracy", "f1"],
+            Self::Matthews => &["matthews"],
+            Self::PearsonSpearman => &["pearson", "spearman"],
+            Self::F1Micro => &["f1_micro"],
+            Self::Mse => &["mse"],
+        }
+    }
+
+    /// Whether it can be measured on such a task.
+    pub(crate) fn suits(self, kind: TaskKind) -> bool {
+        match kind {
+            TaskKind::Classification => !matches!(self, Self::PearsonSpearman | Self::Mse),
+            TaskKind::MultiLabel => matches!(self, Self::F1Micro | Self::Accuracy | Self::F1),
+            TaskKind::Regression => matches!(self, Self::PearsonSpearman | Self::Mse),
+        }
+    }
+}
+
+choice! {
+    /// What to do with a line that cannot be read.
+    OnBadLine {
+        /// Stop and name it.
+        Error = "error",
+        /// Count it and go on.
+        Skip = "skip",
+    }
+}
+
+choice! {
+    /// What choices during training look at.
+    EvaluateOn {
+        /// The validation file.
+        Validation = "validation",
+        /// The part of the training file that was held out.
+        Split = "split",
+    }
+}
+
+choice! {
+    /// An architecture.
+    ModelType {
+        /// BERT.
+        Bert = "bert",
+        /// RoBERTa.
+        Roberta = "roberta",
+        /// DistilBERT.
+        Distilbert = "distilbert",
+    }
+}
+
+choice! {
+    /// The activation of the feed-forward layers.
+    Activation {
+        /// The exact Gaussian error linear unit.
+        Gelu = "gelu",
+        /// Its approximation by a hyperbolic tangent.
+        GeluNew = "gelu_new",
+        /// The rectifier.
+        Relu = "relu",
+    }
+}
+
+choice! {
+    /// Where the teacher's answers come from.
+    Logits {
+        /// Computed once, kept in a file.
+        Cache = "cache",
+        /// Computed at every step.
+        Live = "live",
+    }
+}
+
+choice! {
+    /// The loss on the labels.
+    LabelLoss {
+        /// Cross-entropy of the softmax.
+        CrossEntropy = "cross_entropy",
+        /// Mean squared error.
+        Mse = "mse",
+        /// Binary cross-entropy of each label's sigmoid.
+        Bce = "bce",
+    }
+}
+
+choice! {
+    /// How hidden states are compared.
+    HiddenKind {
+        /// Mean squared difference.
+        Mse = "mse",
+        /// One minus the cosine.
+        Cosine = "cosine",
+        /// Squared difference of the vectors at unit length (patient distillation).
+        NormalizedMse = "normalized_mse",
+        /// KL divergence of the relations among positions (MiniLM).
+        AttentionRelation = "attention_relation",
+    }
+}
+
+choice! {
+    /// Positions that are compared.
+    Position {
+        /// All but padding.
+        All = "all",
+        /// The classifier's token.
+        First = "first",
+    }
+}
+
+choice! {
+    /// Vectors that are related.
+    Relation {
+        /// Query with query.
+        Query = "query",
+        /// Key with key.
+        Key = "key",
+        /// Value with value.
+        Value = "value",
+        /// Query with key: the attention itself.
+        QueryKey = "query_key",
+    }
+}
+
+choice! {
+    /// The learning rate's course after the warm-up.
+    Schedule {
+        /// Down to 0 in a line.
+        Linear = "linear",
+        /// Down to 0 in a half cosine.
+        Cosine = "cosine",
+        /// Level.
+        Constant = "constant",
+    }
+}
+
+choice! {
+    /// When to evaluate.
+    EvalStrategy {
+        /// After every pass over the training set, and at the end.
+        Epoch = "epoch",
+        /// Every `eval_steps` steps, and at the end.
+        Steps = "steps",
+        /// At the end.
+        End = "end",
+        /// Not at all.
+        Never = "never",
+    }
+}
+
+choice! {
+    /// What to do with a step that is not finite.
+    OnNonfinite {
+        /// Stop.
+        Stop = "stop",
+        /// Leave the weights as they are and go on.
+        Skip = "skip",
+    }
+}
+
+choice! {
+    /// Numbers that activations and products are computed in.
+    Precision {
+        /// 32-bit floats.
+        F32 = "f32",
+    }
+}
+
+/// A column of a data file.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Column {
+    /// By its number, from 0.
+    Number(u32),
+    /// By its name.
+    Name(String),
+}
+
+impl std::fmt::Display for Column {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "column {number}"),
+            Self::Name(name) => write!(f, "`{name}`"),
+        }
+    }
+}
+
+impl Read for Column {
+    fn read(node: Node, wanted: &Wanted<'_>, problems: &mut Problems) -> Option<Self> {
+        match &node.value {
+            Value::String(name) => return Some(Self::Name(name.clone())),
+            Value::Integer(number) => match u32::try_from(*number) {
+                Ok(number) => return Some(Self::Number(number)),
+                Err(_) => wanted.refuse(&node, None, problems),
+            },
+            _ => wanted.refuse(&node, None, problems),
+        }
+        None
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Name(name) => name.show(),
+        }
+    }
+}

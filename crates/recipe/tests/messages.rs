@@ -1,0 +1,414 @@
+//! Every message a recipe can cause before anything outside is looked at, word for word.
+
+use heirloom_recipe::parse;
+
+/// What is said about a recipe, or that it is fine.
+fn said(text: &str, sets: &[&str]) -> String {
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    match parse("recipe.toml", text, &sets) {
+        Ok(_) => "fine".to_owned(),
+        Err(problems) => {
+            assert_eq!(problems.exit_code(), 2);
+            problems.to_string()
+        }
+    }
+}
+
+const GOOD: &str = r#"
+[task]
+preset = "sst2"
+path = "data/SST-2"
+
+[student]
+model = "models/small"
+
+[teacher]
+model = "models/large"
+
+[objective]
+alpha = 0.7
+
+[training]
+epochs = 2
+seed = 7
+"#;
+
+#[test]
+fn a_good_recipe_is_fine() {
+    assert_eq!(said(GOOD, &[]), "fine");
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let text = r#"
+[task]
+preset = "sst"
+pth = "data/SST-2"
+max_length = 9000
+labels = ["a", 7]
+
+[student]
+model = 3
+
+[objective]
+alpha = 1.5
+temperatur = 2.0
+
+objectve.alpha = 0.5
+
+[training]
+epochs = 2
+max_steps = 100
+seed = "three"
+lr_scheduler_type = "cosin"
+precision = "bf16"
+learning_rat = 1e-4
+num_train_epochs = 3
+temperature = 2.0
+"#;
+    insta::assert_snapshot!(said(text, &[]), @r#"
+        recipe.toml:2:2: `task.path` is missing: the folder with the data files
+        recipe.toml:3:10: `task.preset` is "sst", expected one of `cola`, `sst2`, `mrpc`, `stsb`, `qqp`, `mnli`, `qnli`, `rte`, `wnli`; did you mean `sst2`?
+        recipe.toml:4:1: unknown key `task.pth`; did you mean `path`?
+        recipe.toml:5:14: `task.max_length` is 9000, expected a whole number from 2 to 8192
+        recipe.toml:6:16: `task.labels.1` is 7, expected an element of a list of at least two different label names
+        recipe.toml:9:9: `student.model` is 3, expected a path, in which `~` is not expanded
+        recipe.toml:12:9: `objective.alpha` is 1.5, expected a number from 0 to 1
+        recipe.toml:13:1: unknown key `objective.temperatur`; did you mean `temperature`?
+        recipe.toml:15:1: unknown key `objective.objectve`
+        recipe.toml:19:1: `training.max_steps` and `training.epochs` contradict each other; keep one
+        recipe.toml:20:8: `training.seed` is "three", expected a whole number from 0
+        recipe.toml:21:21: `training.lr_scheduler_type` is "cosin", expected one of `linear`, `cosine`, `constant`; did you mean `cosine`?
+        recipe.toml:22:13: `training.precision` is "bf16", expected one of `f32`
+        recipe.toml:23:1: unknown key `training.learning_rat`; did you mean `learning_rate`?
+        recipe.toml:24:1: unknown key `training.num_train_epochs`; did you mean `epochs`?
+        recipe.toml:25:1: unknown key `training.temperature`; did you mean `objective.temperature`?
+        16 problems
+    "#);
+}
+
+#[test]
+fn an_unknown_table_is_an_unknown_key() {
+    let text = format!("objectve.alpha = 0.5\nwarmup = 3\nxyzzy = 1\n{GOOD}\n[trainings]\n");
+    insta::assert_snapshot!(said(&text, &[]), @r#"
+        recipe.toml:1:1: unknown key `objectve`; did you mean `objective`?
+        recipe.toml:2:1: unknown key `warmup`; did you mean `training.warmup_ratio`?
+        recipe.toml:3:1: unknown key `xyzzy`
+        recipe.toml:22:2: unknown key `trainings`; did you mean `training`?
+        4 problems
+    "#);
+}
+
+#[test]
+fn wrong_types_say_what_was_found() {
+    let text = r#"
+name = "a/b"
+task = 3
+output = []
+
+[student]
+config = { model_type = "gpt2", hidden_size = 10, num_attention_heads = 3, layers = 2 }
+layers = [0, 2, 1]
+
+[training]
+seed = -1
+epochs = nan
+batch_size = 0
+threads = 2020-01-01
+seeds = [1, 1]
+"#;
+    insta::assert_snapshot!(said(text, &[]), @r#"
+        recipe.toml:2:8: `name` is "a/b", expected a name without `/`
+        recipe.toml:3:8: `task` is 3, expected a table
+        recipe.toml:4:10: `output` is [], expected a table
+        recipe.toml:7:1: `student.config` needs `tokenizer.path`, as it comes without tokens
+        recipe.toml:7:10: `student.config.num_hidden_layers` is missing: how many layers
+        recipe.toml:7:25: `student.config.model_type` is "gpt2", expected one of `bert`, `roberta`, `distilbert`
+        recipe.toml:7:51: `student.config.num_attention_heads` is 3, which does not divide the student's width 10; 2 or 5 would
+        recipe.toml:7:76: unknown key `student.config.layers`; did you mean `student.layers`?
+        recipe.toml:8:1: `student.layers` and `student.config` contradict each other; keep one
+        recipe.toml:8:10: `student.layers` is [0, 2, 1], expected a list of layer numbers from 0, each above the one before
+        recipe.toml:11:8: `training.seed` is -1, expected a whole number from 0
+        recipe.toml:12:10: `training.epochs` is NaN, expected a number above 0
+        recipe.toml:13:14: `training.batch_size` is 0, expected a whole number from 1 to 4294967295
+        recipe.toml:14:11: `training.threads` is 2020-01-01, expected a whole number from 0 to 4294967295
+        recipe.toml:15:1: `training.seeds` and `training.seed` contradict each other; keep one
+        recipe.toml:15:9: `training.seeds` is [1, 1], expected a list of different whole numbers from 0
+        16 problems
+    "#);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    insta::assert_snapshot!(said("[task]\nkind = \"classification\"\n[student]\n[teacher]\n", &[]), @r#"
+        recipe.toml:1:2: `task.path` is missing: the folder with the data files
+        recipe.toml:1:2: `task.train` is missing: the file to train on
+        recipe.toml:1:2: `task.text` is missing: the column with the text
+        recipe.toml:1:2: `task.label` is missing: the column with the label
+        recipe.toml:1:2: one of `task.validation`, `task.validation_split` is missing: a file to evaluate on, or a share of the training file
+        recipe.toml:3:2: one of `student.model`, `student.config`, `student.from_teacher` is missing: where the student's weights come from
+        recipe.toml:4:2: `teacher.model` is missing: the folder of a model fine-tuned on the task; or remove [teacher]
+        7 problems
+    "#);
+    insta::assert_snapshot!(said("[output]\nsave_model = true\n", &[]), @r#"
+        recipe.toml: one of `task.preset`, `task.kind` is missing: a GLUE task's name, or what is predicted from your own files
+        recipe.toml: `task.path` is missing: the folder with the data files
+        recipe.toml: one of `student.model`, `student.config`, `student.from_teacher` is missing: where the student's weights come from
+        3 problems
+    "#);
+    let odd = GOOD.replace(
+        "preset = \"sst2\"",
+        "kind = \"regression\"\ntrain = \"a.txt\"\ntext = 0\nlabel = 1\nvalidation = \"b.txt\"",
+    );
+    insta::assert_snapshot!(said(&odd, &[]), @r#"
+        recipe.toml:2:2: `task.format` is missing: the extension of `a.txt` does not tell; one of tsv, csv, jsonl, parquet
+        1 problem
+    "#);
+    let fresh = "[task]\npreset = \"rte\"\npath = \"d\"\n[student]\nconfig = { hidden_size = 8 }\n";
+    insta::assert_snapshot!(said(fresh, &[]), @r#"
+        recipe.toml:5:1: `student.config` needs `tokenizer.path`, as it comes without tokens
+        recipe.toml:5:10: `student.config.model_type` is missing: bert, roberta or distilbert
+        recipe.toml:5:10: `student.config.num_hidden_layers` is missing: how many layers
+        recipe.toml:5:10: `student.config.num_attention_heads` is missing: how many heads
+        4 problems
+    "#);
+}
+
+#[test]
+fn keys_that_decide_the_same_thing_contradict() {
+    let text = r#"
+[task]
+preset = "rte"
+kind = "classification"
+path = "d"
+[student]
+model = "m"
+config = { model_type = "bert", hidden_size = 8, num_hidden_layers = 2, num_attention_heads = 2 }
+layers = [0]
+[training]
+warmup_ratio = 0.1
+warmup_steps = 10
+batch_size = 8
+batch_tokens = 100
+micro_batch_size = 2
+gradient_accumulation_steps = 4
+seed = 1
+seeds = [1, 2]
+"#;
+    insta::assert_snapshot!(said(text, &[]), @r#"
+        recipe.toml:4:1: `task.kind` and `task.preset` contradict each other; keep one
+        recipe.toml:8:1: `student.config` and `student.model` contradict each other; keep one
+        recipe.toml:9:1: `student.layers` and `student.config` contradict each other; keep one
+        recipe.toml:12:1: `training.warmup_steps` and `training.warmup_ratio` contradict each other; keep one
+        recipe.toml:14:1: `training.batch_tokens` and `training.batch_size` contradict each other; keep one
+        recipe.toml:14:1: `training.batch_tokens` is 100, expected at least `task.max_length`, 128
+        recipe.toml:16:1: `training.gradient_accumulation_steps` and `training.micro_batch_size` contradict each other; keep one
+        recipe.toml:16:1: `training.gradient_accumulation_steps` and `training.batch_tokens` contradict each other; keep one
+        recipe.toml:18:1: `training.seeds` and `training.seed` contradict each other; keep one
+        9 problems
+    "#);
+}
+
+#[test]
+fn keys_that_need_others_say_which() {
+    let text = r#"
+[task]
+kind = "regression"
+path = "d"
+train = "train.jsonl"
+validation_split = 0.1
+evaluate_on = "validation"
+text = 0
+label = "score"
+header = true
+labels = ["a", "b"]
+metric = "f1"
+bad_line_limit = 3
+
+[student]
+from_teacher = true
+
+[objective]
+alpha = 0.5
+label_loss = "bce"
+[[objective.hidden]]
+weight = 2
+[[objective.hidden]]
+kind = "mse"
+relation = "value"
+relation_heads = 3
+[[objective.hidden]]
+kind = "attention_relation"
+position = "first"
+projection = true
+
+[training]
+eval_strategy = "never"
+eval_steps = 10
+early_stopping_patience = 2
+metric_for_best = "pearsn"
+nonfinite_limit = 3
+micro_batch_tokens = 100
+"#;
+    insta::assert_snapshot!(said(text, &[]), @r#"
+        recipe.toml:7:1: `task.evaluate_on` needs `task.validation`, the file to evaluate on
+        recipe.toml:8:1: `task.text` is 0, expected the name of a field, as this format has no order of them
+        recipe.toml:10:1: `task.header` needs `format = "tsv"` or `"csv"`
+        recipe.toml:11:1: `task.labels` needs a task with labels, but a regression has none
+        recipe.toml:12:1: `task.metric` is "f1", expected one of `pearson_spearman`, `mse` for a regression task
+        recipe.toml:13:1: `task.bad_line_limit` needs `on_bad_line = "skip"`
+        recipe.toml:16:1: `student.from_teacher` needs `teacher.model`
+        recipe.toml:19:1: `objective.alpha` needs a `[teacher]`; without one it is 0
+        recipe.toml:20:1: `objective.label_loss` is "bce", expected `mse` for a regression task
+        recipe.toml:21:1: `objective.hidden.0.kind` is missing: mse, cosine, normalized_mse or attention_relation
+        recipe.toml:21:13: `objective.hidden` needs a `[teacher]` to compare with
+        recipe.toml:25:1: `objective.hidden.1.relation` needs `kind = "attention_relation"`
+        recipe.toml:26:1: `objective.hidden.1.relation_heads` needs `kind = "attention_relation"`
+        recipe.toml:29:1: `objective.hidden.2.position` needs another `kind`; attention_relation compares all positions, without a map
+        recipe.toml:30:1: `objective.hidden.2.projection` needs another `kind`; attention_relation compares all positions, without a map
+        recipe.toml:34:1: `training.eval_steps` needs `eval_strategy = "steps"`, or none
+        recipe.toml:35:1: `training.early_stopping_patience` needs evaluations, but `eval_strategy` is "never"
+        recipe.toml:36:1: `training.metric_for_best` needs evaluations, but `eval_strategy` is "never"
+        recipe.toml:36:1: `training.metric_for_best` is "pearsn", expected one of `f1`, `loss`
+        recipe.toml:37:1: `training.nonfinite_limit` needs `on_nonfinite = "skip"`
+        recipe.toml:38:1: `training.micro_batch_tokens` is 100, expected at least `task.max_length`, 128
+        21 problems
+    "#);
+    let text = GOOD.replace("epochs = 2", "eval_strategy = \"steps\"");
+    insta::assert_snapshot!(said(&text, &["teacher.logits=cache", "objective.hidden=[{kind='mse'}]", "task.evaluate_on=split"]), @r#"
+        recipe.toml:16:1: `training.eval_strategy` needs `training.eval_steps`, how many
+        --set teacher.logits=cache: `teacher.logits` needs no `[[objective.hidden]]`; hidden states are not cached, so write `logits = "live"`
+        --set task.evaluate_on=split: `task.evaluate_on` needs `task.validation_split`, the share to hold out
+        3 problems
+    "#);
+    let text = GOOD.replace("preset = \"sst2\"", "preset = \"cola\"\ntext = \"sentence\"");
+    insta::assert_snapshot!(said(&text, &[]), @r#"
+        recipe.toml:4:1: `task.text` is "sentence", expected a column's number from 0, as there is no header
+        1 problem
+    "#);
+}
+
+#[test]
+fn an_override_wins_over_the_file() {
+    let recipe = parse("recipe.toml", GOOD, &["training.max_steps=9".to_owned()]).unwrap();
+    assert_eq!(recipe.training.max_steps.as_ref().map(|at| at.value), Some(9));
+    // It decides what `epochs` decided, so that one gives way.
+    assert_eq!(recipe.training.epochs, None);
+}
+
+#[test]
+fn an_override_does_not_change_what_another_key_means() {
+    // Without the accumulation, `batch_size` would be the size of a step and no longer of a part.
+    let text = GOOD.replace("epochs = 2", "batch_size = 8\ngradient_accumulation_steps = 4");
+    insta::assert_snapshot!(said(&text, &["training.micro_batch_size=2"]), @r#"
+        --set training.micro_batch_size=2: `training.micro_batch_size` and `training.gradient_accumulation_steps` contradict each other; keep one
+        1 problem
+    "#);
+}
+
+#[test]
+fn a_name_with_a_line_break_stays_on_one_line() {
+    let text = GOOD.replace("epochs = 2", "\"a\\nb\" = 2");
+    insta::assert_snapshot!(said(&text, &["training.seed=\"\n\""]), @r#"
+        recipe.toml:16:1: unknown key `training.a\nb`
+        --set training.seed="\n": `training.seed` is "\"\n\"", expected a whole number from 0
+        2 problems
+    "#);
+}
+
+#[test]
+fn an_override_reaches_into_a_list() {
+    let text = format!("{GOOD}\n[[objective.hidden]]\nkind = \"mse\"\n");
+    let recipe = parse("r", &text, &["objective.hidden.0.weight=3".to_owned()]).unwrap();
+    let hidden = &recipe.objective.hidden.as_ref().unwrap().value[0];
+    assert_eq!(hidden.weight(), 3.0);
+}
+
+#[test]
+fn wrong_overrides_are_told_like_wrong_lines() {
+    let sets = [
+        "training.seed=x",
+        "training.seed",
+        "training.epochs=1",
+        "training.epochs=2",
+        "training.max_steps=3",
+        "training.sed=2",
+        "task.path.deep=2",
+        "=3",
+        "objective.hidden=[]",
+        "objective.hidden.0.weight=3",
+    ];
+    insta::assert_snapshot!(said(GOOD, &sets), @r#"
+        --set training.seed=x: `training.seed` is "x", expected a whole number from 0
+        --set training.seed: expected --set key=value, for example --set training.seed=7
+        --set training.epochs=2: `training.epochs` is set twice; keep one --set for it
+        --set training.max_steps=3: `training.max_steps` and `training.epochs` contradict each other; keep one
+        --set training.sed=2: unknown key `training.sed`; did you mean `seed`?
+        --set task.path.deep=2: `task.path` is "data/SST-2", expected a table or a list that has `deep`
+        --set =3: expected --set key=value, for example --set training.seed=7
+        --set objective.hidden.0.weight=3: `objective.hidden` is [], expected a table or a list that has `0`
+        8 problems
+    "#);
+}
+
+#[test]
+fn what_is_not_a_recipe_is_refused_at_once() {
+    insta::assert_snapshot!(said("", &[]), @r#"
+        recipe.toml: the recipe is empty; a small one is: [task] preset = "sst2", path = "…"; [student] model = "…"
+        1 problem
+    "#);
+    insta::assert_snapshot!(said("# nothing\n", &[]), @r#"
+        recipe.toml: the recipe is empty; a small one is: [task] preset = "sst2", path = "…"; [student] model = "…"
+        1 problem
+    "#);
+    insta::assert_snapshot!(said("[task]\npath = \n", &[]), @r#"
+        recipe.toml:2:8: not TOML: string values must be quoted, expected literal string
+        1 problem
+    "#);
+    insta::assert_snapshot!(said("[task]\npath = 'a'\npath = 'b'\n", &[]), @r#"
+        recipe.toml:3:1: not TOML: duplicate key
+        1 problem
+    "#);
+    insta::assert_snapshot!(said(&"[".repeat(10_000_000), &[]), @r#"
+        recipe.toml: the recipe has 10000000 bytes, expected at most 1048576; is this the right file?
+        1 problem
+    "#);
+    insta::assert_snapshot!(said("recipe_version = 2\nfuture = true\n", &[]), @r#"
+        recipe.toml:1:1: `recipe_version` is 2, this program reads 1; use a newer heirloom, or write `recipe_version = 1` and see what no longer fits
+        1 problem
+    "#);
+}
+
+#[test]
+fn deep_nesting_is_an_error_and_not_a_crash() {
+    let rows = [
+        format!("a = {}", "[".repeat(500_000)),
+        format!("a = {}", "{a=".repeat(300_000)),
+        format!("[{}a]", "a.".repeat(500_000)),
+        format!("{}a = 1", "a.".repeat(500_000)),
+        format!("a = {}{}", "[".repeat(400_000), "]".repeat(400_000)),
+    ];
+    for text in rows {
+        let said = said(&text, &[]);
+        assert!(said.contains("recurs"), "{}", &said[..said.len().min(300)]);
+    }
+    let deep = format!("a={}", "[".repeat(10_000_000));
+    assert!(said(GOOD, &[&deep]).contains("expected --set key=value"));
+    let deep = format!("training.seed={}{}", "[".repeat(30_000), "]".repeat(30_000));
+    assert!(said(GOOD, &[&deep]).contains("expected a whole number"));
+}
+
+#[test]
+fn the_longest_recipe_is_answered_within_a_second() {
+    // A single line of many values is the worst case for counting columns.
+    let text = format!("a = [{}]\nb = {{{}}}", "1, ".repeat(200_000), many_keys(20_000));
+    let begin = std::time::Instant::now();
+    assert!(said(&text, &[]).contains("unknown key `a`"));
+    let text = "[a]\n[[b]]\n".to_owned() + &"[[b.c]]\n".repeat(100_000);
+    assert!(said(&text, &[]).contains("unknown key `b`"));
+    assert!(begin.elapsed().as_secs_f64() < 5.0, "{:?}", begin.elapsed());
+}
+
+fn many_keys(count: usize) -> String {
+    (0..count).map(|key| format!("k{key} = 1")).collect::<Vec<_>>().join(", ")
+}

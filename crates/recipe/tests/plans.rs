@@ -1,0 +1,454 @@
+//! Plans: what is decided, what is refused, how they read, and what may change.
+
+use heirloom_base::{Bytes, Digest, Tokens};
+use heirloom_recipe::{
+    Activation, Batch, Counts, Evaluate, Facts, Length, ModelFacts, ModelShape, ModelType, Plan,
+    Problems, TokenDifference, TokenizerFacts, change, cost, parse, resolve, smoke,
+};
+
+const RECIPE: &str = r#"
+[task]
+preset = "sst2"
+path = "data/SST-2"
+
+[student]
+model = "models/small"
+layers = [0, 2]
+
+[teacher]
+model = "models/large"
+
+[objective]
+alpha = 0.7
+
+[[objective.hidden]]
+kind = "mse"
+
+[training]
+epochs = 2.5
+"#;
+
+fn shape(layers: u64, width: u64, heads: u64) -> ModelShape {
+    ModelShape {
+        model_type: ModelType::Bert,
+        vocab_size: 30522,
+        hidden_size: width,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        intermediate_size: 4 * width,
+        hidden_act: Activation::Gelu,
+        max_position_embeddings: 512,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        initializer_range: 0.02,
+        hidden_dropout_prob: 0.1,
+        attention_probs_dropout_prob: 0.1,
+        classifier_dropout: 0.1,
+    }
+}
+
+fn model(layers: u64, width: u64, heads: u64, labels: &[&str]) -> ModelFacts {
+    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+    ModelFacts { shape: shape(layers, width, heads), labels, digest: Digest::of(b"weights") }
+}
+
+fn facts() -> Facts {
+    let tokenizer = TokenizerFacts { vocab_size: 30522, digest: Digest::of(b"tokens") };
+    Facts {
+        train_examples: 67_349,
+        train_tokens: Tokens(900_000),
+        validation_examples: 872,
+        labels: vec!["0".to_owned(), "1".to_owned()],
+        data: Digest::of(b"data"),
+        tokenizer,
+        teacher_tokenizer: Some(tokenizer),
+        first_difference: None,
+        student: Some(model(4, 384, 12, &[])),
+        teacher: Some(model(12, 768, 12, &["LABEL_0", "LABEL_1"])),
+        memory: Bytes(16_000_000_000),
+        threads: 8,
+    }
+}
+
+fn plan(text: &str, sets: &[&str], facts: &Facts) -> Result<Plan, Problems> {
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    resolve(&parse("recipes/sst2-small.toml", text, &sets)?, facts)
+}
+
+fn good(sets: &[&str]) -> Plan {
+    plan(RECIPE, sets, &facts()).expect("the recipe is good")
+}
+
+fn said(text: &str, sets: &[&str], facts: &Facts) -> String {
+    plan(text, sets, facts).map_or_else(|problems| problems.to_string(), |_| "fine".to_owned())
+}
+
+#[test]
+fn a_plan_reads_like_words() {
+    insta::assert_snapshot!(good(&[]), @r#"
+        plan       sst2-small, digest b367de0855cc
+        data       data/SST-2/train.tsv: 67 349 examples, 900 000 tokens
+                   evaluated on dev.tsv: 872 examples
+                   text in `sentence`, label in `label`
+                   predicts one of 0, 1
+                   measured by accuracy
+                   inputs of up to 128 tokens of 30 522 (models/small)
+        student    bert, 2 layers, width 384, 12 heads
+                   weights of models/small
+                   keeps layers 0, 2 of it
+                   dropout 0.1 hidden, 0.1 attention, 0.1 classifier
+        teacher    bert, 12 layers, width 768, 12 heads
+                   weights of models/large
+                   answers computed at every step, 8 192 tokens at once
+        objective  0.7 × divergence from the teacher at T = 2, times T²
+                   0.3 × cross entropy with the labels
+                   1 × mse, through a learned map; layers 0–0 1–6 2–12, all positions
+        training   2.5 epochs = 5 263 steps, 2 105 a pass
+                   32 sequences a step, 8 192 tokens at once
+                   learning rate 5e-5, linear, 527 steps of warm-up
+                   AdamW β 0.9 0.999, ε 1e-8, decay 0.01, gradients clipped at 1
+                   evaluated after every pass, saved then; best by accuracy, last 2 kept
+                   stops at a loss that is not finite
+                   seed 42, f32, 8 threads
+        output     runs/sst2-small, with the best model
+    "#);
+}
+
+#[test]
+fn a_plan_without_a_teacher_reads_like_words() {
+    let text = r#"
+        name = "plain"
+        [task]
+        kind = "multi_label"
+        path = "data"
+        train = "train.csv"
+        text = "title"
+        text_pair = "body"
+        label = "topics"
+        labels = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]
+        validation_split = 0.1
+        train_limit = 1000
+        test = "test.csv"
+        on_bad_line = "skip"
+        [tokenizer]
+        path = "vocab.txt"
+        [student]
+        config = { model_type = "roberta", hidden_size = 64, num_hidden_layers = 2, num_attention_heads = 4 }
+        classifier_dropout = 0
+        [training]
+        max_steps = 100
+        batch_tokens = 1024
+        max_grad_norm = 0
+        eval_steps = 10
+        save_steps = 20
+        early_stopping_patience = 3
+        on_nonfinite = "skip"
+        length_grouping = 8
+        seeds = [5, 6]
+    "#;
+    insta::assert_snapshot!(plan(text, &[], &facts()).unwrap(), @r#"
+        plan       plain, digest 165c6ae093d0
+        data       data/train.csv: 1 000 examples, 13 363 tokens
+                     the first 1 000 after the shuffle
+                     0.1 of it is held out
+                   evaluated on the part held out: 872 examples
+                   tested on test.csv after training
+                   text in `title` and `body`, label in `topics`
+                   predicts any of 9 labels: a, b, c, d, e, f, g, h, …
+                   measured by f1_micro
+                   inputs of up to 128 tokens of 30 522 (vocab.txt)
+                   skips up to 100 lines per file that cannot be read
+        student    roberta, 2 layers, width 64, 4 heads
+                   random weights
+                   dropout 0.1 hidden, 0.1 attention, 0 classifier
+        teacher    none: the student learns from labels alone
+        objective  bce with the labels
+        training   100 steps, 14 a pass
+                   1 024 tokens a step, 8 192 tokens at once
+                   learning rate 5e-5, linear, 10 steps of warm-up
+                   AdamW β 0.9 0.999, ε 1e-8, decay 0.01, gradients not clipped
+                   sorted by length within 8 batches
+                   evaluated every 10 steps, saved every 20 steps; best by f1_micro, last 2 kept
+                   stops after 3 evaluations without a better one
+                   skips up to 10 steps that are not finite
+                   seed 5, f32, 8 threads
+        output     runs/plain, with the best model
+    "#);
+}
+
+#[test]
+fn steps_follow_from_epochs_and_batches() {
+    let steps = |sets: &[&str]| {
+        let plan = good(sets);
+        (plan.steps_per_epoch().0, plan.total_steps().0, plan.warmup_steps().0)
+    };
+    // 67 349 / 32 = 2104.7; 2.5 × 2105 = 5262.5; a tenth of 5263 = 526.3
+    assert_eq!(steps(&[]), (2105, 5263, 527));
+    assert_eq!(steps(&["training.max_steps=10", "training.warmup_steps=3"]), (2105, 10, 3));
+    assert_eq!(steps(&["training.warmup_ratio=0"]), (2105, 5263, 0));
+    assert_eq!(steps(&["training.batch_tokens=9000", "training.epochs=1"]), (100, 100, 10));
+    assert_eq!(steps(&["task.train_limit=64", "training.epochs=1"]), (2, 2, 1));
+    assert_eq!(steps(&["training.max_steps=10", "training.warmup_steps=30"]), (2105, 10, 10));
+}
+
+#[test]
+fn accumulation_makes_batch_size_the_micro_batch() {
+    let batches = |sets: &[&str]| {
+        let plan = good(sets);
+        (plan.training.batch, plan.training.micro_batch)
+    };
+    use Batch::{Sequences, Tokens};
+    assert_eq!(batches(&[]), (Sequences(32), Tokens(8192)));
+    assert_eq!(
+        batches(&["training.batch_size=8", "training.gradient_accumulation_steps=4"]),
+        (Sequences(32), Sequences(8))
+    );
+    assert_eq!(batches(&["training.micro_batch_size=4"]), (Sequences(32), Sequences(4)));
+    assert_eq!(batches(&["training.micro_batch_size=64"]), (Sequences(32), Sequences(32)));
+}
+
+#[test]
+fn a_plan_survives_toml_and_json_with_its_digest() {
+    for sets in
+        [&[][..], &["task.train_limit=100", "training.eval_steps=7", "training.adam_epsilon=1e-7"]]
+    {
+        let plan = good(sets);
+        let toml: Plan = toml::from_str(&toml::to_string(&plan).unwrap()).unwrap();
+        let json: Plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
+        assert_eq!(toml, plan);
+        assert_eq!(toml.digest(), plan.digest());
+        assert_eq!(json.digest(), plan.digest());
+    }
+    assert_ne!(good(&[]).digest(), good(&["training.seed=43"]).digest());
+}
+
+#[test]
+fn each_seed_has_a_folder_of_its_own() {
+    let sets = ["training.seeds=[3, 4]".to_owned()];
+    let recipe = parse("recipes/sst2-small.toml", RECIPE, &sets).unwrap();
+    assert_eq!(recipe.seeds(), [3, 4]);
+    let plan = resolve(&recipe, &facts()).unwrap().with_seed(4);
+    assert_eq!((plan.training.seed, plan.output.dir.as_str()), (4, "runs/sst2-small/seed-4"));
+}
+
+#[test]
+fn models_that_do_not_fit_are_refused() {
+    let mut other = facts();
+    other.teacher = Some(model(12, 768, 12, &["negative", "neutral", "positive"]));
+    other.teacher_tokenizer = Some(TokenizerFacts { vocab_size: 50257, digest: Digest::of(b"o") });
+    let (student, teacher) = (Some("[PAD]".to_owned()), Some("!".to_owned()));
+    other.first_difference = Some(TokenDifference { id: 0, student, teacher });
+    insta::assert_snapshot!(
+        said(RECIPE, &["student.layers=[0, 4]", "task.max_length=1000"], &other),
+        @r#"
+        recipes/sst2-small.toml:11:1: the teacher tells 3 labels apart, the task has 2; it was trained for another task, or `task.labels` is incomplete
+        recipes/sst2-small.toml:11:1: the teacher knows 50257 tokens, the student 30522; distillation of a text classifier reads one tokenisation, so take a student with the teacher's tokenizer (token 0 is "!" for the teacher, "[PAD]" for the student)
+        --set student.layers=[0, 4]: `student.layers` names layer 4 of the student's source, which has layers 0..=3
+        --set task.max_length=1000: `task.max_length` is 1000, the student reads at most 512 tokens
+        --set task.max_length=1000: `task.max_length` is 1000, the teacher reads at most 512 tokens
+        5 problems
+    "#);
+    other.teacher_tokenizer = Some(TokenizerFacts { vocab_size: 30522, digest: Digest::of(b"o") });
+    other.first_difference = None;
+    other.teacher = Some(model(12, 768, 12, &["1", "0"]));
+    insta::assert_snapshot!(said(RECIPE, &[], &other), @r#"
+        recipes/sst2-small.toml:11:1: the teacher's labels are `1`, `0`, the task's are `0`, `1`; write `task.labels` in the teacher's order
+        recipes/sst2-small.toml:11:1: teacher and student both know 30522 tokens, but not the same ones; distillation of a text classifier reads one tokenisation, so take a student with the teacher's tokenizer
+        2 problems
+    "#);
+    let mut large = facts();
+    large.tokenizer.vocab_size = 40_000;
+    large.student = None;
+    insta::assert_snapshot!(said(RECIPE, &[], &large), @r#"
+        recipes/sst2-small.toml:7:1: nothing is known about `models/small`; it must be read before a plan can be made
+        1 problem
+    "#);
+    large = facts();
+    large.tokenizer.vocab_size = 40_000;
+    insta::assert_snapshot!(said(RECIPE, &[], &large), @r#"
+        recipes/sst2-small.toml: the tokenizer knows 40000 tokens, the student has embeddings for 30522; they do not belong together
+        recipes/sst2-small.toml: the tokenizer knows 40000 tokens, the teacher has embeddings for 30522; they do not belong together
+        2 problems
+    "#);
+}
+
+#[test]
+fn hidden_terms_that_do_not_fit_are_refused() {
+    let terms = "objective.hidden=[\
+        {kind='mse', layers=[[0, 0], [3, 12]], projection=false},\
+        {kind='attention_relation', layers=[[0, 13]], relation_heads=7},\
+        {kind='cosine'}]";
+    let mut deep = facts();
+    deep.teacher = Some(model(13, 768, 12, &["0", "1"]));
+    insta::assert_snapshot!(said(RECIPE, &[terms], &deep), @r#"
+        --set objective.hidden=[{kind='mse', layers=[[…: `objective.hidden.0.layers` names layer 3 of the student, which has layers 0..=2
+        --set objective.hidden=[{kind='mse', layers=[[…: `objective.hidden.0.projection` is false, but the student's hidden states are 384 wide and the teacher's 768; write `projection = true` to learn a map between them
+        --set objective.hidden=[{kind='mse', layers=[[…: `objective.hidden.1.layers` names layer 0 of the student, which has layers 1..=2
+        --set objective.hidden=[{kind='mse', layers=[[…: `objective.hidden.1.relation_heads` is 7, which does not divide the student's width 384; 6 or 8 would
+        --set objective.hidden=[{kind='mse', layers=[[…: `objective.hidden.1.relation_heads` is 7, which does not divide the teacher's width 768; 6 or 8 would
+        --set objective.hidden=[{kind='mse', layers=[[…: `objective.hidden.2.layers` is missing: the teacher's 13 layers are no multiple of the student's 2; write the pairs, for example [[0, 0], [2, 13]]
+        6 problems
+    "#);
+}
+
+#[test]
+fn too_little_data_is_refused() {
+    let mut small = facts();
+    small.train_examples = 20;
+    small.validation_examples = 0;
+    insta::assert_snapshot!(said(RECIPE, &[], &small), @r#"
+        recipes/sst2-small.toml:2:2: the validation set has no example; check `task.validation` and the file it names
+        recipes/sst2-small.toml:19:2: one step needs 32 examples, the training set has 20; lower `training.batch_size` or bring more data
+        2 problems
+    "#);
+    small.train_tokens = Tokens(300);
+    insta::assert_snapshot!(said(RECIPE, &["training.batch_tokens=512"], &small), @r#"
+        recipes/sst2-small.toml:2:2: the validation set has no example; check `task.validation` and the file it names
+        --set training.batch_tokens=512: one step needs 512 tokens, the training set has 300; lower `training.batch_tokens` or bring more data
+        2 problems
+    "#);
+    small.train_examples = 0;
+    insta::assert_snapshot!(said(RECIPE, &["training.eval_strategy=never"], &small), @r#"
+        recipes/sst2-small.toml:2:2: the training set has no example; check `task.train` and the file it names
+        1 problem
+    "#);
+    let own = RECIPE.replace(
+        "preset = \"sst2\"",
+        "kind=\"classification\"\ntrain=\"t.tsv\"\ntext=\"a\"\nlabel=\"b\"\nvalidation=\"v.tsv\"",
+    );
+    small = facts();
+    small.labels = vec!["only".to_owned()];
+    insta::assert_snapshot!(said(&own, &[], &small), @r#"
+        recipes/sst2-small.toml:6:1: the training file has 1 label (`only`), expected at least 2
+        recipes/sst2-small.toml:15:1: the teacher tells 2 labels apart, the task has 1; it was trained for another task, or `task.labels` is incomplete
+        2 problems
+    "#);
+    insta::assert_snapshot!(said(RECIPE, &["training.epochs=1e300"], &facts()), @r#"
+        --set training.epochs=1e300: `training.epochs` gives 18446744073709551615 steps, expected at most 4294967295
+        1 problem
+    "#);
+}
+
+#[test]
+fn a_smoke_run_is_short_and_still_does_everything() {
+    let mut plan = good(&[]);
+    smoke(&mut plan);
+    assert_eq!(plan.total_steps().0, 20);
+    assert_eq!(plan.warmup_steps().0, 3);
+    assert_eq!(plan.steps_per_epoch().0, 13);
+    assert_eq!((plan.examples.train, plan.examples.validation), (200, 200));
+    assert_eq!(plan.training.batch, Batch::Sequences(16));
+    assert_eq!(plan.training.evaluate, Evaluate::AtEnd);
+    assert_eq!(plan.training.length, Length::Steps(20));
+    let once = plan.clone();
+    smoke(&mut plan);
+    assert_eq!((plan.examples, plan.training.batch), (once.examples, once.training.batch));
+}
+
+#[test]
+fn what_does_not_fit_in_memory_is_refused_with_numbers() {
+    let counts = Counts {
+        student_parameters: 225_000_000,
+        teacher_parameters: 0,
+        activations: Bytes(14_200_000_000),
+        other: Bytes(0),
+    };
+    let plan = good(&[]);
+    let refused = cost(&plan, &counts, Bytes(16_000_000_000)).unwrap_err();
+    assert_eq!(refused.exit_code(), 6);
+    insta::assert_snapshot!(refused, @r#"does not fit in memory: weights 0.9, gradients 0.9, moments 1.8, activations 14.2 of 16.0 GB; `training.micro_batch_tokens = 4096` would need 10.7"#);
+    let refused = cost(&plan, &counts, Bytes(3_000_000_000)).unwrap_err();
+    insta::assert_snapshot!(refused, @r#"does not fit in memory: weights 0.9, gradients 0.9, moments 1.8, activations 14.2 of 3.0 GB; no micro-batch is small enough, as 3.6 are needed without it; take a smaller model"#);
+    let cost = cost(&plan, &counts, Bytes(18_000_000_000)).unwrap();
+    assert_eq!(cost.total(), Bytes(17_800_000_000));
+}
+
+#[test]
+fn a_longer_run_may_go_on_and_another_one_may_not() {
+    let old = good(&[]);
+    let compare = |sets: &[&str], asked: &[&str]| {
+        let asked: Vec<String> = asked.iter().map(|key| (*key).to_owned()).collect();
+        change(&old, &good(sets), &asked)
+    };
+    assert!(compare(&[], &[]).is_same());
+    assert!(
+        compare(&["training.threads=2", "training.save_steps=5", "training.max_steps=9000"], &[])
+            .is_allowed()
+    );
+    let rate = ["training.learning_rate=1e-4"];
+    assert_eq!(compare(&rate, &[]).exit_code(), 2);
+    assert_eq!(compare(&rate, &["training.learning_rate"]).exit_code(), 0);
+    let mut other = good(&[
+        "training.batch_size=16",
+        "training.seed=1",
+        "training.epochs=1",
+        "student.layers=[1, 3]",
+        "training.learning_rate=1e-4",
+    ]);
+    other.tokenizer.digest = Digest::of(b"other");
+    other.tokenizer.path = "elsewhere".to_owned();
+    insta::assert_snapshot!(change(&old, &other, &[]), @r#"
+        field                     was                        is                         why not
+        student.layers            [0,2]                      [1,3]                      the saved weights have another shape
+        tokenizer.digest          "181c2e9cfd8d68639a001ee…  "3f796163ebf94718de1cd75…  the saved embeddings belong to other tokens
+        tokenizer.path            "models/small"             "elsewhere"                allowed
+        training.batch.sequences  32                         16                         the order of the data would change
+        training.learning_rate    0.00005                    0.0001                     it changes the result; ask for it with --set
+        training.length.epochs    2.5                        1.0                        allowed
+        training.seed             42                         1                          order and dropout would no longer follow from one seed
+        training.steps_per_epoch  2105                       4210                       the order of the data would change
+        training.total_steps      5263                       4210                       allowed
+        training.warmup_steps     527                        421                        allowed
+    "#);
+}
+
+#[test]
+fn every_field_of_a_plan_has_a_rule() {
+    let mut other = toml::Table::try_from(good(&[])).unwrap();
+    alter(&mut other);
+    // Every leaf was altered, so every one is compared.
+    let text = toml::to_string(&other).unwrap();
+    let Ok(other) = toml::from_str::<Plan>(&text) else { panic!("{text}") };
+    let change = change(&good(&[]), &other, &[]);
+    assert!(change.fields.len() > 60, "{}", change.fields.len());
+    assert!(!change.to_string().contains("nothing is known"), "{change}");
+}
+
+fn alter(table: &mut toml::Table) {
+    for (key, value) in table.iter_mut() {
+        match value {
+            toml::Value::Table(table) => alter(table),
+            toml::Value::Integer(number) => *number += 1,
+            toml::Value::Float(number) => *number += 0.25,
+            toml::Value::Boolean(truth) => *truth = !*truth,
+            toml::Value::String(text) => *text = altered(key, text),
+            _ => {}
+        }
+    }
+}
+
+/// Another text that the key also accepts: names of choices and digests only have others.
+fn altered(key: &str, text: &str) -> String {
+    let other = match (key, text) {
+        ("kind", _) => "regression",
+        ("format", _) => "csv",
+        ("encoding", _) => "latin-1",
+        ("metric", _) => "f1",
+        ("on_bad_line" | "on_nonfinite", _) => "skip",
+        ("validation_split", _) => "nothing",
+        ("train_limit" | "validation_limit", _) => "all",
+        ("evaluate_on", _) => "split",
+        ("model_type", _) => "roberta",
+        ("hidden_act", _) => "relu",
+        ("logits", _) => "cache",
+        ("label_loss", _) => "bce",
+        ("lr_scheduler_type", _) => "cosine",
+        ("evaluate" | "early_stopping", _) => "never",
+        ("save", _) => "with_evaluation",
+        ("length_grouping", _) => "off",
+        ("precision", _) => "f32",
+        ("digest", _) => return Digest::of(text.as_bytes()).to_string(),
+        _ => return format!("{text}x"),
+    };
+    other.to_owned()
+}
