@@ -12,7 +12,7 @@ use heirloom_base::Digest;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A row is not what the source says rows are.
-    #[error("{0}")]
+    #[error("{0}\n  mend it, or leave bad rows out with `on_bad_line = \"skip\"`")]
     BadRow(Box<BadRow>),
     /// More rows were left out than the recipe allows.
     #[error(
@@ -399,27 +399,48 @@ pub(crate) fn excerpt(line: &[u8]) -> String {
     }
 }
 
-/// Quotes are data here, so only what a terminal would act on is escaped.
+/// Quotes and backslashes are data here, so only what a terminal would act on is escaped.
 fn shown(char: char) -> impl Iterator<Item = char> {
     let (plain, escaped) =
-        if matches!(char, '"' | '\'') { (Some(char), None) } else { (None, Some(char)) };
+        if matches!(char, '"' | '\'' | '\\') { (Some(char), None) } else { (None, Some(char)) };
     plain.into_iter().chain(escaped.into_iter().flat_map(char::escape_debug))
 }
 
 /// `did you mean …` or the list, for a name that does not exist.
 pub(crate) fn alternatives(name: &str, known: &[String]) -> String {
-    let nearest = known
+    match nearest(name, known) {
+        Some(other) => format!("did you mean {}?", named(other)),
+        None if known.is_empty() => "there are none".to_owned(),
+        None => format!("there are {}", listed(known)),
+    }
+}
+
+/// The known name that `name` is likely to stand for.
+pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a String> {
+    // Below this likeness suggestions have so far been of no use.
+    const LIKELY: f64 = 0.8;
+    known
         .iter()
         .map(|other| (strsim::jaro_winkler(name, other), other))
-        .max_by(|left, right| left.0.total_cmp(&right.0));
-    match nearest {
-        Some((likeness, other)) if likeness > 0.8 => format!("did you mean `{other}`?"),
-        Some(_) => {
-            let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-            format!("there are {}", names.join(", "))
-        }
-        None => "there are none".to_owned(),
-    }
+        .filter(|(likeness, _)| *likeness > LIKELY)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, other)| other)
+}
+
+/// The first names, and how many more there are.
+pub(crate) fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| named(name)).collect();
+    let more = names.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", shown.join(", "))
+}
+
+/// A name out of a file, short enough and safe for a terminal.
+fn named(name: &str) -> String {
+    const SHOWN: usize = 40;
+    let name: String = name.chars().take(SHOWN).flat_map(shown).collect();
+    format!("`{name}`")
 }
 
 pub(crate) fn counted(counts: &[(&'static str, u64)]) -> String {

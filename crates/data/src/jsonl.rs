@@ -98,7 +98,9 @@ fn not_json(line: &str, error: &serde_json::Error) -> Bad {
     // The parser adds its own place, which is ours already.
     let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
     let reason = if reason.contains("expected a map") { found_kind(line) } else { reason };
-    Bad { column: Some(error.column().max(1) as u64), problem: Problem::NotJson { reason } }
+    // The parser counts bytes; bytes that go on a character do not count.
+    let before = line.bytes().take(error.column()).filter(|byte| byte & 0xC0 != 0x80).count();
+    Bad { column: Some(before.max(1) as u64), problem: Problem::NotJson { reason } }
 }
 
 fn found_kind(line: &str) -> String {

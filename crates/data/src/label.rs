@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, alternatives};
+use crate::error::{Error, alternatives, listed, nearest};
 
 /// A label as the file holds it.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,27 +169,13 @@ impl Labels {
         match (self.names.len(), raw) {
             (0, _) => "no label at all".to_owned(),
             (count, _) if numbered || number => format!("0..={}", count - 1),
-            (_, RawLabel::Text(text)) => match alternatives(text, &self.names) {
-                nearest if nearest.starts_with("did") => {
-                    format!("one of the labels; {nearest}")
-                }
-                _ => format!("one of {}", self.listed()),
-            },
-            _ => format!("one of {}", self.listed()),
+            (_, RawLabel::Text(text)) if nearest(text, &self.names).is_some() => {
+                format!("one of the labels; {}", alternatives(text, &self.names))
+            }
+            _ => format!("one of {}", listed(&self.names)),
         }
     }
-
-    fn listed(&self) -> String {
-        let shown: Vec<String> =
-            self.names.iter().take(LISTED_NAMES).map(|name| format!("`{name}`")).collect();
-        let more = self.names.len().saturating_sub(LISTED_NAMES);
-        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("{}{rest}", shown.join(", "))
-    }
 }
-
-/// Names that a message lists before it only counts.
-const LISTED_NAMES: usize = 8;
 
 /// Parts several labels in text unless the recipe says otherwise.
 const DEFAULT_SEPARATOR: char = ',';
@@ -256,6 +242,8 @@ fn shown_plain(raw: &RawLabel) -> String {
 
 fn shown(raw: &RawLabel) -> String {
     match raw {
+        // A number reads the same whether the format tells numbers from text or not.
+        RawLabel::Text(text) if text.parse::<i64>().is_ok() => text.clone(),
         RawLabel::Text(text) => {
             let head: String = text.chars().take(40).collect();
             format!("{head:?}")

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::BufRead;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +32,16 @@ pub(crate) fn read_input(mut input: impl BufRead, sink: &mut Sink<'_>) -> Result
     read_chunks(Bytes::from(bytes), sink)
 }
 
+/// Reads rows, and takes a panic for what it is: on some damaged files the `parquet` crate asserts
+/// what the file claims. The sink of a failed read is dropped by the caller, so nothing half-done
+/// is seen.
 fn read_chunks<R: ChunkReader + 'static>(input: R, sink: &mut Sink<'_>) -> Result<(), Error> {
+    let file = sink.file;
+    catch_unwind(AssertUnwindSafe(|| read_rows(input, sink)))
+        .unwrap_or_else(|_| Err(damaged(file, "its parts do not fit together")))
+}
+
+fn read_rows<R: ChunkReader + 'static>(input: R, sink: &mut Sink<'_>) -> Result<(), Error> {
     let path = sink.file;
     let refused = |error: ParquetError| damaged(path, &error.to_string());
     let reader = SerializedFileReader::new(input).map_err(refused)?;
@@ -61,7 +71,7 @@ fn read_chunks<R: ChunkReader + 'static>(input: R, sink: &mut Sink<'_>) -> Resul
 }
 
 fn damaged(file: &Path, reason: &str) -> Error {
-    Error::Parquet { file: file.to_owned(), reason: reason.to_owned() }
+    Error::Parquet { file: file.to_owned(), reason: reason.escape_debug().to_string() }
 }
 
 fn find(schema: &Type, column: &Column, file: &Path) -> Result<TypePtr, Error> {

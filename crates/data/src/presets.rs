@@ -170,7 +170,7 @@ enum At {
 #[derive(Debug, PartialEq, Eq)]
 struct File {
     split: Split,
-    /// A file name in which one `*` stands for any text.
+    /// A file name in which one `*` stands for the number of a shard.
     pattern: &'static str,
     labels: Given,
 }
@@ -238,7 +238,7 @@ fn matches(pattern: &str, name: &str) -> bool {
         Some((before, after)) => name
             .strip_prefix(before)
             .and_then(|rest| rest.strip_suffix(after))
-            // `test-*` must not take `test-matched-…`: what the star stands for is a shard number.
+            // What the star stands for begins with the number of a shard.
             .is_some_and(|middle| middle.starts_with(|char: char| char.is_ascii_digit())),
     }
 }

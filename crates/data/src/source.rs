@@ -271,6 +271,11 @@ fn read_text(input: impl BufRead, sink: &mut Sink<'_>) -> Result<(), Error> {
 }
 
 impl Rows {
+    /// Rows that come from no file.
+    pub fn of(rows: Vec<Row>) -> Self {
+        Self { rows, ..Self::new(OnBadLine::Error) }
+    }
+
     fn new(policy: OnBadLine) -> Self {
         let skipped = Skipped { policy, counts: BTreeMap::new(), first: None };
         Self { rows: Vec::new(), skipped }

@@ -14,6 +14,9 @@
 
 use heirloom_base::{Purpose, permutation, uniform, word};
 
+use crate::label::{Labels, RawLabel};
+use crate::source::{Row, Rows};
+
 /// Number of classes.
 pub const CLASSES: usize = 4;
 
@@ -62,6 +65,22 @@ pub fn ceiling(examples: &[SyntheticExample]) -> Ceiling {
     }
 }
 
+/// Examples as rows, as if they came from a file; their lines count from 1.
+pub fn rows(examples: &[SyntheticExample]) -> Rows {
+    let row = |(example, line): (&SyntheticExample, u64)| Row {
+        line,
+        text: example.text.clone(),
+        pair: None,
+        label: RawLabel::Integer(i64::from(example.label)),
+    };
+    Rows::of(examples.iter().zip(1..).map(row).collect())
+}
+
+/// The labels of these rows.
+pub fn labels() -> Labels {
+    Labels::classes(CLASS_NAMES)
+}
+
 /// A `vocab.txt` for these texts: the special tokens of BERT and every word, one token each.
 pub fn vocabulary() -> String {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
@@ -84,7 +103,7 @@ const OWN_TOPIC: f64 = 0.6;
 const NEUTRAL: f64 = 0.5;
 
 /// Spread of the evidence of a word, in nats; puts the ceiling near an accuracy of 0.85.
-const EVIDENCE: f64 = 1.35;
+const EVIDENCE: f64 = 2.45;
 
 /// Weight of what stands before the last turn.
 const BEFORE_TURN: f64 = 0.3;
@@ -251,12 +270,14 @@ fn draw(probabilities: &[f64; CLASSES], number: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::{Dataset, KeepTexts};
+    use crate::label::Label;
     use crate::tokens::Tokenizer;
 
     #[test]
     fn published_sentences_never_change() {
         let first = &generate(1, 1)[0];
-        insta::assert_snapshot!(format!("{} {}", first.label, first.text), @"");
+        insta::assert_snapshot!(format!("{} {}", first.label, first.text), @"2 modo dufa duku pibe duva sana pimi komo gome feka vavo zipu solu zozo seke lisa mogi");
         assert_eq!(generate(1, 5)[..2], generate(1, 2));
         assert_ne!(generate(1, 1), generate(2, 1));
     }
@@ -298,13 +319,34 @@ mod tests {
     }
 
     #[test]
+    fn a_bag_of_words_is_not_enough() {
+        let language = Language::new();
+        let index = |text: &str| language.words.iter().position(|word| word == text).unwrap();
+        let examples = generate(3, 5000);
+        // The best bag of words there is: it knows the true evidence, but not the order.
+        let right = |example: &&SyntheticExample| {
+            let words = example.text.split(' ').map(index);
+            let bag: Vec<usize> = words.filter(|&word| role(word) == Role::Content).collect();
+            let guess = softmax(language.evidence_of(&bag));
+            let best = guess.into_iter().fold(0.0, f64::max);
+            guess[example.label as usize] == best
+        };
+        let accuracy = examples.iter().filter(right).count() as f64 / 5000.0;
+        assert!(accuracy < ceiling(&examples).accuracy - 0.1, "{accuracy}");
+    }
+
+    #[test]
     fn every_word_is_one_token_of_its_own() {
         let tokenizer = Tokenizer::from_vocabulary(&vocabulary(), true).unwrap();
         assert_eq!(tokenizer.vocab_size(), WORDS + 5);
-        for example in generate(9, 50) {
-            let encoding = tokenizer.encode(&example.text, None, 128).unwrap();
-            assert_eq!(encoding.ids.len(), example.text.split(' ').count() + 2);
-            assert!(!encoding.ids.contains(&tokenizer.special().unk.unwrap()));
+        let examples = generate(9, 50);
+        let dataset =
+            Dataset::build(&rows(&examples), labels(), &tokenizer, 128, KeepTexts::No).unwrap();
+        for (index, example) in examples.iter().enumerate() {
+            let found = dataset.example(index);
+            assert_eq!(found.ids.len(), example.text.split(' ').count() + 2);
+            assert!(!found.ids.contains(&tokenizer.special().unk.unwrap()));
+            assert_eq!(found.label, &Label::Class(example.label));
         }
     }
 }

@@ -102,6 +102,7 @@ impl Tokenizer {
     }
 
     fn build(json: Value, config: Value, original: Option<Vec<u8>>) -> Result<Self, String> {
+        check_templates(&json["post_processor"])?;
         let text = json.to_string();
         let mut inner: tokenizers::Tokenizer =
             text.parse().map_err(|error: tokenizers::Error| error.to_string())?;
@@ -293,6 +294,23 @@ fn modern(bytes: &[u8]) -> Result<(Value, bool), String> {
     };
     model.insert("type".to_owned(), kind.into());
     Ok((json, true))
+}
+
+/// Refuses a template with a special token that it does not define: the `tokenizers` crate takes it
+/// and panics at the first text.
+fn check_templates(processor: &Value) -> Result<(), String> {
+    for part in processor["processors"].as_array().into_iter().flatten() {
+        check_templates(part)?;
+    }
+    let pieces = ["single", "pair"].map(|form| processor[form].as_array());
+    for piece in pieces.into_iter().flatten().flatten() {
+        let token = &piece["SpecialToken"]["id"];
+        let defined = token.as_str().is_none_or(|id| processor["special_tokens"].get(id).is_some());
+        if !defined {
+            return Err(format!("the post-processor uses {token} without defining it"));
+        }
+    }
+    Ok(())
 }
 
 /// The JSON of the tokenizer of BERT for the lines of a `vocab.txt`.
