@@ -43,6 +43,28 @@ impl Plan {
         Digest::of(&json)
     }
 
+    /// The plan as TOML, the way a run folder keeps it.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a plan has string keys and numbers below 2⁶³")
+    }
+
+    /// Reads what [`Plan::to_toml`] wrote.
+    pub fn from_toml(text: &str) -> Result<Self, NotAPlan> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u64,
+        }
+        let broken = |error: toml::de::Error| NotAPlan::Broken {
+            message: error.message().split_whitespace().collect::<Vec<_>>().join(" "),
+        };
+        // A later format may lack fields of this one, so its number is read first.
+        let Head { format } = toml::from_str(text).map_err(broken)?;
+        if format != FORMAT {
+            return Err(NotAPlan::Format { found: format, known: FORMAT });
+        }
+        toml::from_str(text).map_err(broken)
+    }
+
     /// Optimiser steps of the run.
     pub fn total_steps(&self) -> Step {
         Step(self.training.total_steps)
@@ -83,6 +105,30 @@ impl Plan {
         training.length = Length::Steps(steps);
         training.total_steps = steps;
     }
+}
+
+/// Version of the layout of plans.
+pub(crate) const FORMAT: u64 = 1;
+
+/// The text is not a plan that this program can follow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAPlan {
+    /// It is not TOML, or a field is missing or has another type.
+    #[error("not a plan: {message}; the file is damaged or was edited, so start the run anew")]
+    Broken {
+        /// What the TOML reader said.
+        message: String,
+    },
+    /// It was written by another version.
+    #[error(
+        "the plan has format {found}, this program reads {known}; use the version that wrote it"
+    )]
+    Format {
+        /// The format of the text.
+        found: u64,
+        /// The format known here.
+        known: u64,
+    },
 }
 
 /// The data and what is predicted from it.

@@ -9,9 +9,9 @@ use crate::choices::{HiddenKind, Logits, ModelType, Relation, TaskKind};
 use crate::decide::{batches, check, data, evaluate, heads_divide, label_loss, length, value};
 use crate::facts::{Facts, ModelFacts, TokenDifference};
 use crate::plan::{
-    Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan, Labels, Length,
-    LengthGrouping, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan, StudentSource,
-    TeacherPlan, TokenizerPlan, TrainingPlan,
+    Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, FORMAT, HiddenTermPlan, Labels,
+    Length, LengthGrouping, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan,
+    StudentSource, TeacherPlan, TokenizerPlan, TrainingPlan,
 };
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig};
@@ -51,7 +51,7 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
     };
     let training = training(recipe, facts, &data, &examples, problems);
     Some(Plan {
-        format: 1,
+        format: FORMAT,
         name: recipe.name(),
         data,
         examples,

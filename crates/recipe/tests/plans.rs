@@ -2,8 +2,9 @@
 
 use heirloom_base::{Bytes, Digest, Tokens};
 use heirloom_recipe::{
-    Activation, Batch, Counts, Evaluate, Facts, Length, ModelFacts, ModelShape, ModelType, Plan,
-    Problems, TokenDifference, TokenizerFacts, change, cost, parse, resolve, smoke,
+    Activation, Batch, Counts, Evaluate, Facts, Length, Logits, ModelFacts, ModelShape, ModelType,
+    Plan, Problems, TeacherPlan, TokenDifference, TokenizerFacts, change, cost, parse, resolve,
+    smoke,
 };
 
 const RECIPE: &str = r#"
@@ -213,13 +214,46 @@ fn a_plan_survives_toml_and_json_with_its_digest() {
         [&[][..], &["task.train_limit=100", "training.eval_steps=7", "training.adam_epsilon=1e-7"]]
     {
         let plan = good(sets);
-        let toml: Plan = toml::from_str(&toml::to_string(&plan).unwrap()).unwrap();
+        let toml: Plan = Plan::from_toml(&plan.to_toml()).unwrap();
         let json: Plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
         assert_eq!(toml, plan);
         assert_eq!(toml.digest(), plan.digest());
         assert_eq!(json.digest(), plan.digest());
     }
     assert_ne!(good(&[]).digest(), good(&["training.seed=43"]).digest());
+}
+
+#[test]
+fn a_plan_of_another_format_or_a_damaged_one_is_refused() {
+    let text = good(&[]).to_toml();
+    let said = |text: &str| Plan::from_toml(text).unwrap_err().to_string();
+    insta::assert_snapshot!(said(&text.replace("format = 1", "format = 2")), @r#"the plan has format 2, this program reads 1; use the version that wrote it"#);
+    insta::assert_snapshot!(said(&text.replace("alpha = 0.7", "")), @r#"not a plan: missing field `alpha`; the file is damaged or was edited, so start the run anew"#);
+    insta::assert_snapshot!(said(""), @r#"not a plan: missing field `format`; the file is damaged or was edited, so start the run anew"#);
+}
+
+#[test]
+fn what_is_not_written_is_what_the_reference_says() {
+    let text = "[task]\npreset = \"rte\"\npath = \"d\"\n[student]\nmodel = \"s\"\n[teacher]\nmodel = \"t\"\n";
+    let mut few = facts();
+    let labels = ["entailment", "not_entailment"].map(str::to_owned).to_vec();
+    few.labels = labels.clone();
+    let plan = plan(text, &[], &few).unwrap();
+    assert_eq!(plan.labels(), labels);
+    assert_eq!(plan.data.texts.len(), 2);
+    assert_eq!(plan.objective.alpha, 0.5);
+    assert_eq!(plan.student.layers, [0, 1, 2, 3]);
+    assert_eq!(plan.training.length, Length::Epochs(3.0));
+    assert_eq!(plan.training.batch, Batch::Sequences(32));
+    assert_eq!(plan.training.micro_batch, Batch::Tokens(8192));
+    assert_eq!(plan.training.warmup_steps, plan.training.total_steps.div_ceil(10));
+    assert_eq!(plan.training.seed, 42);
+    assert_eq!(plan.training.evaluate, Evaluate::EveryEpoch);
+    assert_eq!(plan.training.metric_for_best, "accuracy");
+    assert_eq!(plan.training.threads, 8);
+    assert_eq!(plan.output.dir, "runs/sst2-small");
+    let TeacherPlan::Model { logits, .. } = plan.teacher else { panic!("there is a teacher") };
+    assert_eq!(logits, Logits::Cache);
 }
 
 #[test]
