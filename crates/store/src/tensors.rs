@@ -14,7 +14,7 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -145,8 +145,7 @@ impl TensorFile {
         if is_pickle_name(&file_name(path)) {
             return Err(pickle(path));
         }
-        let file = File::open(path).map_err(read)?;
-        let len = file.metadata().map_err(read)?.len();
+        let (file, len) = open_regular(path)?;
         if has_pickle_magic(&file, len).map_err(read)? {
             return Err(pickle(path));
         }
@@ -278,6 +277,17 @@ fn read_error(path: &Path, source: io::Error) -> StoreError {
         return StoreError::NotThere { path };
     }
     DiskError { doing: Doing::Read, path, source }.into()
+}
+
+/// Opens a file and gives its length; a pipe, which could keep us waiting, is not opened.
+fn open_regular(path: &Path) -> Result<(File, u64)> {
+    let read = |source| read_error(path, source);
+    if !fs::metadata(path).map_err(read)?.is_file() {
+        return Err(StoreError::Tensors { file: path.to_owned(), cause: Malformed::NotAFile });
+    }
+    let file = File::open(path).map_err(read)?;
+    let len = file.metadata().map_err(read)?.len();
+    Ok((file, len))
 }
 
 fn pickle(path: &Path) -> StoreError {

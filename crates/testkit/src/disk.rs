@@ -453,3 +453,60 @@ impl Disk for FaultDisk {
         self.operate(Doing::Free, path, |_, _| Ok(FREE))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crash::{Contents, Names};
+
+    fn file() -> &'static Path {
+        Path::new("file")
+    }
+
+    #[test]
+    fn a_fault_fires_where_it_was_planned_and_counts_itself() {
+        for (lasting, fired, then) in [(Lasting::Once, 1, true), (Lasting::ForGood, 2, false)] {
+            let disk = FaultDisk::new();
+            disk.write(file(), b"12345678").unwrap();
+            disk.fail(Fault { after: 1, cause: Cause::NoRoom, lasting });
+            disk.sync(file()).unwrap();
+            assert!(disk.append(file(), b"abcd").unwrap_err().is_no_room());
+            assert_eq!(disk.read(file()).unwrap(), b"12345678ab", "half of the bytes arrived");
+            assert_eq!(disk.append(file(), b"").is_ok(), then);
+            assert_eq!(disk.fired(), fired);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_broken_for_good_cannot_be_read_until_it_is_mended() {
+        let disk = FaultDisk::new();
+        disk.write(file(), b"1").unwrap();
+        disk.fail(Fault { after: 0, cause: Cause::Broken, lasting: Lasting::ForGood });
+        assert!(disk.read(file()).is_err() && disk.remove(file()).is_err());
+        disk.mend();
+        assert_eq!(disk.read(file()).unwrap(), b"1");
+    }
+
+    #[track_caller]
+    fn check(names: Names, contents: Contents, want: Option<&[u8]>) {
+        let disk = FaultDisk::new();
+        disk.write(file(), b"12").unwrap();
+        disk.sync(file()).unwrap();
+        disk.sync_dir(Path::new(".")).unwrap();
+        disk.append(file(), b"34").unwrap();
+        disk.rename(file(), Path::new("other")).unwrap();
+        let left = disk.after(Crash { names, contents });
+        assert_eq!(left.read(Path::new("other")).ok().as_deref(), want);
+        assert_eq!(left.read(file()).is_ok(), want.is_none(), "a rename is whole or not at all");
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_nobody_synced() {
+        check(Names::Lost, Contents::Arrived, None);
+        check(Names::Arrived, Contents::Lost, Some(b"12"));
+        check(Names::Arrived, Contents::Torn, Some(b"123"));
+        check(Names::Arrived, Contents::Zeros, Some(b"12\0\0"));
+        check(Names::Last(1), Contents::Arrived, Some(b"1234"));
+        check(Names::First(0), Contents::Arrived, None);
+    }
+}

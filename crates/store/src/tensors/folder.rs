@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::BufReader;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Dtype, Number, TensorFile, is_pickle_name, missing, pickle, read_error};
+use super::{Dtype, Number, TensorFile, is_pickle_name, missing, open_regular, pickle, read_error};
 use crate::error::{Result, StoreError};
 
 /// The weights of a model, in one file or in many.
@@ -56,8 +57,8 @@ impl TensorFolder {
     }
 
     fn sharded(path: &Path, index: &Path) -> Result<Self> {
-        let text = fs::read(index).map_err(|source| read_error(index, source))?;
-        let Index { weight_map } = serde_json::from_slice(&text)
+        let (file, _) = open_regular(index)?;
+        let Index { weight_map } = serde_json::from_reader(BufReader::new(file))
             .map_err(|why| StoreError::IndexUnreadable { file: index.to_owned(), why })?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         if let Some(shard) = shards.iter().find(|shard| !is_plain(shard)) {

@@ -52,6 +52,9 @@ impl Info {
 /// Why a file is not a safetensors file that can be trusted; reads on from the file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
+    /// It is a folder or a device.
+    #[error("is not a file")]
+    NotAFile,
     /// It cannot even hold the length of its header.
     #[error("is too short to hold weights: {len} bytes; fetch it again")]
     TooShort {
