@@ -19,7 +19,7 @@ mod reference;
 mod view;
 
 pub use arena::{ArenaPlan, Mark};
-pub use cpu::{Cpu, threads_in_use};
+pub use cpu::Cpu;
 pub use device::{
     Activation, AdamW, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout,
     HiddenDistance, IGNORED, Linear, LinearBackward, Relation, RelationMeasure, RowLoss, Span,

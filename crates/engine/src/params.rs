@@ -95,8 +95,13 @@ impl ParamsBuilder {
     pub fn block(&mut self, parts: &[(&str, &[usize])], role: Role, init: Init) -> View {
         let offset = self.next;
         for &(name, shape) in parts {
-            let param =
-                Param { name: name.to_owned(), shape: shape.to_vec(), role, init, offset: self.next };
+            let param = Param {
+                name: name.to_owned(),
+                shape: shape.to_vec(),
+                role,
+                init,
+                offset: self.next,
+            };
             self.next += param.len();
             self.index.push(param);
         }

@@ -82,7 +82,10 @@ impl View {
     /// The columns of `range`; the rows keep their distance.
     #[must_use]
     pub fn columns(self, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.cols, "columns {range:?} of {self:?}");
+        assert!(
+            range.start <= range.end && range.end <= self.cols,
+            "columns {range:?} of {self:?}"
+        );
         Self { offset: self.offset + range.start, cols: range.end - range.start, ..self }
     }
 

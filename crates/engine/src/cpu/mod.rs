@@ -1,6 +1,222 @@
-//! stub
-/// placeholder
-#[derive(Debug)]
-pub struct Cpu;
-/// placeholder
-pub fn threads_in_use() -> usize { 1 }
+//! The fast device: `f32`, vector instructions chosen at run time, a pool of threads of its own.
+//!
+//! In and out: as [`Device`] says. Never: a result that depends on the number of threads or on
+//! scheduling; an allocation that grows with the model in the steady state of a step.
+
+mod attention;
+mod lanes;
+mod losses;
+mod math;
+mod memory;
+mod optimise;
+mod product;
+mod relation;
+mod rows;
+mod threads;
+mod tile;
+
+use std::fmt;
+
+use crate::device::{
+    Activation, AdamW, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout,
+    Linear, LinearBackward, Relation, RowLoss,
+};
+use crate::{IdSpace, Ids, Space, View};
+
+use lanes::sum2_f64;
+use memory::Memory;
+use product::{Factor, product};
+use relation::Kept;
+use threads::Threads;
+
+/// The processor this program runs on.
+pub struct Cpu {
+    memory: Memory,
+    ids: IdMemory,
+    threads: Threads,
+    kept: Kept,
+}
+
+impl Cpu {
+    /// A device that holds nothing and works with `threads` threads; 0 is one per core.
+    pub fn new(threads: usize) -> Self {
+        Self {
+            memory: Memory::default(),
+            ids: IdMemory::default(),
+            threads: Threads::new(threads),
+            kept: Kept::default(),
+        }
+    }
+
+    /// How many threads work.
+    pub fn threads(&self) -> usize {
+        self.threads.count()
+    }
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cpu")
+            .field("threads", &self.threads())
+            .field("bytes", &self.bytes())
+            .finish()
+    }
+}
+
+/// All index spaces.
+#[derive(Default)]
+struct IdMemory(Vec<Vec<u32>>);
+
+impl IdMemory {
+    fn read(&self, ids: Ids) -> &[u32] {
+        &self.0[ids.space.0 as usize][ids.offset..ids.offset + ids.len]
+    }
+}
+
+impl Device for Cpu {
+    fn alloc(&mut self, len: usize) -> Space {
+        self.memory.alloc(len)
+    }
+
+    fn resize(&mut self, space: Space, len: usize) {
+        self.memory.resize(space, len);
+    }
+
+    fn alloc_ids(&mut self, len: usize) -> IdSpace {
+        self.ids.0.push(vec![0; len]);
+        IdSpace(self.ids.0.len() as u32 - 1)
+    }
+
+    fn bytes(&self) -> u64 {
+        let ids: usize = self.ids.0.iter().map(Vec::len).sum();
+        self.memory.bytes() + self.kept.bytes() + (ids * size_of::<u32>()) as u64
+    }
+
+    fn write(&mut self, to: View, values: &[f32]) {
+        assert_eq!(values.len(), to.len(), "numbers for a view");
+        let ([], [mut rows]) = self.memory.borrow([], [to]);
+        for (row, values) in values.chunks(to.cols().max(1)).enumerate() {
+            rows.row(row).copy_from_slice(values);
+        }
+    }
+
+    fn read(&self, from: View) -> Vec<f32> {
+        let rows = self.memory.read(from);
+        (0..from.rows()).flat_map(|row| rows.row(row)).copied().collect()
+    }
+
+    fn write_f64(&mut self, to: View, values: &[f64]) {
+        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+        self.write(to, &values);
+    }
+
+    fn read_f64(&self, from: View) -> Vec<f64> {
+        self.read(from).into_iter().map(f64::from).collect()
+    }
+
+    fn write_ids(&mut self, to: Ids, values: &[u32]) {
+        self.ids.0[to.space.0 as usize][to.offset..to.offset + to.len].copy_from_slice(values);
+    }
+
+    fn fill(&mut self, to: View, value: f32) {
+        self.each_run(to, |run| run.fill(value));
+    }
+
+    fn copy(&mut self, from: View, to: View) {
+        self.zip_runs(from, to, |to, from| to.copy_from_slice(from));
+    }
+
+    fn add_scaled(&mut self, scale: f64, from: View, to: View) {
+        let scale = scale as f32;
+        self.zip_runs(from, to, |to, from| {
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = scale.mul_add(from, *to));
+        });
+    }
+
+    fn scale(&mut self, scale: f64, view: View) {
+        let scale = scale as f32;
+        self.each_run(view, |run| run.iter_mut().for_each(|x| *x *= scale));
+    }
+
+    fn sum(&self, view: View) -> f64 {
+        self.reduce(view, |run| sum2_f64(run, run, |x, _| f64::from(x)))
+    }
+
+    fn sum_of_squares(&self, view: View) -> f64 {
+        self.reduce(view, |run| sum2_f64(run, run, |x, _| f64::from(x) * f64::from(x)))
+    }
+
+    fn embed(&mut self, tables: &[(View, Ids)], out: View) {
+        self.embed_rows(tables, out);
+    }
+
+    fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
+        self.embed_gradient(d_out, tables);
+    }
+
+    fn linear(&mut self, op: &Linear) {
+        let ([x, w], [mut y]) = self.memory.borrow([op.x, op.w], [op.y]);
+        product(&self.threads, &mut y, Factor::Plain(x), Factor::Transposed(w), false);
+        self.bias_and_activation(op);
+    }
+
+    fn linear_backward(&mut self, op: &LinearBackward) {
+        if let Some(dx) = op.dx {
+            let ([w, dy], [mut dx]) = self.memory.borrow([op.w, op.dy], [dx]);
+            let (dy, w) = (Factor::Plain(dy), Factor::Plain(w));
+            product(&self.threads, &mut dx, dy, w, op.add_to_dx);
+        }
+        if let Some(dw) = op.dw {
+            let ([x, dy], [mut dw]) = self.memory.borrow([op.x, op.dy], [dw]);
+            let (dy, x) = (Factor::Transposed(dy), Factor::Plain(x));
+            product(&self.threads, &mut dw, dy, x, true);
+        }
+        if let Some(db) = op.db {
+            self.sum_columns(op.dy, db);
+        }
+    }
+
+    fn activation_backward(&mut self, f: Activation, x: View, dy: View, dx: View) {
+        self.activation_gradient(f, x, dy, dx);
+    }
+
+    fn add_norm(&mut self, op: &AddNorm) {
+        self.norm_rows(op);
+    }
+
+    fn add_norm_backward(&mut self, op: &AddNormBackward) {
+        self.norm_gradient(op);
+    }
+
+    fn dropout(&mut self, op: &Dropout, x: View) {
+        self.drop_rows(op, x);
+    }
+
+    fn attention(&mut self, op: &Attention) {
+        self.attention_forward(op);
+    }
+
+    fn attention_backward(&mut self, op: &AttentionBackward) {
+        self.attention_gradient(op);
+    }
+
+    fn mean_rows(&mut self, x: View, starts: Ids, y: View) {
+        self.mean_of_rows(x, starts, y);
+    }
+
+    fn mean_rows_backward(&mut self, dy: View, starts: Ids, dx: View) {
+        self.mean_of_rows_gradient(dy, starts, dx);
+    }
+
+    fn row_loss(&mut self, op: &RowLoss) {
+        self.row_losses(op);
+    }
+
+    fn relation(&mut self, op: &Relation) {
+        self.relation_losses(op);
+    }
+
+    fn adamw(&mut self, op: &AdamW<'_>) {
+        self.adamw_spans(op);
+    }
+}

@@ -20,7 +20,8 @@ impl<T: Real> Reference<T> {
         let mut heads = Vec::new();
         for bounds in starts.windows(2) {
             for head in 0..op.heads {
-                let column = |part: usize| part * width + head * each..part * width + (head + 1) * each;
+                let column =
+                    |part: usize| part * width + head * each..part * width + (head + 1) * each;
                 heads.push(Head {
                     rows: bounds[0] as usize..bounds[1] as usize,
                     query: column(0),
@@ -77,7 +78,8 @@ impl<T: Real> Reference<T> {
 
     pub(super) fn attention_gradient(&mut self, op: &AttentionBackward) {
         let forward = &op.forward;
-        let (qkv, d_out, lse) = (self.load(forward.qkv), self.load(op.d_out), self.load(forward.lse));
+        let (qkv, d_out, lse) =
+            (self.load(forward.qkv), self.load(op.d_out), self.load(forward.lse));
         let mut d_qkv = Mat::zeros(qkv.rows(), qkv.cols);
         let scale = T::of(forward.scale);
         for head in self.heads(forward) {

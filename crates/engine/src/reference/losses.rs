@@ -71,7 +71,8 @@ impl<T: Real> Reference<T> {
                 for (&x, &y) in x.iter().zip(y.row(row)) {
                     // max(x, 0) − x·y + ln(1 + e^−|x|): finite for every finite x.
                     let size = x.max(-x);
-                    loss += (x.max(T::default()) - x * y + (T::of(1.0) + (-size).exp()).ln()) / width;
+                    loss +=
+                        (x.max(T::default()) - x * y + (T::of(1.0) + (-size).exp()).ln()) / width;
                     gradient.push((super::pointwise::sigmoid(x) - y) / width);
                 }
                 (loss, gradient)
@@ -108,7 +109,9 @@ impl<T: Real> Reference<T> {
                         .collect();
                     let teacher_scores: Vec<T> = rows
                         .clone()
-                        .map(|key| dot(teacher_left, &tb.row(key)[teacher_columns.clone()]) * teacher_scale)
+                        .map(|key| {
+                            dot(teacher_left, &tb.row(key)[teacher_columns.clone()]) * teacher_scale
+                        })
                         .collect();
                     let (loss, d_scores) = match op.measure {
                         RelationMeasure::Kl => {

@@ -102,7 +102,11 @@ impl<T: Real> Reference<T> {
 
     fn dropout_factor(&self, op: &Dropout, address: u32, col: u32) -> T {
         let word = op.words.block(address, col / 4)[col as usize % 4];
-        if word < Dropout::threshold(op.p) { T::default() } else { T::of(1.0 / (1.0 - f64::from(op.p))) }
+        if word < Dropout::threshold(op.p) {
+            T::default()
+        } else {
+            T::of(1.0 / (1.0 - f64::from(op.p)))
+        }
     }
 }
 
@@ -277,8 +281,7 @@ impl<T: Real> Device for Reference<T> {
         let width = T::of(sum.cols as f64);
         for row in 0..sum.rows() {
             let mean = sum.row(row).iter().copied().sum::<T>() / width;
-            let variance =
-                sum.row(row).iter().map(|&x| (x - mean) * (x - mean)).sum::<T>() / width;
+            let variance = sum.row(row).iter().map(|&x| (x - mean) * (x - mean)).sum::<T>() / width;
             let rstd = T::of(1.0) / (variance + T::of(op.eps)).sqrt();
             stats.row_mut(row).copy_from_slice(&[mean, rstd]);
             for col in 0..sum.cols {

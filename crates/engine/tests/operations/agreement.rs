@@ -1,0 +1,221 @@
+//! The fast device against the reference in double precision, and against itself with other
+//! numbers of threads.
+
+use heirloom_engine::{
+    Activation, AdamW, Cpu, Device, HiddenDistance, IGNORED, Reference, RelationMeasure, Span, View,
+};
+use proptest::prelude::*;
+
+use crate::rows::{self, Att, Drop, Emb, Held, Lin, Loss, Mean, Norm, Op, Rel, Sides, run};
+
+/// Largest difference allowed, relative to the largest number of the same matrix: about a hundred
+/// roundings of `f32`, for sums over up to a few thousand terms.
+const TOLERANCE: f64 = 1e-5;
+
+/// A result counts as at least this large: a divergence is a difference of numbers of unit size,
+/// so a small one keeps their absolute error.
+const UNIT: f64 = 0.05;
+
+fn close(name: &str, what: &str, got: &[f64], want: &[f64]) {
+    assert_eq!(got.len(), want.len(), "{name}: {what}");
+    let least = if what.starts_with("result") { UNIT } else { 1e-3 };
+    let largest = want.iter().fold(least, |largest: f64, x| largest.max(x.abs()));
+    for (at, (got, want)) in got.iter().zip(want).enumerate() {
+        let near = (got - want).abs() <= TOLERANCE * largest;
+        assert!(near, "{name}: {what}[{at}] is {got}, should be {want} (largest {largest})");
+    }
+}
+
+fn agree(op: &dyn Op) {
+    let name = op.name();
+    let want = run(&mut Reference::<f64>::new(), op);
+    let got = run(&mut Cpu::new(1), op);
+    for (at, (got, want)) in got.results.iter().zip(&want.results).enumerate() {
+        close(&name, &format!("result {at}"), got, want);
+    }
+    for (at, (got, want)) in got.kept.iter().zip(&want.kept).enumerate() {
+        close(&name, &format!("kept {at}"), got, want);
+    }
+    for (at, (got, want)) in got.gradients.iter().zip(&want.gradients).enumerate() {
+        match (got, want) {
+            (Some(got), Some(want)) => close(&name, &format!("gradient {at}"), got, want),
+            _ => assert!(got.is_none() && want.is_none(), "{name}: gradient {at}"),
+        }
+    }
+    for threads in [1, 2, 2, 3] {
+        let again = run(&mut Cpu::new(threads), op);
+        assert!(again.results == got.results, "{name}: results with {threads} threads");
+        assert!(again.kept == got.kept, "{name}: what is kept with {threads} threads");
+        assert!(again.gradients == got.gradients, "{name}: gradients with {threads} threads");
+    }
+}
+
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu, Activation::Tanh];
+
+#[test]
+fn linear_agrees() {
+    let shapes =
+        [(1, 8, 24), (7, 24, 8), (33, 384, 33), (130, 384, 384), (1, 384, 2), (420, 64, 100)];
+    for (at, (rows, from, to)) in shapes.into_iter().enumerate() {
+        let activation = ACTIVATIONS.get(at).copied();
+        agree(&Lin { rows, from, to, bias: at % 2 == 0, activation, add_to_dx: at % 3 == 0 });
+    }
+}
+
+#[test]
+fn add_norm_agrees() {
+    for (rows, cols) in [(1, 8), (7, 24), (33, 384), (130, 100)] {
+        for flags in 0..8 {
+            let (residual, dropout, in_place) = (flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);
+            agree(&Norm { rows, cols, residual, dropout, in_place });
+        }
+    }
+}
+
+#[test]
+fn dropout_embedding_and_means_agree() {
+    for (rows, cols) in [(1, 8), (7, 24), (33, 384), (130, 130)] {
+        agree(&Drop { rows, cols });
+        agree(&Emb { rows, cols, table: 50 });
+    }
+    agree(&Mean { lengths: vec![1, 7, 130], cols: 384 });
+    agree(&Mean { lengths: vec![3], cols: 5 });
+}
+
+#[test]
+fn attention_agrees() {
+    for dropout in [false, true] {
+        for (lengths, heads, each) in [
+            (vec![1], 1, 8),
+            (vec![7, 1, 33], 3, 8),
+            (vec![130, 5, 16, 64], 2, 24),
+            (vec![31, 32, 33, 40], 12, 32),
+        ] {
+            agree(&Att { lengths, heads, each, dropout });
+        }
+    }
+}
+
+#[test]
+fn row_losses_agree() {
+    use HiddenDistance::{Cosine, MeanSquared, Normalized};
+    for (rows, cols) in [(1, 2), (33, 3), (7, 384), (5, 30522)] {
+        let labels = (0..rows as u32).map(|row| if row == 1 { IGNORED } else { row % 2 }).collect();
+        for held in [
+            Held::Labels(labels),
+            Held::Teacher { temperature: 2.5 },
+            Held::Binary,
+            Held::Distance(MeanSquared),
+            Held::Distance(Cosine),
+            Held::Distance(Normalized),
+        ] {
+            agree(&Loss { rows, cols, held, size: 3.0 });
+        }
+    }
+}
+
+#[test]
+fn relations_agree() {
+    for measure in [RelationMeasure::Kl, RelationMeasure::ScoresMse] {
+        for sides in [Sides::Apart, Sides::Same, Sides::Columns] {
+            let lengths = vec![1, 7, 130, 20];
+            agree(&Rel { lengths, heads: 4, width: 96, teacher_width: 128, measure, sides });
+        }
+    }
+}
+
+#[test]
+fn passes_over_whole_buffers_agree() {
+    let numbers = rows::input(1, 1, 100_003).values;
+    let passes = |device: &mut dyn Device| {
+        let views: Vec<View> = (0..2).map(|_| rows::new(device, 1, numbers.len())).collect();
+        device.write_f64(views[0], &numbers);
+        device.fill(views[1], 0.5);
+        device.add_scaled(-0.75, views[0], views[1]);
+        device.scale(1.5, views[1]);
+        // Columns of a matrix, which are not contiguous.
+        let block = views[1].columns(0..100_000).reshaped(100, 1000).columns(3..500);
+        device.scale(2.0, block);
+        device.copy(block.row_range(0..50), block.row_range(50..100));
+        let sums = vec![device.sum(views[1]), device.sum_of_squares(views[1]), device.sum(block)];
+        (device.read_f64(views[1]), sums)
+    };
+    let (want, want_sums) = passes(&mut Reference::<f64>::new());
+    let (got, sums) = passes(&mut Cpu::new(1));
+    close("passes", "numbers", &got, &want);
+    close("passes", "sums", &sums, &want_sums);
+    for threads in [2, 3] {
+        assert!(passes(&mut Cpu::new(threads)) == (got.clone(), sums.clone()), "{threads} threads");
+    }
+}
+
+#[test]
+fn adamw_agrees_over_several_steps_and_spares_what_no_span_covers() {
+    let len = 50_000;
+    let steps = |device: &mut dyn Device| {
+        let spaces = [(); 4].map(|()| device.alloc(len));
+        let flat = |space| View::matrix(space, 0, 1, len);
+        device.write_f64(flat(spaces[0]), &rows::input(1, 1, len).values);
+        let spans = [
+            Span { start: 0, end: 17, weight_decay: 0.0 },
+            Span { start: 32, end: len - 5, weight_decay: 0.1 },
+        ];
+        for step in 1..=3 {
+            device.write_f64(flat(spaces[1]), &rows::input(1 + step, 1, len).values);
+            device.adamw(&AdamW {
+                spaces,
+                spans: &spans,
+                learning_rate: 1e-2,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                step,
+                gradient_scale: 0.5,
+            });
+        }
+        spaces.map(|space| device.read_f64(flat(space)))
+    };
+    let want = steps(&mut Reference::<f64>::new());
+    let got = steps(&mut Cpu::new(1));
+    for (place, (got, want)) in got.iter().zip(&want).enumerate() {
+        close("adamw", &format!("space {place}"), got, want);
+    }
+    assert!(steps(&mut Cpu::new(3)) == got, "three threads");
+}
+
+#[test]
+fn empty_batches_are_no_work_and_no_fault() {
+    let mut cpu = Cpu::new(2);
+    for op in [
+        &Lin { rows: 0, from: 8, to: 3, bias: true, activation: None, add_to_dx: false } as &dyn Op,
+        &Norm { rows: 0, cols: 8, residual: true, dropout: true, in_place: false },
+        &Att { lengths: vec![], heads: 2, each: 4, dropout: true },
+        &Mean { lengths: vec![], cols: 4 },
+        &Loss { rows: 0, cols: 4, held: Held::Binary, size: 1.0 },
+    ] {
+        assert!(run(&mut cpu, op).results[0].is_empty(), "{}", op.name());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn linear_and_norm_agree_for_any_shape(rows in 1usize..70, from in 1usize..70, to in 1usize..70) {
+        agree(&Lin { rows, from, to, bias: true, activation: None, add_to_dx: true });
+        agree(&Norm { rows, cols: from + 8, residual: true, dropout: true, in_place: false });
+    }
+
+    #[test]
+    fn attention_and_relations_agree_for_any_lengths(
+        lengths in prop::collection::vec(1usize..50, 1..5),
+        heads in 1usize..4,
+        each in 1usize..20,
+    ) {
+        let width = heads * each;
+        agree(&Att { lengths: lengths.clone(), heads, each, dropout: true });
+        let measure = RelationMeasure::Kl;
+        agree(&Rel { lengths, heads, width, teacher_width: width, measure, sides: Sides::Columns });
+    }
+}
