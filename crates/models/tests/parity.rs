@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use heirloom_engine::{
-    AdamW, Device, HiddenDistance, IGNORED, Ids, Reference, RowLoss, Target, View,
+    AdamW, Cpu, Device, HiddenDistance, IGNORED, Ids, Reference, RowLoss, Target, View,
 };
 use heirloom_models::{Capacity, EncoderConfig, Head, Inputs, Model, Purpose, Taps};
 use heirloom_store::{TensorFile, TensorFolder};
@@ -296,5 +296,11 @@ fn the_reference_in_double_precision_equals_transformers() {
 fn the_reference_in_single_precision_equals_transformers() {
     for case in CASES {
         check(case, &mut Reference::<f32>::new(), &SINGLE);
+    }
+}
+#[test]
+fn the_processor_equals_transformers() {
+    for case in CASES {
+        check(case, &mut Cpu::new(2), &SINGLE);
     }
 }

@@ -1,1 +1,34 @@
 //! The step, the state that survives a crash, schedules, and the loop.
+//!
+//! In: a [`Job`]: a plan, tokenised data, and where weights come from. Out: checkpoints, records,
+//! and model folders that `transformers` loads.
+//! Never: text, a clock, a metric's formula, or anything printed; those are [`Outside`]'s.
+//!
+//! The law the tests hold: a run that was killed at any moment and resumed ends with the same bits
+//! as one that was not, and a step cut into other micro-batches has the same loss and gradient.
+
+mod capacity;
+mod error;
+mod folder;
+mod job;
+mod predict;
+mod record;
+mod run;
+mod schedule;
+mod state;
+mod teacher;
+mod terms;
+mod trainer;
+
+pub use capacity::{micro_capacity, step_capacity};
+pub use error::{Error, NotFinite};
+pub use folder::{Found, RunFolder};
+pub use job::{Device, Job, StudentWeights, TeacherJob};
+pub use predict::Predictor;
+pub use record::{EvaluationRecord, StepRecord, TermRecord};
+pub use run::{Ending, Judged, Outside, run};
+pub use schedule::learning_rate;
+pub use state::{Best, Progress};
+pub use teacher::{TeacherAnswers, answer_all};
+pub use terms::terms;
+pub use trainer::Trainer;

@@ -1,0 +1,82 @@
+//! Why a run could not start or go on.
+
+use heirloom_base::Step;
+
+/// A loss or gradient that is not a number, and what is known of where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotFinite {
+    /// The step that was not taken.
+    pub step: Step,
+    /// Terms whose sum is not finite.
+    pub terms: Vec<String>,
+    /// The first parameter whose gradient is not finite.
+    pub parameter: Option<String>,
+    /// Indices, in the training set, of the step's examples.
+    pub examples: Vec<u32>,
+}
+
+impl std::fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// Longer lists say how many more there are.
+        const SHOWN: usize = 8;
+        write!(f, "step {} is not finite", self.step.0)?;
+        if !self.terms.is_empty() {
+            write!(f, ": {}", self.terms.join(", "))?;
+        }
+        if let Some(parameter) = &self.parameter {
+            write!(f, "; first gradient that is not finite: `{parameter}`")?;
+        }
+        let shown: Vec<String> = self.examples.iter().take(SHOWN).map(u32::to_string).collect();
+        write!(f, "; training examples {}", shown.join(", "))?;
+        if self.examples.len() > SHOWN {
+            write!(f, " and {} more", self.examples.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+/// One variant per cause.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Training diverged and the plan says stop.
+    #[error(
+        "{0}; the weights are those before this step; lower `training.learning_rate`, or set \
+         `training.on_nonfinite = \"skip\"` to leave such steps out"
+    )]
+    Diverged(NotFinite),
+    /// Too many steps were left out.
+    #[error("{0}; {1} steps were left out, which is the plan's `training.nonfinite_limit`")]
+    TooManySkipped(NotFinite, u64),
+    /// A checkpoint is whole but of another run.
+    #[error("`{folder}` holds {found}, expected {expected}; is it a checkpoint of another plan?")]
+    Foreign {
+        /// The checkpoint.
+        folder: String,
+        /// What it holds.
+        found: String,
+        /// What this run needs.
+        expected: String,
+    },
+    /// Weights or configs.
+    #[error(transparent)]
+    Model(#[from] heirloom_models::Error),
+    /// Data or the teacher's cache.
+    #[error(transparent)]
+    Data(#[from] heirloom_data::Error),
+    /// The disk, or what is on it.
+    #[error(transparent)]
+    Store(#[from] heirloom_store::StoreError),
+}
+
+impl Error {
+    /// Whose move it is; see the command's exit codes.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Diverged(_) | Self::TooManySkipped(..) => 5,
+            Self::Foreign { .. } => 3,
+            Self::Model(error) => error.exit_code(),
+            Self::Data(error) => error.exit_code(),
+            Self::Store(error) => error.exit_code(),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The run folder: checkpoints, records, and the model folders a run leaves behind.
+//!
+//! ```text
+//! plan.toml            every number, as decided
+//! run.jsonl            one record per step and evaluation; cut back to the checkpoint on resume
+//! lock                 who writes here now
+//! step-000002000/      model.safetensors, state.safetensors, progress.json, manifest.json
+//! best/  last/         model folders that `transformers` loads
+//! ```
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use heirloom_base::{Bytes, Step};
+use heirloom_engine::View;
+use heirloom_store::{
+    About, Array, Committed, Disk, Draft, Holder, Keep, Log, RunLock, Swept, TensorFile, recover,
+    write_atomic, write_tensors,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::trainer::{Learned, Trainer};
+use crate::{Error, Progress};
+
+/// The plan's file in a run folder.
+const PLAN: &str = "plan.toml";
+/// The record's.
+const RECORD: &str = "run.jsonl";
+/// Weights under their public names, in checkpoints and model folders.
+const WEIGHTS: &str = "model.safetensors";
+/// Moments and projections.
+const STATE: &str = "state.safetensors";
+/// Progress, as JSON.
+const PROGRESS: &str = "progress.json";
+
+/// A run folder that this process alone writes to.
+pub struct RunFolder<'d> {
+    disk: &'d dyn Disk,
+    path: PathBuf,
+    record: Log<'d>,
+    parent: Option<Step>,
+    _lock: RunLock,
+}
+
+impl std::fmt::Debug for RunFolder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunFolder").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A run folder as it was found.
+#[derive(Debug)]
+pub struct Found<'d> {
+    /// The folder, ready to be written to.
+    pub folder: RunFolder<'d>,
+    /// What a crash had left and was swept, to be said.
+    pub swept: Vec<Swept>,
+    /// Its whole checkpoints, oldest first.
+    pub steps: Vec<Step>,
+}
+
+impl<'d> RunFolder<'d> {
+    /// Begins a run in an empty or new folder. `plan` is the text of `plan.toml`.
+    pub fn create(
+        disk: &'d dyn Disk,
+        path: &Path,
+        holder: &Holder,
+        plan: &str,
+    ) -> Result<Self, Error> {
+        heirloom_store::new_folder(disk, path)?;
+        let lock = RunLock::take(path, holder)?;
+        // The plan comes last: a folder with a plan can be resumed.
+        let record = Log::create(disk, &path.join(RECORD))?;
+        write_atomic(disk, &path.join(PLAN), plan.as_bytes())?;
+        Ok(Self { disk, path: path.to_owned(), record, parent: None, _lock: lock })
+    }
+
+    /// Opens the folder of a run that was stopped or killed.
+    pub fn open(disk: &'d dyn Disk, path: &Path, holder: &Holder) -> Result<Found<'d>, Error> {
+        let lock = RunLock::take(path, holder)?;
+        let recovered = recover(disk, path)?;
+        let record = Log::open(disk, &path.join(RECORD))?;
+        let folder = Self { disk, path: path.to_owned(), record, parent: None, _lock: lock };
+        Ok(Found { folder, swept: recovered.swept, steps: recovered.steps })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The text of a run folder's `plan.toml`.
+    pub fn plan_text(disk: &dyn Disk, path: &Path) -> Result<String, Error> {
+        let bytes = disk.read(&path.join(PLAN)).map_err(heirloom_store::StoreError::from)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Adds a line to the record.
+    pub fn note(&mut self, record: &impl Serialize) -> Result<(), Error> {
+        Ok(self.record.append(record)?)
+    }
+
+    /// Commits a checkpoint of `trainer` and removes those that need not stay.
+    pub fn commit(&mut self, trainer: &Trainer) -> Result<Committed, Error> {
+        let progress = trainer.progress();
+        let step = progress.step();
+        // The record must reach as far as the checkpoint says it does.
+        self.record.sync()?;
+        let moments: u64 =
+            [&trainer.student, &trainer.projections].iter().map(|l| 2 * l.params.len() as u64).sum();
+        let needs = Bytes(4 * (trainer.student.params.len() as u64 + moments));
+        let mut draft = Draft::of_step(self.disk, &self.path, step, needs)?;
+        put_weights(&mut draft, trainer)?;
+        put_state(&mut draft, trainer)?;
+        draft.put(PROGRESS, &pretty(&json!(progress)))?;
+        let facts = json!({ "plan": trainer.plan().digest(), "build": env!("CARGO_PKG_VERSION") });
+        let committed = draft.commit(About {
+            step: Some(step),
+            parent: self.parent,
+            record_len: self.record.len(),
+            facts: object(facts),
+        })?;
+        self.parent = Some(step);
+        let last = NonZeroUsize::new(trainer.plan().training.save_total_limit as usize);
+        let keep = Keep { last: last.unwrap_or(NonZeroUsize::MIN), named: BTreeSet::new() };
+        keep.prune(self.disk, &committed)?;
+        Ok(committed)
+    }
+
+    /// Puts `trainer` where the checkpoint of `step` was, and cuts the record back to it.
+    ///
+    /// # Errors
+    /// Where the checkpoint is damaged, or of another plan.
+    pub fn restore(&mut self, trainer: &mut Trainer, step: Step) -> Result<(), Error> {
+        let committed = Committed::open_step(self.disk, &self.path, step)?;
+        let foreign = |found: String, expected: String| Error::Foreign {
+            folder: committed.folder().display().to_string(),
+            found,
+            expected,
+        };
+        let text = std::fs::read(committed.file(PROGRESS)?).unwrap_or_default();
+        let progress: Progress = serde_json::from_slice(&text)
+            .map_err(|error| foreign(format!("a {PROGRESS} with {error}"), "progress".into()))?;
+        let weights = TensorFile::open(&committed.file(WEIGHTS)?)?;
+        let state = TensorFile::open(&committed.file(STATE)?)?;
+        let params = trainer.student.params.clone();
+        let named = params.index().iter().map(|param| {
+            (param.name.clone(), params.view(param, params.weights()))
+        });
+        let mut places: Vec<(&TensorFile, String, View)> =
+            named.map(|(name, view)| (&weights, name, view)).collect();
+        places.extend(state_places(trainer).into_iter().map(|(name, view)| (&state, name, view)));
+        for (file, name, view) in places {
+            let values = file.read_f32(&name)?;
+            if values.len() != view.len() {
+                let expected = format!("{} numbers", view.len());
+                return Err(foreign(format!("`{name}` with {} numbers", values.len()), expected));
+            }
+            trainer.device_mut().write(view, &values);
+        }
+        *trainer.progress_mut() = progress;
+        self.record.truncate_to(committed.manifest().record_len)?;
+        self.parent = Some(step);
+        Ok(())
+    }
+
+    /// Begins again from step 0: the record is emptied.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        Ok(self.record.truncate_to(0)?)
+    }
+
+    /// Commits the student as a model folder called `name`, replacing an earlier one.
+    pub fn save_model(&mut self, trainer: &Trainer, name: &str) -> Result<Committed, Error> {
+        let needs = Bytes(4 * trainer.student.params.len() as u64);
+        let mut draft = Draft::begin(self.disk, &self.path.join(name), needs)?;
+        put_weights(&mut draft, trainer)?;
+        let config = trainer.model().config_json(trainer.plan().labels());
+        draft.put("config.json", config.as_bytes())?;
+        for (name, bytes) in &trainer.job().tokenizer_files {
+            draft.put(name, bytes)?;
+        }
+        let facts = json!({ "plan": trainer.plan().digest(), "build": env!("CARGO_PKG_VERSION") });
+        let step = Some(trainer.progress().step());
+        Ok(draft.commit(About { step, facts: object(facts), ..About::default() })?)
+    }
+}
+
+fn put_weights(draft: &mut Draft<'_>, trainer: &Trainer) -> Result<(), Error> {
+    let tensors = trainer.model().tensors(trainer.device());
+    let arrays: Vec<Array<'_>> =
+        tensors.iter().map(|(name, shape, values)| Array::f32(name, shape, values)).collect();
+    Ok(draft.put_with(WEIGHTS, |file| write_tensors(file, &arrays, &[("format", "pt")]))?)
+}
+
+/// What `state.safetensors` holds, and where it belongs.
+fn state_places(trainer: &Trainer) -> Vec<(String, View)> {
+    let learned = [("student", &trainer.student), ("projections", &trainer.projections)];
+    let mut places = Vec::new();
+    for (name, Learned { params, first, second, .. }) in learned {
+        places.push((format!("adam.first.{name}"), params.flat(*first)));
+        places.push((format!("adam.second.{name}"), params.flat(*second)));
+    }
+    let projections = &trainer.projections.params;
+    places.push(("projections".to_owned(), projections.flat(projections.weights())));
+    places
+}
+
+fn put_state(draft: &mut Draft<'_>, trainer: &Trainer) -> Result<(), Error> {
+    let read = |(name, view): (String, View)| (name, [view.len()], trainer.device().read(view));
+    let arrays: Vec<(String, [usize; 1], Vec<f32>)> =
+        state_places(trainer).into_iter().map(read).collect();
+    let arrays: Vec<Array<'_>> =
+        arrays.iter().map(|(name, shape, values)| Array::f32(name, shape, values)).collect();
+    Ok(draft.put_with(STATE, |file| write_tensors(file, &arrays, &[]))?)
+}
+
+fn object(value: Value) -> serde_json::Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("written as an object just above"),
+    }
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("a JSON value is JSON");
+    text.push(b'\n');
+    text
+}

@@ -1,0 +1,55 @@
+//! Everything a run needs, opened and checked: the plan, the data, and where weights come from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use heirloom_data::dataset::Dataset;
+use heirloom_models::EncoderConfig;
+use heirloom_recipe::Plan;
+
+/// A device that may be handed from thread to thread.
+pub type Device = Box<dyn heirloom_engine::Device>;
+
+/// Where the student's weights come from.
+#[derive(Clone, Debug)]
+pub enum StudentWeights {
+    /// Drawn from the run's seed.
+    Fresh,
+    /// A model folder, some of whose layers are kept: for each of the student's, the folder's.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Layers kept, from 0.
+        layers: Vec<usize>,
+    },
+}
+
+/// The teacher's folder.
+#[derive(Clone, Debug)]
+pub struct TeacherJob {
+    /// The folder.
+    pub path: PathBuf,
+    /// Its config.
+    pub config: EncoderConfig,
+}
+
+/// A run, ready to start.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Every number, decided.
+    pub plan: Plan,
+    /// What is trained on.
+    pub train: Dataset,
+    /// What choices look at; `None` where the plan never evaluates.
+    pub validation: Option<Dataset>,
+    /// The student's shape.
+    pub student_config: EncoderConfig,
+    /// The student's weights.
+    pub student_weights: StudentWeights,
+    /// The teacher, where the plan has one.
+    pub teacher: Option<TeacherJob>,
+    /// Files of the tokenizer, by name, for saved model folders.
+    pub tokenizer_files: BTreeMap<String, Vec<u8>>,
+    /// Folder for teachers' answers, shared by runs.
+    pub cache_dir: PathBuf,
+}

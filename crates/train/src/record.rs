@@ -1,0 +1,58 @@
+//! What a step says about itself. The schema of `run.jsonl` is public: fields are added, never
+//! renamed, and no field holds a time, so that records of equal runs are equal byte for byte.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One term of the objective in one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TermRecord {
+    /// Mean, in nats (or the distance's own unit); `None` where nothing counted.
+    pub mean: Option<f64>,
+    /// How many items it covers.
+    pub count: u64,
+}
+
+/// One optimiser step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Always `step`.
+    pub kind: String,
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Epoch the step's examples are from, from 0.
+    pub epoch: u64,
+    /// Weighted sum of the terms.
+    pub loss: f64,
+    /// Each term apart.
+    pub terms: BTreeMap<String, TermRecord>,
+    /// Length of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Sequences.
+    pub sequences: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Micro-batches.
+    pub micro_batches: u64,
+    /// Whether the step was left out because it was not finite.
+    pub skipped: bool,
+}
+
+/// One evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationRecord {
+    /// Always `evaluation`.
+    pub kind: String,
+    /// Steps done.
+    pub step: u64,
+    /// The value that decides which step is best.
+    pub score: Option<f64>,
+    /// Whether this one is the best so far.
+    pub best: bool,
+    /// Everything that was measured.
+    pub evaluation: Value,
+}

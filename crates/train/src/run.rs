@@ -1,0 +1,97 @@
+//! The loop. Whoever asks what a run does is shown this file.
+
+use heirloom_data::dataset::Dataset;
+use serde_json::Value;
+
+use crate::{Error, EvaluationRecord, RunFolder, StepRecord, Trainer};
+
+/// Everything that touches the world: the clock, signals, the screen, and the metrics.
+pub trait Outside {
+    /// Hears of a step.
+    fn step(&mut self, trainer: &Trainer, record: &StepRecord);
+    /// Judges outputs `[examples, width]` for the validation set.
+    ///
+    /// # Errors
+    /// Where the outputs cannot be judged (not finite).
+    fn judge(&mut self, outputs: Vec<f32>, validation: &Dataset) -> Result<Judged, Error>;
+    /// Hears of an evaluation.
+    fn evaluated(&mut self, record: &EvaluationRecord);
+    /// Hears of a checkpoint.
+    fn saved(&mut self, trainer: &Trainer);
+    /// Whether somebody asked the run to stop.
+    fn asked_to_stop(&mut self) -> bool;
+}
+
+/// What evaluation found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The value that decides which step is best; `None` where it has no meaning.
+    pub score: Option<f64>,
+    /// Whether a larger one is better.
+    pub higher_is_better: bool,
+    /// Everything that was measured.
+    pub evaluation: Value,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By its plan.
+    Finished,
+    /// On request; saved, and can go on.
+    Stopped,
+}
+
+/// Trains until the plan is done or somebody asks to stop. A trainer whose run had already
+/// finished only writes its model folders again where they are missing.
+pub fn run(
+    trainer: &mut Trainer,
+    folder: &mut RunFolder<'_>,
+    outside: &mut dyn Outside,
+) -> Result<Ending, Error> {
+    while !trainer.progress().finished {
+        let record = trainer.step()?;
+        folder.note(&record)?;
+        outside.step(trainer, &record);
+        let evaluates = trainer.evaluates_now();
+        if evaluates {
+            evaluate(trainer, folder, outside)?;
+        }
+        let stopping = outside.asked_to_stop();
+        if stopping || trainer.saves_now(evaluates) {
+            folder.commit(trainer)?;
+            outside.saved(trainer);
+        }
+        if stopping && !trainer.progress().finished {
+            return Ok(Ending::Stopped);
+        }
+    }
+    if trainer.plan().output.save_model {
+        folder.save_model(trainer, "last")?;
+    }
+    Ok(Ending::Finished)
+}
+
+fn evaluate(
+    trainer: &mut Trainer,
+    folder: &mut RunFolder<'_>,
+    outside: &mut dyn Outside,
+) -> Result<(), Error> {
+    let outputs = trainer.outputs().expect("evaluates_now() found a validation set");
+    let validation = trainer.job().validation.as_ref().expect("as above");
+    let judged = outside.judge(outputs, validation)?;
+    let best = trainer.judged(judged.score, judged.higher_is_better);
+    let record = EvaluationRecord {
+        kind: "evaluation".to_owned(),
+        step: trainer.progress().cursor.step,
+        score: judged.score,
+        best,
+        evaluation: judged.evaluation,
+    };
+    folder.note(&record)?;
+    outside.evaluated(&record);
+    if best && trainer.plan().output.save_model {
+        folder.save_model(trainer, "best")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! From the plan's objective to terms with names and weights.
+
+use heirloom_engine::{HiddenDistance, RelationMeasure};
+use heirloom_objective::{
+    HiddenTerm, LabelLoss, RelationTerm, Rows, Side, TeacherTerm, Term, TermKind,
+};
+use heirloom_recipe::{Compare, ObjectivePlan, Position, Relation};
+
+/// The terms of an objective, and for each whether it learns a projection. Terms of weight zero
+/// are left out, so that what has no effect costs nothing.
+pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
+    let label = match objective.label_loss {
+        heirloom_recipe::LabelLoss::CrossEntropy => LabelLoss::CrossEntropy,
+        heirloom_recipe::LabelLoss::Mse => LabelLoss::MeanSquaredError,
+        heirloom_recipe::LabelLoss::Bce => LabelLoss::BinaryCrossEntropy,
+    };
+    let teacher = TeacherTerm {
+        temperature: objective.temperature,
+        scale_by_temperature_squared: objective.scale_by_temperature_squared,
+    };
+    let mut terms = vec![
+        (Term { name: "label".into(), weight: 1.0 - objective.alpha, kind: TermKind::Label(label) }, false),
+        (Term { name: "teacher".into(), weight: objective.alpha, kind: TermKind::Teacher(teacher) }, false),
+    ];
+    for (at, hidden) in objective.hidden.iter().enumerate() {
+        for [student, teacher] in &hidden.layers {
+            let pair = (*student as usize, *teacher as usize);
+            let name = format!("hidden[{at}].{student}-{teacher}");
+            // The weight is the whole list's: each pair has an equal share of it.
+            let weight = hidden.weight / hidden.layers.len() as f64;
+            let (kind, projected) = kind(&hidden.compare, hidden.position, pair);
+            terms.push((Term { name, weight, kind }, projected));
+        }
+    }
+    terms.into_iter().filter(|(term, _)| term.weight > 0.0).unzip()
+}
+
+fn kind(compare: &Compare, position: Position, (student, teacher): (usize, usize)) -> (TermKind, bool) {
+    let rows = match position {
+        Position::All => Rows::All,
+        Position::First => Rows::First,
+    };
+    let hidden = |distance, projection| {
+        let term = HiddenTerm { distance, student, teacher, rows, projection: None };
+        (TermKind::Hidden(term), projection)
+    };
+    match *compare {
+        Compare::Mse { projection } => hidden(HiddenDistance::MeanSquared, projection),
+        Compare::Cosine { projection } => hidden(HiddenDistance::Cosine, projection),
+        Compare::NormalizedMse { projection } => hidden(HiddenDistance::Normalized, projection),
+        Compare::AttentionRelation { relation, heads } => {
+            let sides = match relation {
+                Relation::Query => (Side::Query, Side::Query),
+                Relation::Key => (Side::Key, Side::Key),
+                Relation::Value => (Side::Value, Side::Value),
+                Relation::QueryKey => (Side::Query, Side::Key),
+            };
+            let measure = RelationMeasure::Kl;
+            let heads = heads as usize;
+            (TermKind::Relation(RelationTerm { sides, student, teacher, heads, measure }), false)
+        }
+    }
+}
