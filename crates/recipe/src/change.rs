@@ -144,7 +144,6 @@ const RULES: &[(&str, Rule)] = &[
     ("training.metric_for_best", Fixed(METRIC)),
     ("training.on_nonfinite", Asked(&["training.on_nonfinite"])),
     ("training.nonfinite_limit", Asked(&["training.nonfinite_limit"])),
-    ("training.length_grouping", Fixed(DATA)),
     ("training.precision", Fixed("the steps so far were computed in another precision")),
     ("training.threads", Free),
     ("output", Free),

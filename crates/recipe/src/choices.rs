@@ -30,6 +30,8 @@ choice! {
         Jsonl = "jsonl",
         /// Apache Parquet.
         Parquet = "parquet",
+        /// The label, one space, the text to the end of the line (TREC).
+        LabelFirst = "label_first",
     }
 }
 

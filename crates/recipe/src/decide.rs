@@ -8,6 +8,7 @@ use crate::choices::{
     OnNonfinite, TaskKind,
 };
 use crate::plan::{Batch, DataPlan, Evaluate, Labels, Length, Limit, Split};
+use crate::preset::Preset;
 use crate::problem::{Place, ProblemKind, Problems, nearest};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig};
 
@@ -46,6 +47,27 @@ impl Recipe {
         let mut problems = Problems::new(&self.file);
         let data = data(self, &mut problems);
         problems.or(data)
+    }
+
+    /// The preset, where the recipe leaves its files and columns as they are. Then the folder may
+    /// hold any layout of that data set, and the caller replaces these fields of the [`DataPlan`]
+    /// by what it finds there.
+    pub fn preset_layout(&self) -> Option<Preset> {
+        let task = &self.task;
+        let written = [
+            task.train.is_some(),
+            task.validation.is_some(),
+            task.test.is_some(),
+            task.format.is_some(),
+            task.text.is_some(),
+            task.text_pair.is_some(),
+            task.label.is_some(),
+            task.header.is_some(),
+            task.quoting.is_some(),
+            task.encoding.is_some(),
+            task.label_separator.is_some(),
+        ];
+        value(&task.preset).filter(|_| !written.contains(&true))
     }
 
     /// Folder of the model that the student starts from, where there is one.
@@ -116,8 +138,16 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         }
     };
     let train = value(&task.train).or(known.map(|_| "train.tsv".to_owned()));
-    let text = value(&task.text).or(known.map(|known| known.text.clone()));
-    let label = value(&task.label).or(known.map(|known| known.label.clone()));
+    let format = value(&task.format).or_else(|| by_extension(train.as_deref()?));
+    let label_first = format == Some(Format::LabelFirst);
+    let text = match label_first {
+        true => Some(Column::Number(1)),
+        false => value(&task.text).or(known.map(|known| known.text.clone())),
+    };
+    let label = match label_first {
+        true => Some(Column::Number(0)),
+        false => value(&task.label).or(known.map(|known| known.label.clone())),
+    };
     need(task.path.is_some(), "path", "the folder with the data files");
     need(train.is_some(), "train", "the file to train on");
     need(text.is_some(), "text", "the column with the text");
@@ -143,16 +173,19 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         validation.clear();
     }
 
-    let format = value(&task.format).or_else(|| by_extension(train.as_deref()?));
     if let (None, Some(train)) = (format, &train) {
         let meaning =
-            format!("the extension of `{train}` does not tell; one of tsv, csv, jsonl, parquet");
+            format!("the extension of `{train}` does not tell; one of {}", Format::ONE.words);
         missing(here(), "task.format", &meaning, problems);
     }
-    let header = value(&task.header).or(known.map(|known| known.header)).unwrap_or(true);
+    let in_lines = matches!(format, Some(Format::Tsv | Format::Csv));
+    let named = value(&task.header).or(known.map(|known| known.header)).unwrap_or(true);
+    let header = named && !label_first;
     let pair = value(&task.text_pair).or_else(|| {
         // A preset's pair goes with the preset's text; who renames one names both.
-        known.filter(|_| task.text.is_none()).and_then(|known| known.text_pair.clone())
+        known
+            .filter(|_| task.text.is_none() && !label_first)
+            .and_then(|known| known.text_pair.clone())
     });
     if let Some(format) = format {
         check_columns(recipe, format, header, problems);
@@ -170,15 +203,18 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
     Some(DataPlan {
         kind: kind?,
         path: value(&task.path)?,
-        train: train?,
+        train: vec![train?],
         validation,
         test: value(&task.test).into_iter().collect(),
         format,
         header,
         quoting: value(&task.quoting).unwrap_or(format == Format::Csv),
+        // Without a header there is no telling how many columns a row should have.
+        extra_columns: in_lines && !header,
         encoding: task.encoding(),
         texts: std::iter::once(text?).chain(pair).collect(),
         label: label?,
+        label_separator: value(&task.label_separator).unwrap_or_default(),
         labels,
         metric: metric?,
         max_length: task.max_length(),
@@ -188,7 +224,8 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         evaluate_on,
         train_limit: value(&task.train_limit).map_or(Limit::All, Limit::First),
         validation_limit: value(&task.validation_limit).map_or(Limit::All, Limit::First),
-        allow_overlap: task.allow_overlap(),
+        // Official splits overlap as they are, and they are what others report.
+        allow_overlap: value(&task.allow_overlap).unwrap_or(known.is_some()),
     })
 }
 
@@ -225,6 +262,20 @@ fn by_extension(file: &str) -> Option<Format> {
 fn check_columns(recipe: &Recipe, format: Format, header: bool, problems: &mut Problems) {
     let task = &recipe.task;
     let in_lines = matches!(format, Format::Tsv | Format::Csv);
+    if format == Format::LabelFirst {
+        let keys = [
+            ("task.text", &task.text),
+            ("task.text_pair", &task.text_pair),
+            ("task.label", &task.label),
+        ];
+        for (key, at) in keys {
+            if let Some(at) = at {
+                let needed = "a `format` with columns; in label_first each line is a label, a space \
+                              and a text";
+                needs(at, key, needed, problems);
+            }
+        }
+    }
     if !in_lines {
         let keys = [("task.header", &task.header), ("task.quoting", &task.quoting)];
         for (key, at) in keys {
@@ -242,7 +293,7 @@ fn check_columns(recipe: &Recipe, format: Format, header: bool, problems: &mut P
         let Some(at) = at else { continue };
         let expected = match (&at.value, in_lines) {
             (Column::Name(_), true) if !header => "a column's number from 0, as there is no header",
-            (Column::Number(_), false) => {
+            (Column::Number(_), false) if format != Format::LabelFirst => {
                 "the name of a field, as this format has no order of them"
             }
             _ => continue,

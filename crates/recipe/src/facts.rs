@@ -13,6 +13,9 @@ pub struct Facts {
     pub train_examples: u64,
     /// Their tokens, each example cut to `max_length`.
     pub train_tokens: Tokens,
+    /// Steps of one pass over the training set, counted by packing it; for batches of a number of
+    /// tokens. Where it is `None`, they are estimated.
+    pub steps_per_epoch: Option<u64>,
     /// Examples of the set that choices look at.
     pub validation_examples: u64,
     /// The label names: those of the recipe, or the sorted distinct values of the training file.

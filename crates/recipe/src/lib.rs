@@ -31,8 +31,8 @@ pub use facts::{Facts, ModelFacts, TokenDifference, TokenizerFacts};
 pub use parse::parse;
 pub use plan::{
     Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan, Labels, Length,
-    LengthGrouping, Limit, ModelShape, NotAPlan, ObjectivePlan, OutputPlan, Plan, Save, Split,
-    StudentPlan, StudentSource, TeacherPlan, TokenizerPlan, TrainingPlan,
+    Limit, ModelShape, NotAPlan, ObjectivePlan, OutputPlan, Plan, Save, Split, StudentPlan,
+    StudentSource, TeacherPlan, TokenizerPlan, TrainingPlan,
 };
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};

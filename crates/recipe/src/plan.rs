@@ -138,8 +138,8 @@ pub struct DataPlan {
     pub kind: TaskKind,
     /// Folder with the files.
     pub path: String,
-    /// File to train on, in `path`.
-    pub train: String,
+    /// Files to train on, in order, in `path`.
+    pub train: Vec<String>,
     /// Files to evaluate on; the first one steers choices. May be empty.
     pub validation: Vec<String>,
     /// Files to evaluate on once, after training. May be empty.
@@ -150,12 +150,16 @@ pub struct DataPlan {
     pub header: bool,
     /// Whether `"` quotes a field.
     pub quoting: bool,
+    /// Whether a row may have more columns than the first.
+    pub extra_columns: bool,
     /// Encoding of the files.
     pub encoding: Encoding,
     /// One column with text, or two.
     pub texts: Vec<Column>,
     /// Column with the label.
     pub label: Column,
+    /// A label in text ends before this character; empty where all of it is the label.
+    pub label_separator: String,
     /// Label names; always [`Labels::Named`] in a plan.
     pub labels: Labels,
     /// What evaluation measures.
@@ -444,8 +448,6 @@ pub struct TrainingPlan {
     pub on_nonfinite: OnNonfinite,
     /// Most such steps skipped.
     pub nonfinite_limit: u64,
-    /// Sorting by length.
-    pub length_grouping: LengthGrouping,
     /// Numbers computed in.
     pub precision: Precision,
     /// Threads.
@@ -504,16 +506,6 @@ pub enum EarlyStopping {
     Never,
     /// After so many evaluations without a better one.
     After(u64),
-}
-
-/// Sorting by length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LengthGrouping {
-    /// None.
-    Off,
-    /// Within windows of so many batches.
-    Window(u64),
 }
 
 /// What is left behind.

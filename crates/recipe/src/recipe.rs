@@ -103,6 +103,8 @@ const fn any<T>(words: &'static str) -> Rule<T> {
 
 const BOOL: Rule<bool> = any("`true` or `false`");
 const TEXT: Rule<String> = Rule { words: "a text", holds: |text| !text.is_empty() };
+const CHARACTER: Rule<String> =
+    Rule { words: "one character", holds: |text| text.chars().count() == 1 };
 const FILE_NAME: Rule<String> = Rule {
     words: "a name without `/`",
     holds: |name| !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']),
@@ -195,6 +197,8 @@ section! {
             "Column with the second text.";
         label: Column, COLUMN, absent "the preset's" as "\"label\"",
             "Column with the label.";
+        label_separator: String, CHARACTER, absent "none" as "\":\"",
+            "A label ends before this character: with \":\", `COARSE:fine` is the label `COARSE`.";
         header: bool, BOOL, absent "the preset's, or `true`" as "true",
             "Whether the first line names the columns (tsv, csv).";
         quoting: bool, BOOL, absent "`true` for csv, `false` for tsv" as "false",
@@ -219,8 +223,8 @@ section! {
             "Train on this many examples only, the first after the shuffle.";
         validation_limit: u64, COUNT, absent "all" as "1000",
             "Evaluate on this many examples only, the first after the shuffle.";
-        allow_overlap: bool = false, BOOL,
-            "Whether examples may be in both training and validation files.";
+        allow_overlap: bool, BOOL, absent "`true` with a preset, else `false`" as "false",
+            "Whether examples may be in both training and validation files; if not, that is an error.";
     }
 }
 
@@ -383,8 +387,6 @@ section! {
             "What to do with a step whose loss or gradient is not finite; it never reaches the weights.";
         nonfinite_limit: u64 = 10, COUNT_OR_ZERO,
             "Most steps that `on_nonfinite = \"skip\"` skips.";
-        length_grouping: u64, COUNT, absent "none" as "50",
-            "Sort this many batches by length before cutting micro-batches; saves padding.";
         precision: Precision = Precision::F32, Precision::ONE,
             "Numbers that activations and products are computed in.";
         threads: u64 = 0, COUNT_OR_ZERO,

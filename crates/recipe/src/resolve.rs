@@ -10,8 +10,8 @@ use crate::decide::{batches, check, data, evaluate, heads_divide, label_loss, le
 use crate::facts::{Facts, ModelFacts, TokenDifference};
 use crate::plan::{
     Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, FORMAT, HiddenTermPlan, Labels,
-    Length, LengthGrouping, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan,
-    StudentSource, TeacherPlan, TokenizerPlan, TrainingPlan,
+    Length, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan, StudentSource,
+    TeacherPlan, TokenizerPlan, TrainingPlan,
 };
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig};
@@ -408,8 +408,6 @@ fn training(
         metric_for_best: value(&training.metric_for_best).unwrap_or_else(best),
         on_nonfinite: training.on_nonfinite(),
         nonfinite_limit: training.nonfinite_limit(),
-        length_grouping: value(&training.length_grouping)
-            .map_or(LengthGrouping::Off, LengthGrouping::Window),
         precision: training.precision(),
         threads: match training.threads() {
             0 => facts.threads,

@@ -4,10 +4,10 @@
 
 use std::fmt;
 
-use crate::choices::{Logits, OnBadLine, OnNonfinite, TaskKind};
+use crate::choices::{Format, Logits, OnBadLine, OnNonfinite, TaskKind};
 use crate::plan::{
-    Batch, Compare, EarlyStopping, Evaluate, Length, LengthGrouping, Limit, ModelShape, Plan, Save,
-    Split, StudentSource, TeacherPlan,
+    Batch, Compare, EarlyStopping, Evaluate, Length, Limit, ModelShape, Plan, Save, Split,
+    StudentSource, TeacherPlan,
 };
 
 impl fmt::Display for Plan {
@@ -33,7 +33,8 @@ fn data(plan: &Plan) -> Vec<String> {
     let (data, examples) = (&plan.data, &plan.examples);
     let mut lines = Vec::new();
     let (train, tokens) = (thousands(examples.train), thousands(examples.train_tokens.0));
-    lines.push(format!("{}/{}: {train} examples, {tokens} tokens", data.path, data.train));
+    let files = data.train.join(", ");
+    lines.push(format!("{}/{files}: {train} examples, {tokens} tokens", data.path));
     if let Limit::First(limit) = data.train_limit {
         lines.push(format!("  the first {} after the shuffle", thousands(limit)));
     }
@@ -51,7 +52,14 @@ fn data(plan: &Plan) -> Vec<String> {
         lines.push(format!("tested on {} after training", data.test.join(", ")));
     }
     let texts: Vec<String> = data.texts.iter().map(ToString::to_string).collect();
-    lines.push(format!("text in {}, label in {}", texts.join(" and "), data.label));
+    let columns = match data.format {
+        Format::LabelFirst => "each line is a label and a text".to_owned(),
+        _ => format!("text in {}, label in {}", texts.join(" and "), data.label),
+    };
+    lines.push(match data.label_separator.as_str() {
+        "" => columns,
+        separator => format!("{columns} up to {separator:?}"),
+    });
     let labels = plan.labels();
     lines.push(match data.kind {
         TaskKind::Regression => "predicts a number".to_owned(),
@@ -191,9 +199,6 @@ fn training(plan: &Plan) -> Vec<String> {
             }
         ),
     ];
-    if let LengthGrouping::Window(batches) = training.length_grouping {
-        lines.push(format!("sorted by length within {batches} batches"));
-    }
     let evaluate = match training.evaluate {
         Evaluate::Never => "never evaluated".to_owned(),
         Evaluate::AtEnd => "evaluated at the end".to_owned(),

@@ -58,6 +58,7 @@ fn facts() -> Facts {
     Facts {
         train_examples: 67_349,
         train_tokens: Tokens(900_000),
+        steps_per_epoch: None,
         validation_examples: 872,
         labels: vec!["0".to_owned(), "1".to_owned()],
         data: Digest::of(b"data"),
@@ -144,7 +145,6 @@ fn a_plan_without_a_teacher_reads_like_words() {
         save_steps = 20
         early_stopping_patience = 3
         on_nonfinite = "skip"
-        length_grouping = 8
         seeds = [5, 6]
     "#;
     insta::assert_snapshot!(plan(text, &[], &facts()).unwrap(), @r#"
@@ -168,7 +168,6 @@ fn a_plan_without_a_teacher_reads_like_words() {
                    1 024 tokens a step, 8 192 tokens at once
                    learning rate 5e-5, linear, 10 steps of warm-up
                    AdamW β 0.9 0.999, ε 1e-8, decay 0.01, gradients not clipped
-                   sorted by length within 8 batches
                    evaluated every 10 steps, saved every 20 steps; best by f1_micro, last 2 kept
                    stops after 3 evaluations without a better one
                    skips up to 10 steps that are not finite
@@ -479,7 +478,6 @@ fn altered(key: &str, text: &str) -> String {
         ("lr_scheduler_type", _) => "cosine",
         ("evaluate" | "early_stopping", _) => "never",
         ("save", _) => "with_evaluation",
-        ("length_grouping", _) => "off",
         ("precision", _) => "f32",
         ("digest", _) => return Digest::of(text.as_bytes()).to_string(),
         _ => return format!("{text}x"),
