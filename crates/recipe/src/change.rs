@@ -58,6 +58,7 @@ impl Change {
 
 /// Compares two plans. `asked` are the keys given by `--set`, such as `training.learning_rate`.
 pub fn change(old: &Plan, new: &Plan, asked: &[String]) -> Change {
+    let follows = same_warmup_share(old, new);
     let (old, new) = (fields(old), fields(new));
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let mut changed = Vec::new();
@@ -65,11 +66,27 @@ pub fn change(old: &Plan, new: &Plan, asked: &[String]) -> Change {
         let (was, is) = (old.get(field), new.get(field));
         if was != is {
             let text = |value: Option<&String>| value.cloned().unwrap_or_default();
-            let verdict = verdict(field, asked);
+            let verdict = match field.as_str() {
+                "training.warmup_steps" if follows => Verdict::Allowed,
+                _ => verdict(field, asked),
+            };
             changed.push(Changed { field: field.clone(), was: text(was), is: text(is), verdict });
         }
     }
     Change { fields: changed }
+}
+
+/// Whether one share of the steps gives the warm-up of both plans: a longer run then warms up
+/// longer without being asked to.
+fn same_warmup_share(old: &Plan, new: &Plan) -> bool {
+    let interval = |plan: &Plan| {
+        // ⌈share × total⌉ = warm-up where warm-up − 1 < share × total ≤ warm-up.
+        let (total, warmup) = (plan.training.total_steps.max(1), plan.training.warmup_steps);
+        (i128::from(warmup) - 1, i128::from(warmup), i128::from(total))
+    };
+    let ((old_low, old_high, old_total), (new_low, new_high, new_total)) =
+        (interval(old), interval(new));
+    old_low * new_total < new_high * old_total && new_low * old_total < old_high * new_total
 }
 
 /// What may become of a field.
@@ -129,8 +146,7 @@ const RULES: &[(&str, Rule)] = &[
     ("training.micro_batch", Asked(&["training.micro_batch_size", "training.micro_batch_tokens"])),
     ("training.learning_rate", Asked(&["training.learning_rate"])),
     ("training.lr_scheduler_type", Asked(&["training.lr_scheduler_type"])),
-    // A longer run warms up for the same share of it; the steps already done are not repeated.
-    ("training.warmup_steps", Free),
+    ("training.warmup_steps", Asked(&["training.warmup_steps", "training.warmup_ratio"])),
     ("training.weight_decay", Asked(&["training.weight_decay"])),
     ("training.adam_beta1", Fixed("the saved moments were gathered with the old one")),
     ("training.adam_beta2", Fixed("the saved moments were gathered with the old one")),

@@ -1,16 +1,13 @@
 //! What a recipe decides by itself, before anything outside is known.
 //!
-//! In: a [`Recipe`]. Out: which keys belong together, the [`DataPlan`], and where the caller must
-//! look for the rest. Never: needs a fact.
+//! In: a [`Recipe`]. Out: which keys belong together, what follows from them, and where the caller
+//! must look for the rest. Never: needs a fact. The data are for `task.rs`.
 
-use crate::choices::{
-    Column, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits, Metric, OnBadLine,
-    OnNonfinite, TaskKind,
-};
-use crate::plan::{Batch, DataPlan, Evaluate, Labels, Length, Limit, Split};
-use crate::preset::Preset;
+use crate::choices::{EvalStrategy, HiddenKind, LabelLoss, Logits, OnNonfinite, TaskKind};
+use crate::plan::{Batch, Evaluate, Length};
 use crate::problem::{Place, ProblemKind, Problems, nearest};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig};
+use crate::task::{data, kind, labels_and_metric};
 
 /// Keys that are ways to say the same thing, by section: at most one may be written, and an override
 /// of one replaces the others.
@@ -40,34 +37,6 @@ impl Recipe {
         }
         let stem = std::path::Path::new(&self.file).file_stem().and_then(|stem| stem.to_str());
         stem.unwrap_or("run").to_owned()
-    }
-
-    /// The data as decided. Where the recipe names no labels, they are still to be found.
-    pub fn data(&self) -> Result<DataPlan, Problems> {
-        let mut problems = Problems::new(&self.file);
-        let data = data(self, &mut problems);
-        problems.or(data)
-    }
-
-    /// The preset, where the recipe leaves its files and columns as they are. Then the folder may
-    /// hold any layout of that data set, and the caller replaces these fields of the [`DataPlan`]
-    /// by what it finds there.
-    pub fn preset_layout(&self) -> Option<Preset> {
-        let task = &self.task;
-        let written = [
-            task.train.is_some(),
-            task.validation.is_some(),
-            task.test.is_some(),
-            task.format.is_some(),
-            task.text.is_some(),
-            task.text_pair.is_some(),
-            task.label.is_some(),
-            task.header.is_some(),
-            task.quoting.is_some(),
-            task.encoding.is_some(),
-            task.label_separator.is_some(),
-        ];
-        value(&task.preset).filter(|_| !written.contains(&true))
     }
 
     /// Folder of the model that the student starts from, where there is one.
@@ -104,6 +73,9 @@ const DEFAULT_SEED: u64 = 42;
 /// Sequences per optimiser step where nothing is written, as in BERT's fine-tuning.
 const DEFAULT_BATCH: u64 = 32;
 
+/// Most sequences of one step: the address of a random word has 16 bits for them.
+const LARGEST_STEP: u64 = 1 << 16;
+
 /// Tokens computed at once where nothing is written: large enough for full speed, small enough for
 /// the activations of a base model to fit into a few gigabytes.
 const DEFAULT_MICRO_TOKENS: u64 = 8192;
@@ -114,236 +86,6 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     check_models(recipe, problems);
     check_objective(recipe, problems);
     check_training(recipe, problems);
-}
-
-/// The data, or `None` after saying what is missing.
-pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan> {
-    let task = &recipe.task;
-    let here = || task.place.clone().unwrap_or(Place::Whole);
-    let before = problems.count();
-    let known = value(&task.preset).map(|preset| preset.known());
-    let known = known.as_ref();
-
-    let kind = value(&task.kind).or(known.map(|known| known.kind));
-    if kind.is_none() && task.kind.is_none() && task.preset.is_none() {
-        let keys = vec!["task.preset".to_owned(), "task.kind".to_owned()];
-        let meaning = "a GLUE task's name, or what is predicted from your own files".to_owned();
-        problems.push(here(), ProblemKind::NoneOf { keys, meaning });
-    }
-    // Without a preset or a kind there is no telling what else is missing.
-    let clear = kind.is_some() || problems.is_wrong("task.kind");
-    let mut need = |found: bool, key: &str, meaning: &str| {
-        if !found && (clear || key == "path") {
-            missing(here(), &format!("task.{key}"), meaning, problems);
-        }
-    };
-    let train = value(&task.train).or(known.map(|_| "train.tsv".to_owned()));
-    let format = value(&task.format).or_else(|| by_extension(train.as_deref()?));
-    let label_first = format == Some(Format::LabelFirst);
-    let text = match label_first {
-        true => Some(Column::Number(1)),
-        false => value(&task.text).or(known.map(|known| known.text.clone())),
-    };
-    let label = match label_first {
-        true => Some(Column::Number(0)),
-        false => value(&task.label).or(known.map(|known| known.label.clone())),
-    };
-    need(task.path.is_some(), "path", "the folder with the data files");
-    need(train.is_some(), "train", "the file to train on");
-    need(text.is_some(), "text", "the column with the text");
-    need(label.is_some(), "label", "the column with the label");
-
-    let split = value(&task.validation_split).map_or(Split::Nothing, Split::Share);
-    let mut validation: Vec<String> = match (value(&task.validation), known) {
-        (Some(file), _) => vec![file],
-        (None, Some(known)) => {
-            let names = [Some(known.validation), known.mismatched];
-            names.into_iter().flatten().map(str::to_owned).collect()
-        }
-        (None, None) => Vec::new(),
-    };
-    let never = value(&recipe.training.eval_strategy) == Some(EvalStrategy::Never);
-    if !never && clear && validation.is_empty() && split == Split::Nothing {
-        let keys = ["task.validation", "task.validation_split"].map(str::to_owned).to_vec();
-        let meaning = "a file to evaluate on, or a share of the training file".to_owned();
-        problems.push(here(), ProblemKind::NoneOf { keys, meaning });
-    }
-    let evaluate_on = evaluate_on(recipe, &validation, split, problems);
-    if never {
-        validation.clear();
-    }
-
-    if let (None, Some(train)) = (format, &train) {
-        let meaning =
-            format!("the extension of `{train}` does not tell; one of {}", Format::ONE.words);
-        missing(here(), "task.format", &meaning, problems);
-    }
-    let in_lines = matches!(format, Some(Format::Tsv | Format::Csv));
-    let named = value(&task.header).or(known.map(|known| known.header)).unwrap_or(true);
-    let header = named && !label_first;
-    let pair = value(&task.text_pair).or_else(|| {
-        // A preset's pair goes with the preset's text; who renames one names both.
-        known
-            .filter(|_| task.text.is_none() && !label_first)
-            .and_then(|known| known.text_pair.clone())
-    });
-    if let Some(format) = format {
-        check_columns(recipe, format, header, problems);
-    }
-    let (labels, metric) = labels_and_metric(recipe, kind, problems);
-    if let Some(at) = &task.bad_line_limit
-        && task.on_bad_line() == OnBadLine::Error
-    {
-        needs(at, "task.bad_line_limit", "`on_bad_line = \"skip\"`", problems);
-    }
-    if problems.count() > before {
-        return None;
-    }
-    let format = format?;
-    Some(DataPlan {
-        kind: kind?,
-        path: value(&task.path)?,
-        train: vec![train?],
-        validation,
-        test: value(&task.test).into_iter().collect(),
-        format,
-        header,
-        quoting: value(&task.quoting).unwrap_or(format == Format::Csv),
-        // Without a header there is no telling how many columns a row should have.
-        extra_columns: in_lines && !header,
-        encoding: task.encoding(),
-        texts: std::iter::once(text?).chain(pair).collect(),
-        label: label?,
-        label_separator: value(&task.label_separator).unwrap_or_default(),
-        labels,
-        metric: metric?,
-        max_length: task.max_length(),
-        on_bad_line: task.on_bad_line(),
-        bad_line_limit: task.bad_line_limit(),
-        validation_split: split,
-        evaluate_on,
-        train_limit: value(&task.train_limit).map_or(Limit::All, Limit::First),
-        validation_limit: value(&task.validation_limit).map_or(Limit::All, Limit::First),
-        // Official splits overlap as they are, and they are what others report.
-        allow_overlap: value(&task.allow_overlap).unwrap_or(known.is_some()),
-    })
-}
-
-fn evaluate_on(
-    recipe: &Recipe,
-    validation: &[String],
-    split: Split,
-    problems: &mut Problems,
-) -> EvaluateOn {
-    let Some(at) = &recipe.task.evaluate_on else {
-        // Without a validation file, the split is all there is to look at.
-        let only_split = validation.is_empty() && split != Split::Nothing;
-        return if only_split { EvaluateOn::Split } else { EvaluateOn::Validation };
-    };
-    if at.value == EvaluateOn::Split && split == Split::Nothing {
-        needs(at, "task.evaluate_on", "`task.validation_split`, the share to hold out", problems);
-    }
-    if at.value == EvaluateOn::Validation && validation.is_empty() {
-        needs(at, "task.evaluate_on", "`task.validation`, the file to evaluate on", problems);
-    }
-    at.value
-}
-
-fn by_extension(file: &str) -> Option<Format> {
-    match file.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
-        "tsv" => Some(Format::Tsv),
-        "csv" => Some(Format::Csv),
-        "jsonl" => Some(Format::Jsonl),
-        "parquet" => Some(Format::Parquet),
-        _ => None,
-    }
-}
-
-fn check_columns(recipe: &Recipe, format: Format, header: bool, problems: &mut Problems) {
-    let task = &recipe.task;
-    let in_lines = matches!(format, Format::Tsv | Format::Csv);
-    if format == Format::LabelFirst {
-        let keys = [
-            ("task.text", &task.text),
-            ("task.text_pair", &task.text_pair),
-            ("task.label", &task.label),
-        ];
-        for (key, at) in keys {
-            if let Some(at) = at {
-                let needed = "a `format` with columns; in label_first each line is a label, a space \
-                              and a text";
-                needs(at, key, needed, problems);
-            }
-        }
-    }
-    if !in_lines {
-        let keys = [("task.header", &task.header), ("task.quoting", &task.quoting)];
-        for (key, at) in keys {
-            if let Some(at) = at {
-                needs(at, key, "`format = \"tsv\"` or `\"csv\"`", problems);
-            }
-        }
-    }
-    let columns = [
-        ("task.text", &task.text),
-        ("task.text_pair", &task.text_pair),
-        ("task.label", &task.label),
-    ];
-    for (key, at) in columns {
-        let Some(at) = at else { continue };
-        let expected = match (&at.value, in_lines) {
-            (Column::Name(_), true) if !header => "a column's number from 0, as there is no header",
-            (Column::Number(_), false) if format != Format::LabelFirst => {
-                "the name of a field, as this format has no order of them"
-            }
-            _ => continue,
-        };
-        let found = match &at.value {
-            Column::Name(name) => format!("{name:?}"),
-            Column::Number(number) => number.to_string(),
-        };
-        wrong(at, key, found, expected.to_owned(), None, problems);
-    }
-}
-
-fn labels_and_metric(
-    recipe: &Recipe,
-    kind: Option<TaskKind>,
-    problems: &mut Problems,
-) -> (Labels, Option<Metric>) {
-    let task = &recipe.task;
-    let known = value(&task.preset).map(|preset| preset.known());
-    let regression = kind == Some(TaskKind::Regression);
-    if let Some(at) = task.labels.as_ref().filter(|_| regression) {
-        needs(at, "task.labels", "a task with labels, but a regression has none", problems);
-    }
-    let labels = match (value(&task.labels), &known) {
-        _ if regression => Labels::Named(Vec::new()),
-        (Some(names), _) => Labels::Named(names),
-        (None, Some(known)) => {
-            Labels::Named(known.labels.iter().map(|l| (*l).to_owned()).collect())
-        }
-        (None, None) => Labels::Found,
-    };
-    let usual = |kind| match kind {
-        TaskKind::Classification => Metric::Accuracy,
-        TaskKind::MultiLabel => Metric::F1Micro,
-        TaskKind::Regression => Metric::PearsonSpearman,
-    };
-    let metric =
-        value(&task.metric).or(known.map(|known| known.metric)).or_else(|| kind.map(usual));
-    if let (Some(at), Some(kind)) = (&task.metric, kind)
-        && !at.value.suits(kind)
-    {
-        let fitting: Vec<String> = Metric::ALL
-            .iter()
-            .filter(|metric| metric.suits(kind))
-            .map(|metric| format!("`{metric}`"))
-            .collect();
-        let expected = format!("one of {} for a {kind} task", fitting.join(", "));
-        wrong(at, "task.metric", format!("\"{}\"", at.value), expected, None, problems);
-    }
-    (labels, metric)
 }
 
 fn check_models(recipe: &Recipe, problems: &mut Problems) {
@@ -423,6 +165,13 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     if let Some(at) = objective.alpha.as_ref().filter(|at| no_teacher && at.value > 0.0) {
         needs(at, "objective.alpha", "a `[teacher]`; without one it is 0", problems);
     }
+    let without = "a `[teacher]`; without one it changes nothing";
+    if let Some(at) = objective.temperature.as_ref().filter(|_| no_teacher) {
+        needs(at, "objective.temperature", without, problems);
+    }
+    if let Some(at) = objective.scale_by_temperature_squared.as_ref().filter(|_| no_teacher) {
+        needs(at, "objective.scale_by_temperature_squared", without, problems);
+    }
     if let (Some(at), Some(data)) = (&objective.label_loss, kind(recipe)) {
         let fitting = label_loss(data);
         if at.value != fitting {
@@ -474,12 +223,6 @@ fn check_hidden(path: &str, term: &Hidden, problems: &mut Problems) {
     }
 }
 
-/// What is predicted, where the recipe says so.
-fn kind(recipe: &Recipe) -> Option<TaskKind> {
-    let task = &recipe.task;
-    value(&task.kind).or_else(|| value(&task.preset).map(|preset| preset.known().kind))
-}
-
 /// The loss on labels that fits a task.
 pub(crate) fn label_loss(kind: TaskKind) -> LabelLoss {
     match kind {
@@ -498,6 +241,17 @@ fn check_training(recipe: &Recipe, problems: &mut Problems) {
         if let Some(at) = at {
             check_tokens(recipe, at, key, problems);
         }
+    }
+    let sizes = [
+        ("training.gradient_accumulation_steps", &training.gradient_accumulation_steps),
+        ("training.batch_size", &training.batch_size),
+    ];
+    let written = sizes.into_iter().find_map(|(key, at)| Some((key, at.as_ref()?)));
+    if let (Some((key, at)), (Batch::Sequences(sequences), _)) = (written, batches(recipe))
+        && sequences > LARGEST_STEP
+    {
+        let kind = ProblemKind::BatchTooLarge { key, sequences, most: LARGEST_STEP };
+        problems.push(at.place.clone(), kind);
     }
     let strategy = value(&training.eval_strategy);
     match (&training.eval_strategy, &training.eval_steps) {
@@ -596,17 +350,17 @@ pub(crate) fn value<T: Clone>(at: &Option<At<T>>) -> Option<T> {
     at.as_ref().map(|at| at.value.clone())
 }
 
-fn missing(place: Place, key: &str, meaning: &str, problems: &mut Problems) {
+pub(crate) fn missing(place: Place, key: &str, meaning: &str, problems: &mut Problems) {
     let (key, meaning) = (key.to_owned(), meaning.to_owned());
     problems.push(place, ProblemKind::Missing { key, meaning });
 }
 
-fn needs<T>(at: &At<T>, key: &str, what: &str, problems: &mut Problems) {
+pub(crate) fn needs<T>(at: &At<T>, key: &str, what: &str, problems: &mut Problems) {
     let (key, needs) = (key.to_owned(), what.to_owned());
     problems.push(at.place.clone(), ProblemKind::Needs { key, needs });
 }
 
-fn wrong<T>(
+pub(crate) fn wrong<T>(
     at: &At<T>,
     key: &str,
     found: String,

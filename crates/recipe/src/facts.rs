@@ -13,8 +13,8 @@ pub struct Facts {
     pub train_examples: u64,
     /// Their tokens, each example cut to `max_length`.
     pub train_tokens: Tokens,
-    /// Steps of one pass over the training set, counted by packing it; for batches of a number of
-    /// tokens. Where it is `None`, they are estimated.
+    /// Steps of one pass over the training set, counted by packing what split and limits leave of
+    /// it; for batches of a number of tokens. Where it is `None`, they are estimated.
     pub steps_per_epoch: Option<u64>,
     /// Examples of the set that choices look at.
     pub validation_examples: u64,

@@ -19,6 +19,7 @@ mod resolve;
 mod section;
 mod show;
 mod smoke;
+mod task;
 mod tree;
 
 pub use change::{Change, Changed, Verdict, change};

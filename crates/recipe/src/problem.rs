@@ -288,6 +288,19 @@ pub enum ProblemKind {
         /// What there is.
         train: u64,
     },
+    /// More sequences in a step than can be told apart.
+    #[error(
+        "`{key}` gives steps of {sequences} sequences, expected at most {most}, as dropout numbers \
+         the sequences of a step with 16 bits; lower it and take more steps"
+    )]
+    BatchTooLarge {
+        /// The key that sets the size.
+        key: &'static str,
+        /// One step's sequences.
+        sequences: u64,
+        /// The most there may be.
+        most: u64,
+    },
     /// A set without an example.
     #[error("the {set} set has no example; check `{key}` and the file it names")]
     NoExamples {

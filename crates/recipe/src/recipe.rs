@@ -152,6 +152,8 @@ const SEEDS: Rule<Vec<u64>> = Rule {
     words: "a list of different whole numbers from 0",
     holds: |seeds| !seeds.is_empty() && distinct(seeds),
 };
+const PRECISION: Rule<Precision> =
+    Rule { words: "`f32`, as this version computes in f32 only", ..Precision::ONE };
 const CONFIG: Rule<StudentConfig> = any("a table such as { model_type = \"bert\", … }");
 const HIDDEN: Rule<Vec<Hidden>> = any("a list of tables, each under [[objective.hidden]]");
 
@@ -387,7 +389,7 @@ section! {
             "What to do with a step whose loss or gradient is not finite; it never reaches the weights.";
         nonfinite_limit: u64 = 10, COUNT_OR_ZERO,
             "Most steps that `on_nonfinite = \"skip\"` skips.";
-        precision: Precision = Precision::F32, Precision::ONE,
+        precision: Precision = Precision::F32, PRECISION,
             "Numbers that activations and products are computed in.";
         threads: u64 = 0, COUNT_OR_ZERO,
             "Threads; 0 takes all cores.";

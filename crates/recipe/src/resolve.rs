@@ -6,7 +6,7 @@
 use heirloom_base::Tokens;
 
 use crate::choices::{HiddenKind, Logits, ModelType, Relation, TaskKind};
-use crate::decide::{batches, check, data, evaluate, heads_divide, label_loss, length, value};
+use crate::decide::{batches, check, evaluate, heads_divide, label_loss, length, value};
 use crate::facts::{Facts, ModelFacts, TokenDifference};
 use crate::plan::{
     Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, FORMAT, HiddenTermPlan, Labels,
@@ -15,6 +15,7 @@ use crate::plan::{
 };
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig};
+use crate::task::data;
 
 /// Decides everything, or says all that stands against it.
 pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan, Problems> {
@@ -373,7 +374,7 @@ fn training(
     let training = &recipe.training;
     let (batch, micro_batch) = batches(recipe);
     let evaluate = evaluate(recipe);
-    let steps_per_epoch = steps_per_epoch(recipe, batch, examples, problems);
+    let steps_per_epoch = steps_per_epoch(recipe, facts, batch, examples, problems);
     if evaluate != Evaluate::Never && examples.validation == 0 {
         let kind = ProblemKind::NoExamples { set: "validation", key: "task.validation" };
         problems.push(place(&recipe.task.validation, &recipe.task.place), kind);
@@ -418,12 +419,13 @@ fn training(
 
 fn steps_per_epoch(
     recipe: &Recipe,
+    facts: &Facts,
     batch: Batch,
     examples: &Examples,
     problems: &mut Problems,
 ) -> Option<u64> {
     let (task, training) = (&recipe.task, &recipe.training);
-    let (at, key, batch, unit, train) = match batch {
+    let (at, key, size, unit, train) = match batch {
         Batch::Sequences(size) => {
             (&training.batch_size, "training.batch_size", size, "examples", examples.train)
         }
@@ -437,12 +439,17 @@ fn steps_per_epoch(
         problems.push(place(&task.train, &task.place), kind);
         return None;
     }
-    if train < batch {
-        let kind = ProblemKind::LessThanOneBatch { key, batch, unit, train };
+    if train < size {
+        let kind = ProblemKind::LessThanOneBatch { key, batch: size, unit, train };
         problems.push(place(at, &training.place), kind);
         return None;
     }
-    Some(train.div_ceil(batch))
+    let estimate = train.div_ceil(size);
+    Some(match batch {
+        Batch::Sequences(_) => estimate,
+        // Texts are not cut where a step is full, so only packing tells.
+        Batch::Tokens(_) => facts.steps_per_epoch.map_or(estimate, |steps| steps.max(1)),
+    })
 }
 
 /// Most steps of a run: the address of a random word has 32 bits for them.

@@ -53,12 +53,12 @@ fn data(plan: &Plan) -> Vec<String> {
     }
     let texts: Vec<String> = data.texts.iter().map(ToString::to_string).collect();
     let columns = match data.format {
-        Format::LabelFirst => "each line is a label and a text".to_owned(),
+        Format::LabelFirst => "a label and a text on each line".to_owned(),
         _ => format!("text in {}, label in {}", texts.join(" and "), data.label),
     };
     lines.push(match data.label_separator.as_str() {
         "" => columns,
-        separator => format!("{columns} up to {separator:?}"),
+        separator => format!("{columns}; labels end at {separator:?}"),
     });
     let labels = plan.labels();
     lines.push(match data.kind {

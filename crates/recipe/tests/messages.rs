@@ -79,7 +79,7 @@ temperature = 2.0
         recipe.toml:19:1: `training.max_steps` and `training.epochs` contradict each other; keep one
         recipe.toml:20:8: `training.seed` is "three", expected a whole number from 0
         recipe.toml:21:21: `training.lr_scheduler_type` is "cosin", expected one of `linear`, `cosine`, `constant`; did you mean `cosine`?
-        recipe.toml:22:13: `training.precision` is "bf16", expected one of `f32`
+        recipe.toml:22:13: `training.precision` is "bf16", expected one of `f32`, as this version computes in f32 only
         recipe.toml:23:1: unknown key `training.learning_rat`; did you mean `learning_rate`?
         recipe.toml:24:1: unknown key `training.num_train_epochs`; did you mean `epochs`?
         recipe.toml:25:1: unknown key `training.temperature`; did you mean `objective.temperature`?
@@ -161,7 +161,7 @@ fn what_is_missing_is_named() {
         "kind = \"regression\"\ntrain = \"a.txt\"\ntext = 0\nlabel = 1\nvalidation = \"b.txt\"",
     );
     insta::assert_snapshot!(said(&odd, &[]), @r#"
-        recipe.toml:2:2: `task.format` is missing: the extension of `a.txt` does not tell; one of tsv, csv, jsonl, parquet
+        recipe.toml:2:2: `task.format` is missing: the extension of `a.txt` does not tell; one of `tsv`, `csv`, `jsonl`, `parquet`, `label_first`
         1 problem
     "#);
     let fresh = "[task]\npreset = \"rte\"\npath = \"d\"\n[student]\nconfig = { hidden_size = 8 }\n";
@@ -230,6 +230,8 @@ from_teacher = true
 
 [objective]
 alpha = 0.5
+temperature = 4
+scale_by_temperature_squared = false
 label_loss = "bce"
 [[objective.hidden]]
 weight = 2
@@ -259,20 +261,22 @@ micro_batch_tokens = 100
         recipe.toml:13:1: `task.bad_line_limit` needs `on_bad_line = "skip"`
         recipe.toml:16:1: `student.from_teacher` needs `teacher.model`
         recipe.toml:19:1: `objective.alpha` needs a `[teacher]`; without one it is 0
-        recipe.toml:20:1: `objective.label_loss` is "bce", expected `mse` for a regression task
-        recipe.toml:21:1: `objective.hidden.0.kind` is missing: mse, cosine, normalized_mse or attention_relation
-        recipe.toml:21:13: `objective.hidden` needs a `[teacher]` to compare with
-        recipe.toml:25:1: `objective.hidden.1.relation` needs `kind = "attention_relation"`
-        recipe.toml:26:1: `objective.hidden.1.relation_heads` needs `kind = "attention_relation"`
-        recipe.toml:29:1: `objective.hidden.2.position` needs another `kind`; attention_relation compares all positions, without a map
-        recipe.toml:30:1: `objective.hidden.2.projection` needs another `kind`; attention_relation compares all positions, without a map
-        recipe.toml:34:1: `training.eval_steps` needs `eval_strategy = "steps"`, or none
-        recipe.toml:35:1: `training.early_stopping_patience` needs evaluations, but `eval_strategy` is "never"
-        recipe.toml:36:1: `training.metric_for_best` needs evaluations, but `eval_strategy` is "never"
-        recipe.toml:36:1: `training.metric_for_best` is "pearsn", expected one of `f1`, `loss`
-        recipe.toml:37:1: `training.nonfinite_limit` needs `on_nonfinite = "skip"`
-        recipe.toml:38:1: `training.micro_batch_tokens` is 100, expected at least `task.max_length`, 128
-        21 problems
+        recipe.toml:20:1: `objective.temperature` needs a `[teacher]`; without one it changes nothing
+        recipe.toml:21:1: `objective.scale_by_temperature_squared` needs a `[teacher]`; without one it changes nothing
+        recipe.toml:22:1: `objective.label_loss` is "bce", expected `mse` for a regression task
+        recipe.toml:23:1: `objective.hidden.0.kind` is missing: mse, cosine, normalized_mse or attention_relation
+        recipe.toml:23:13: `objective.hidden` needs a `[teacher]` to compare with
+        recipe.toml:27:1: `objective.hidden.1.relation` needs `kind = "attention_relation"`
+        recipe.toml:28:1: `objective.hidden.1.relation_heads` needs `kind = "attention_relation"`
+        recipe.toml:31:1: `objective.hidden.2.position` needs another `kind`; attention_relation compares all positions, without a map
+        recipe.toml:32:1: `objective.hidden.2.projection` needs another `kind`; attention_relation compares all positions, without a map
+        recipe.toml:36:1: `training.eval_steps` needs `eval_strategy = "steps"`, or none
+        recipe.toml:37:1: `training.early_stopping_patience` needs evaluations, but `eval_strategy` is "never"
+        recipe.toml:38:1: `training.metric_for_best` needs evaluations, but `eval_strategy` is "never"
+        recipe.toml:38:1: `training.metric_for_best` is "pearsn", expected one of `f1`, `loss`
+        recipe.toml:39:1: `training.nonfinite_limit` needs `on_nonfinite = "skip"`
+        recipe.toml:40:1: `training.micro_batch_tokens` is 100, expected at least `task.max_length`, 128
+        23 problems
     "#);
     let text = GOOD.replace("epochs = 2", "eval_strategy = \"steps\"");
     insta::assert_snapshot!(said(&text, &["teacher.logits=cache", "objective.hidden=[{kind='mse'}]", "task.evaluate_on=split"]), @r#"
@@ -284,6 +288,72 @@ micro_batch_tokens = 100
     let text = GOOD.replace("preset = \"sst2\"", "preset = \"cola\"\ntext = \"sentence\"");
     insta::assert_snapshot!(said(&text, &[]), @r#"
         recipe.toml:4:1: `task.text` is "sentence", expected a column's number from 0, as there is no header
+        1 problem
+    "#);
+}
+
+#[test]
+fn a_line_that_begins_with_its_label_has_no_columns() {
+    let text = r#"
+[task]
+kind = "classification"
+path = "trec"
+train = "train.txt"
+validation = "test.txt"
+format = "label_first"
+label_separator = ":"
+[student]
+model = "m"
+"#;
+    assert_eq!(said(text, &[]), "fine");
+    let sets = [
+        "task.text=1",
+        "task.text_pair=b",
+        "task.label='label'",
+        "task.header=false",
+        "task.label_separator='::'",
+    ];
+    insta::assert_snapshot!(said(text, &sets), @r#"
+        --set task.text=1: `task.text` needs a `format` with columns; in label_first each line is a label, a space and a text
+        --set task.text_pair=b: `task.text_pair` needs a `format` with columns; in label_first each line is a label, a space and a text
+        --set task.label='label': `task.label` needs a `format` with columns; in label_first each line is a label, a space and a text
+        --set task.header=false: `task.header` needs `format = "tsv"` or `"csv"`
+        --set task.label_separator='::': `task.label_separator` is "::", expected one character
+        5 problems
+    "#);
+}
+
+#[test]
+fn a_separator_would_cut_the_labels_of_a_multi_label_task() {
+    let text = r#"
+[task]
+kind = "multi_label"
+path = "d"
+train = "train.csv"
+validation = "test.csv"
+text = "a"
+label = "b"
+label_separator = ";"
+[student]
+model = "m"
+"#;
+    insta::assert_snapshot!(said(text, &[]), @r#"
+        recipe.toml:9:1: `task.label_separator` needs one label per example; in a multi_label task it would cut off all but the first
+        1 problem
+    "#);
+}
+
+#[test]
+fn a_step_has_as_many_sequences_as_dropout_can_number() {
+    assert_eq!(said(GOOD, &["training.batch_size=65536"]), "fine");
+    let sets = ["training.batch_size=65537"];
+    insta::assert_snapshot!(said(GOOD, &sets), @r#"
+        --set training.batch_size=65537: `training.batch_size` gives steps of 65537 sequences, expected at most 65536, as dropout numbers the sequences of a step with 16 bits; lower it and take more steps
+        1 problem
+    "#);
+    let sets = ["training.batch_size=256", "training.gradient_accumulation_steps=257"];
+    insta::assert_snapshot!(said(GOOD, &sets), @r#"
+        --set training.gradient_accumulation_steps=257: `training.gradient_accumulation_steps` gives steps of 65792 sequences, expected at most 65536, as dropout numbers the sequences of a step with 16 bits; lower it and take more steps
         1 problem
     "#);
 }

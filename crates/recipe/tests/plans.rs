@@ -3,8 +3,8 @@
 use heirloom_base::{Bytes, Digest, Tokens};
 use heirloom_recipe::{
     Activation, Batch, Counts, Evaluate, Facts, Length, Logits, ModelFacts, ModelShape, ModelType,
-    Plan, Problems, TeacherPlan, TokenDifference, TokenizerFacts, change, cost, parse, resolve,
-    smoke,
+    Plan, Preset, Problems, TeacherPlan, TokenDifference, TokenizerFacts, change, cost, parse,
+    resolve, smoke,
 };
 
 const RECIPE: &str = r#"
@@ -88,7 +88,7 @@ fn said(text: &str, sets: &[&str], facts: &Facts) -> String {
 #[test]
 fn a_plan_reads_like_words() {
     insta::assert_snapshot!(good(&[]), @r#"
-        plan       sst2-small, digest b367de0855cc
+        plan       sst2-small, digest 6418fc18f207
         data       data/SST-2/train.tsv: 67 349 examples, 900 000 tokens
                    evaluated on dev.tsv: 872 examples
                    text in `sentence`, label in `label`
@@ -148,7 +148,7 @@ fn a_plan_without_a_teacher_reads_like_words() {
         seeds = [5, 6]
     "#;
     insta::assert_snapshot!(plan(text, &[], &facts()).unwrap(), @r#"
-        plan       plain, digest 165c6ae093d0
+        plan       plain, digest 5eeca643386d
         data       data/train.csv: 1 000 examples, 13 363 tokens
                      the first 1 000 after the shuffle
                      0.1 of it is held out
@@ -177,6 +177,22 @@ fn a_plan_without_a_teacher_reads_like_words() {
 }
 
 #[test]
+fn a_plan_says_how_the_lines_of_its_files_lie() {
+    let own = RECIPE.replace(
+        "preset = \"sst2\"",
+        "kind = \"classification\"\ntrain = \"t.txt\"\nvalidation = \"v.txt\"\n\
+         format = \"label_first\"\nlabel_separator = \":\"",
+    );
+    let mut plan = plan(&own, &[], &facts()).unwrap();
+    let says = |plan: &Plan, words: &str| assert!(plan.to_string().contains(words), "{plan}");
+    says(&plan, "a label and a text on each line; labels end at \":\"\n");
+    // What the caller puts there where a preset's files come in several parts.
+    plan.data.train = vec!["train-0.parquet".to_owned(), "train-1.parquet".to_owned()];
+    says(&plan, "data/SST-2/train-0.parquet, train-1.parquet: 67 349 examples");
+    assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan));
+}
+
+#[test]
 fn steps_follow_from_epochs_and_batches() {
     let steps = |sets: &[&str]| {
         let plan = good(sets);
@@ -187,6 +203,12 @@ fn steps_follow_from_epochs_and_batches() {
     assert_eq!(steps(&["training.max_steps=10", "training.warmup_steps=3"]), (2105, 10, 3));
     assert_eq!(steps(&["training.warmup_ratio=0"]), (2105, 5263, 0));
     assert_eq!(steps(&["training.batch_tokens=9000", "training.epochs=1"]), (100, 100, 10));
+    // The same, but counted by packing.
+    let mut packed = facts();
+    packed.steps_per_epoch = Some(104);
+    let plan = |sets: &[&str]| plan(RECIPE, sets, &packed).unwrap().steps_per_epoch().0;
+    assert_eq!(plan(&["training.batch_tokens=9000"]), 104);
+    assert_eq!(plan(&["training.batch_size=32"]), 2105);
     assert_eq!(steps(&["task.train_limit=64", "training.epochs=1"]), (2, 2, 1));
     assert_eq!(steps(&["training.max_steps=10", "training.warmup_steps=30"]), (2105, 10, 10));
 }
@@ -253,6 +275,49 @@ fn what_is_not_written_is_what_the_reference_says() {
     assert_eq!(plan.output.dir, "runs/sst2-small");
     let TeacherPlan::Model { logits, .. } = plan.teacher else { panic!("there is a teacher") };
     assert_eq!(logits, Logits::Cache);
+}
+
+#[test]
+fn a_preset_keeps_its_layout_until_a_key_of_it_is_written() {
+    let layout = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        parse("r.toml", RECIPE, &sets).unwrap().preset_layout()
+    };
+    assert_eq!(layout(&[]), Some(Preset::Sst2));
+    assert_eq!(layout(&["task.max_length=64", "task.validation_split=0.1"]), Some(Preset::Sst2));
+    for set in [
+        "task.train=a.tsv",
+        "task.validation=a.tsv",
+        "task.test=a.tsv",
+        "task.format=csv",
+        "task.text=a",
+        "task.text_pair=a",
+        "task.label=a",
+        "task.header=true",
+        "task.quoting=true",
+        "task.encoding=latin-1",
+        "task.label_separator=':'",
+    ] {
+        assert_eq!(layout(&[set]), None, "{set}");
+    }
+    let own = "[task]\nkind='regression'\npath='d'\ntrain='t.tsv'\ntext='a'\nlabel='b'\n\
+               validation_split=0.5\n[student]\nmodel='m'\n";
+    assert_eq!(parse("r.toml", own, &[]).unwrap().preset_layout(), None);
+}
+
+#[test]
+fn official_splits_may_overlap_and_other_files_may_not() {
+    let data = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        parse("r.toml", RECIPE, &sets).unwrap().data().unwrap()
+    };
+    assert!(data(&[]).allow_overlap);
+    assert!(!data(&["task.allow_overlap=false"]).allow_overlap);
+    let own = ["task.kind=classification", "task.train=a.tsv", "task.text=0", "task.label=1"];
+    let own = [&own[..], &["task.validation=b.tsv", "task.header=false"]].concat();
+    assert!(!data(&own).allow_overlap);
+    assert!(data(&own).extra_columns);
+    assert!(!data(&[]).extra_columns);
 }
 
 #[test]
@@ -408,9 +473,52 @@ fn a_longer_run_may_go_on_and_another_one_may_not() {
         compare(&["training.threads=2", "training.save_steps=5", "training.max_steps=9000"], &[])
             .is_allowed()
     );
-    let rate = ["training.learning_rate=1e-4"];
-    assert_eq!(compare(&rate, &[]).exit_code(), 2);
-    assert_eq!(compare(&rate, &["training.learning_rate"]).exit_code(), 0);
+    for set in [
+        "training.learning_rate=1e-4",
+        "training.weight_decay=0.1",
+        "training.warmup_ratio=0.2",
+        "training.warmup_steps=5",
+        "objective.alpha=0.6",
+        "objective.temperature=3",
+        "student.hidden_dropout_prob=0.2",
+        "student.attention_probs_dropout_prob=0.2",
+        "student.classifier_dropout=0.2",
+    ] {
+        let key = set.split('=').next().unwrap();
+        assert_eq!(compare(&[set], &[]).exit_code(), 2, "{set}");
+        assert_eq!(compare(&[set], &[key]).exit_code(), 0, "{set}");
+    }
+    for set in [
+        "training.epochs=7",
+        "training.eval_steps=5",
+        "training.early_stopping_patience=5",
+        "training.save_total_limit=5",
+        "output.dir=elsewhere",
+        "output.save_model=false",
+        "task.test=test.tsv",
+    ] {
+        assert!(compare(&[set], &[]).is_allowed(), "{set}");
+    }
+    // Not even when asked for.
+    for set in [
+        "task.train=other.tsv",
+        "task.max_length=64",
+        "task.label_separator=':'",
+        "task.encoding=latin-1",
+        "tokenizer.lowercase=false",
+        "student.layers=[0, 1]",
+        "training.seed=7",
+        "training.batch_size=16",
+    ] {
+        let key = set.split('=').next().unwrap();
+        assert_eq!(compare(&[set], &[key]).exit_code(), 2, "{set}");
+    }
+    // A longer run warms up for the same share of it, unless the share itself is another.
+    assert!(compare(&["training.max_steps=9000"], &[]).is_allowed());
+    let both = ["training.max_steps=9000", "training.warmup_steps=527"];
+    assert!(compare(&both, &[]).is_allowed());
+    let both = ["training.max_steps=9000", "training.warmup_steps=528"];
+    assert!(!compare(&both, &[]).is_allowed());
     let mut other = good(&[
         "training.batch_size=16",
         "training.seed=1",

@@ -1,0 +1,85 @@
+//! The recipes that come with the program can be read, and decide their data.
+
+use std::path::{Path, PathBuf};
+
+use heirloom_recipe::{Column, Encoding, Format, Labels, Preset, Recipe, TaskKind, parse};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(folder().join(name)).expect("a recipe is UTF-8")
+}
+
+fn recipe(name: &str) -> Recipe {
+    parse(name, &text(name), &[]).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn names() -> Vec<String> {
+    let entries = std::fs::read_dir(folder()).expect("the folder of recipes is there");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.expect("it can be listed").file_name().to_string_lossy().into_owned()
+    };
+    entries.map(name).filter(|name| name.ends_with(".toml")).collect()
+}
+
+#[test]
+fn every_recipe_is_read_and_decides_its_data() {
+    let names = names();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names {
+        let recipe = recipe(&name);
+        let data = recipe.data().unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(recipe.name(), name.trim_end_matches(".toml"));
+        assert!(Path::new(&data.path).is_relative(), "{name}");
+        assert!(!data.train.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn every_recipe_says_its_command() {
+    for name in names() {
+        let text = text(&name);
+        assert!(text.contains(&format!("heirloom train recipes/{name}\n")), "{name}");
+        assert!(text.contains("HEIRLOOM_DATA"), "{name}");
+    }
+}
+
+#[test]
+fn students_of_one_comparison_differ_in_the_teacher_alone() {
+    let students = ["sst2-labels.toml", "sst2-distil.toml", "sst2-distil-hidden.toml"].map(recipe);
+    for student in &students {
+        let layers = student.student.layers.as_ref().map(|at| at.value.clone());
+        assert_eq!(layers, Some(vec![0, 2, 4]));
+        assert_eq!(student.seeds(), [1, 2, 3]);
+        assert_eq!(student.data(), students[0].data());
+        assert_eq!(student.student_path(), students[0].student_path());
+        let training = &student.training;
+        assert_eq!(training.learning_rate(), students[0].training.learning_rate());
+    }
+    let teacher = format!("{}/seed-1/best", recipe("sst2-teacher.toml").output_dir());
+    assert_eq!(students[0].teacher_path(), None);
+    assert_eq!(students[1].teacher_path(), Some(teacher.as_str()));
+    assert_eq!(students[2].teacher_path(), Some(teacher.as_str()));
+}
+
+#[test]
+fn files_of_ones_own_are_described_as_they_lie() {
+    let trec = recipe("trec.toml");
+    let data = trec.data().unwrap();
+    assert_eq!((data.format, data.encoding), (Format::LabelFirst, Encoding::Latin1));
+    assert_eq!((data.label_separator.as_str(), data.labels), (":", Labels::Found));
+    assert_eq!((data.train, data.validation), (vec!["train.txt".into()], vec!["test.txt".into()]));
+    assert!(!data.header && !data.extra_columns);
+    assert_eq!(trec.preset_layout(), None);
+
+    let data = recipe("ag-news.toml").data().unwrap();
+    assert_eq!((data.texts, data.label), (vec![Column::Number(0)], Column::Number(1)));
+    assert_eq!((data.format, data.header, data.extra_columns), (Format::Tsv, false, true));
+
+    let stsb = recipe("stsb-regression.toml");
+    assert_eq!(stsb.preset_layout(), Some(Preset::Stsb));
+    assert_eq!(stsb.data().unwrap().kind, TaskKind::Regression);
+    assert_eq!(recipe("rte-pairs.toml").data().unwrap().texts.len(), 2);
+}
