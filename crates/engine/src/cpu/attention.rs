@@ -4,10 +4,10 @@
 //! the length; the backward pass recomputes a band's probabilities from `lse`.
 
 use super::Cpu;
-use super::lanes::{LANES, drop_row, fold, max, sum2, vectorised};
+use super::lanes::{LANES, drop_row, max, sum, sum2, vectorised};
 use super::math::exp;
 use super::memory::{Grid, Rows, Tile};
-use super::tile::{Into, Left, pack, pack_transposed, product};
+use super::tile::{Into, Left, pack, product, turn};
 use crate::device::{Attention, AttentionBackward, Dropout};
 
 /// Query rows whose scores are held at a time.
@@ -155,7 +155,8 @@ fn forward(
 ) {
     let (length, each) = (head.length(), head.query.cols);
     let (long, wide) = (padded(length), padded(each));
-    pack_transposed((0..length).map(|row| head.key.row(row)), keys, long);
+    pack((0..length).map(|row| head.key.row(row)), values, wide);
+    turn(values, wide, keys, long);
     pack((0..length).map(|row| head.value.row(row)), values, wide);
     for first in (0..length).step_by(BAND) {
         let band = BAND.min(length - first);
@@ -163,10 +164,10 @@ fn forward(
         let left = Left { values: queries.values, rows: queries.stride, cols: 1 };
         product(scores, left, keys, (band, each, long), head.scale, Into::Write);
         for at in 0..band {
-            let row = &mut scores[at * long..][..length];
-            let log_total = softmax(row);
+            let row = &mut scores[at * long..][..long];
+            let log_total = softmax(row, length);
             lse.row(first + at)[0] = log_total;
-            head.drop(first + at, row);
+            head.drop(first + at, &mut row[..length]);
         }
         let left = Left { values: scores, rows: long, cols: 1 };
         product(outs, left, values, (band, length, wide), 1.0, Into::Write);
@@ -176,25 +177,21 @@ fn forward(
     }
 }
 
-/// Turns scores into probabilities; the logarithm of the sum of their exponentials.
+/// Turns the first `length` scores of a row into probabilities and the others into 0; the
+/// logarithm of the sum of their exponentials.
 #[inline(always)]
-fn softmax(row: &mut [f32]) -> f32 {
+fn softmax(row: &mut [f32], length: usize) -> f32 {
+    // Whole blocks all the way: a remainder would cost as much as several of them.
+    row[length..].fill(f32::NEG_INFINITY);
     let largest = max(row);
-    let (blocks, rest) = row.as_chunks_mut::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for block in blocks {
-        for lane in 0..LANES {
-            block[lane] = exp(block[lane] - largest);
-            lanes[lane] += block[lane];
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
+    for x in row.iter_mut() {
         *x = exp(*x - largest);
-        *lane += *x;
     }
-    let total = fold(lanes, |a, b| a + b);
+    let total = sum(row, |x| x);
     let inverse = 1.0 / total;
-    row.iter_mut().for_each(|x| *x *= inverse);
+    for x in row.iter_mut() {
+        *x *= inverse;
+    }
     largest + libm::logf(total)
 }
 
@@ -221,9 +218,10 @@ fn backward(
     ] = parts;
     let (length, each) = (head.length(), head.query.cols);
     let (long, wide) = (padded(length), padded(each));
-    pack_transposed((0..length).map(|row| head.key.row(row)), turned_keys, long);
-    pack_transposed((0..length).map(|row| head.value.row(row)), turned_values, long);
+    pack((0..length).map(|row| head.value.row(row)), keys, wide);
+    turn(keys, wide, turned_values, long);
     pack((0..length).map(|row| head.key.row(row)), keys, wide);
+    turn(keys, wide, turned_keys, long);
     d_keys.fill(0.0);
     d_values.fill(0.0);
     for first in (0..length).step_by(BAND) {
@@ -235,13 +233,17 @@ fn backward(
         let left = Left { values: d_outs, rows: wide, cols: 1 };
         product(dp, left, turned_values, (band, each, long), 1.0, Into::Write);
         for at in 0..band {
-            let cut = at * long..at * long + length;
+            // Whole blocks, as in the forward pass: beyond the sequence `p` is 0.
+            let cut = at * long..(at + 1) * long;
             let (p, kept, dp) = (&mut p[cut.clone()], &mut kept[cut.clone()], &mut dp[cut]);
             let log_total = lse.row(first + at)[0];
-            p.iter_mut().for_each(|p| *p = exp(*p - log_total));
+            p[length..].fill(f32::NEG_INFINITY);
+            for p in p.iter_mut() {
+                *p = exp(*p - log_total);
+            }
             kept.copy_from_slice(p);
-            head.drop(first + at, kept);
-            head.drop(first + at, dp);
+            head.drop(first + at, &mut kept[..length]);
+            head.drop(first + at, &mut dp[..length]);
             let mean = sum2(p, dp, |p, dp| p * dp);
             // From here on `dp` holds the gradient of the scores before scaling.
             for (dp, &p) in dp.iter_mut().zip(&*p) {

@@ -92,7 +92,7 @@ pub(super) fn max(x: &[f32]) -> f32 {
 }
 
 /// Columns whose dropout factors are computed at a time.
-const FACTORS: usize = 64;
+const FACTORS: usize = 32;
 
 /// Multiplies the columns from `first` on of the row at `address` by their dropout factors.
 #[inline(always)]
@@ -103,6 +103,7 @@ pub(super) fn drop_row(op: &Dropout, address: u32, first: u32, row: &mut [f32]) 
     for (part, columns) in row.chunks_mut(FACTORS).enumerate() {
         let block = first / 4 + (part * FACTORS / 4) as u32;
         let (fours, _) = words.as_chunks_mut::<4>();
+        // Always as many blocks, even where fewer are needed: only so are they computed together.
         for (at, four) in fours.iter_mut().enumerate() {
             *four = op.words.block(address, block + at as u32);
         }

@@ -46,7 +46,7 @@ pub(super) fn tanh(x: f32) -> f32 {
     // Near 0 an odd polynomial (minimax up to 0.65); elsewhere 1 − 2/(e^2|x| + 1).
     let square = x * x;
     let mut p = -0.005_515_164f32;
-    for coefficient in [0.020_469_42, -0.053_688_023, 0.133_308_31, -0.333_332_6] {
+    for coefficient in [0.020_469_42, -0.053_688_023, 0.133_308_3, -0.333_332_6] {
         p = p.mul_add(square, coefficient);
     }
     let near = (x * square).mul_add(p, x);

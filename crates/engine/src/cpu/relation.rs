@@ -11,7 +11,7 @@ use super::lanes::{sum2_f64, vectorised};
 use super::losses::{kl, ln_total};
 use super::math::exp;
 use super::memory::{Grid, Rows, RowsMut, Tile};
-use super::tile::{Into, Left, pack, pack_transposed, product};
+use super::tile::{Into, Left, pack, product, turn};
 use crate::View;
 use crate::device::{Relation, RelationMeasure};
 
@@ -103,6 +103,7 @@ impl Cpu {
                 each * long,
                 teacher_each * long,
                 rows.len() * wide,
+                rows.len() * padded(teacher_each),
                 rows.len() * wide,
                 BAND * long,
                 BAND * long,
@@ -149,16 +150,28 @@ fn compare(
     head: &Head<'_>,
     mut losses: Tile<'_>,
     tiles: Option<(Tile<'_>, Tile<'_>)>,
-    parts: [&mut [f32]; 8],
+    parts: [&mut [f32]; 9],
 ) {
-    let [turned, teacher_turned, packed, d_b, scores, teacher_scores, left_rows, d_rows] = parts;
+    let [
+        turned,
+        teacher_turned,
+        packed,
+        teacher_packed,
+        d_b,
+        scores,
+        teacher_scores,
+        left_rows,
+        d_rows,
+    ] = parts;
     let (length, each, teacher_each) = (head.a.rows, head.a.cols, head.teacher_a.cols);
     let (long, wide) = (padded(length), padded(each));
     let scale = (1.0 / (each as f64).sqrt()) as f32;
     let teacher_scale = (1.0 / (teacher_each as f64).sqrt()) as f32;
-    pack_transposed((0..length).map(|row| head.b.row(row)), turned, long);
-    pack_transposed((0..length).map(|row| head.teacher_b.row(row)), teacher_turned, long);
     pack((0..length).map(|row| head.b.row(row)), packed, wide);
+    turn(packed, wide, turned, long);
+    let teacher_wide = padded(teacher_each);
+    pack((0..length).map(|row| head.teacher_b.row(row)), teacher_packed, teacher_wide);
+    turn(teacher_packed, teacher_wide, teacher_turned, long);
     d_b.fill(0.0);
     let mut tiles = tiles;
     for first in (0..length).step_by(BAND) {

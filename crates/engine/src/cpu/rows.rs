@@ -34,7 +34,11 @@ impl Cpu {
         self.threads.over((to, from), from.cols, |(mut to, from)| {
             vectorised(
                 #[inline(always)]
-                || to.runs().zip(from.runs()).for_each(|(to, from)| f(to, from)),
+                || {
+                    for (to, from) in to.runs().zip(from.runs()) {
+                        f(to, from);
+                    }
+                },
             );
         });
     }
@@ -47,7 +51,11 @@ impl Cpu {
         self.threads.over(to, cost, |mut to| {
             vectorised(
                 #[inline(always)]
-                || to.runs().for_each(&f),
+                || {
+                    for run in to.runs() {
+                        f(run);
+                    }
+                },
             );
         });
     }
@@ -383,7 +391,9 @@ fn moments(row: &[f32], eps: f32) -> (f32, f32) {
 fn activate(f: Activation, from: &[f32], to: &mut [f32]) {
     #[inline(always)]
     fn each(from: &[f32], to: &mut [f32], f: impl Fn(f32) -> f32) {
-        to.iter_mut().zip(from).for_each(|(to, &from)| *to = f(from));
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = f(from);
+        }
     }
     match f {
         Activation::Gelu => each(from, to, |x| math::value(Activation::Gelu, x)),
@@ -399,7 +409,9 @@ fn activate(f: Activation, from: &[f32], to: &mut [f32]) {
 fn multiply_slopes(f: Activation, x: &[f32], d: &mut [f32]) {
     #[inline(always)]
     fn each(x: &[f32], d: &mut [f32], slope: impl Fn(f32) -> f32) {
-        d.iter_mut().zip(x).for_each(|(d, &x)| *d *= slope(x));
+        for (d, &x) in d.iter_mut().zip(x) {
+            *d *= slope(x);
+        }
     }
     match f {
         Activation::Gelu => each(x, d, |x| math::slope(Activation::Gelu, x)),

@@ -1,9 +1,10 @@
 //! Small products of one thread, inside attention and relations: no blocking for caches, no
 //! packing but what the caller did, results summed over the inner index in its order.
 
-use super::lanes::LANES;
+use pulp::{Arch, Simd, WithSimd};
 
-/// Rows of `c` computed together.
+/// Rows of `c` computed together: with two registers each, as many sums in flight as hide the
+/// latency of a fused multiplication and addition.
 const BAND: usize = 4;
 
 /// The left factor: element `(row, inner)` lies at `row · rows + inner · cols`.
@@ -25,7 +26,6 @@ pub(super) enum Into {
 
 /// `c[rows, width] ← factor · a[rows, inner] b[inner, width]`. `width` is a multiple of sixteen and
 /// also the distance of the rows of `b` and `c`.
-#[inline(always)]
 pub(super) fn product(
     c: &mut [f32],
     a: Left<'_>,
@@ -35,48 +35,90 @@ pub(super) fn product(
     into: Into,
 ) {
     let (b, c) = (&b[..inner * width], &mut c[..rows * width]);
-    let mut row = 0;
-    while row < rows {
-        let left = Left { values: &a.values[row * a.rows..], ..a };
-        let band = &mut c[row * width..];
-        match rows - row {
-            1 => band_of::<1>(band, left, b, inner, width, factor, into),
-            2 => band_of::<2>(band, left, b, inner, width, factor, into),
-            3 => band_of::<3>(band, left, b, inner, width, factor, into),
-            _ => band_of::<BAND>(band, left, b, inner, width, factor, into),
-        }
-        row += BAND;
-    }
+    Arch::new().dispatch(Product { c, a, b, width, factor, into });
 }
 
-/// `ROWS` rows of the product.
-#[inline(always)]
-fn band_of<const ROWS: usize>(
-    c: &mut [f32],
-    a: Left<'_>,
-    b: &[f32],
-    inner: usize,
+/// The arguments of [`product`], to be compiled for each width of registers.
+struct Product<'a> {
+    c: &'a mut [f32],
+    a: Left<'a>,
+    b: &'a [f32],
     width: usize,
     factor: f32,
     into: Into,
-) {
-    for column in (0..width).step_by(LANES) {
-        let mut sums = [[0.0f32; LANES]; ROWS];
-        for at in 0..inner {
-            let b = &b[at * width + column..][..LANES];
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let a = a.values[row * a.rows + at * a.cols];
-                for lane in 0..LANES {
-                    sums[lane] = a.mul_add(b[lane], sums[lane]);
-                }
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { c, a, b, width, factor, into } = self;
+        // The width is a multiple of sixteen, and no register is wider.
+        let ((b, _), (c, _)) = (S::as_simd_f32s(b), S::as_mut_simd_f32s(c));
+        let width = width / S::F32_LANES;
+        let factor = simd.splat_f32s(factor);
+        for (band, c) in c.chunks_mut(BAND * width).enumerate() {
+            let left = Left { values: &a.values[band * BAND * a.rows..], ..a };
+            match c.len() / width {
+                1 => band_of::<S, 1>(simd, c, left, b, width, factor, into),
+                2 => band_of::<S, 2>(simd, c, left, b, width, factor, into),
+                3 => band_of::<S, 3>(simd, c, left, b, width, factor, into),
+                _ => band_of::<S, BAND>(simd, c, left, b, width, factor, into),
             }
         }
-        for (row, sums) in sums.iter().enumerate() {
-            let c = &mut c[row * width + column..][..LANES];
-            for (c, &sum) in c.iter_mut().zip(sums) {
-                let old = if into == Into::Add { *c } else { 0.0 };
-                *c = sum.mul_add(factor, old);
+    }
+}
+
+/// `ROWS` rows of the product; widths in registers.
+#[inline(always)]
+fn band_of<S: Simd, const ROWS: usize>(
+    simd: S,
+    c: &mut [S::f32s],
+    a: Left<'_>,
+    b: &[S::f32s],
+    width: usize,
+    factor: S::f32s,
+    into: Into,
+) {
+    let mut column = 0;
+    while column + 2 <= width {
+        columns_of::<S, ROWS, 2>(simd, c, a, b, (column, width), factor, into);
+        column += 2;
+    }
+    if column < width {
+        columns_of::<S, ROWS, 1>(simd, c, a, b, (column, width), factor, into);
+    }
+}
+
+/// `ROWS` rows and `COLUMNS` registers of the product, from register `column` on.
+#[inline(always)]
+fn columns_of<S: Simd, const ROWS: usize, const COLUMNS: usize>(
+    simd: S,
+    c: &mut [S::f32s],
+    a: Left<'_>,
+    b: &[S::f32s],
+    (column, width): (usize, usize),
+    factor: S::f32s,
+    into: Into,
+) {
+    let mut sums = [[simd.splat_f32s(0.0); COLUMNS]; ROWS];
+    for (at, b) in b.chunks_exact(width).enumerate() {
+        let b = &b[column..column + COLUMNS];
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let a = simd.splat_f32s(a.values[row * a.rows + at * a.cols]);
+            for (sum, &b) in sums.iter_mut().zip(b) {
+                *sum = simd.mul_add_f32s(a, b, *sum);
             }
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        let c = &mut c[row * width + column..][..COLUMNS];
+        for (c, &sum) in c.iter_mut().zip(sums) {
+            *c = match into {
+                Into::Write => simd.mul_f32s(sum, factor),
+                Into::Add => simd.mul_add_f32s(sum, factor, *c),
+            };
         }
     }
 }
@@ -90,17 +132,15 @@ pub(super) fn pack<'a>(rows: impl Iterator<Item = &'a [f32]>, packed: &mut [f32]
     }
 }
 
-/// Copies rows into the columns of `packed`, whose rows are `width` apart; other columns are zero.
+/// Turns packed rows, `wide` apart, into the columns of `turned`, whose `each` rows are `long`
+/// apart; columns beyond the last row are zero.
 #[inline(always)]
-pub(super) fn pack_transposed<'a>(
-    rows: impl Iterator<Item = &'a [f32]>,
-    packed: &mut [f32],
-    width: usize,
-) {
-    packed.fill(0.0);
-    for (column, from) in rows.enumerate() {
-        for (to, &value) in packed.chunks_exact_mut(width).zip(from) {
-            to[column] = value;
+pub(super) fn turn(packed: &[f32], wide: usize, turned: &mut [f32], long: usize) {
+    for (at, to) in turned.chunks_exact_mut(long).enumerate() {
+        let (to, gap) = to.split_at_mut(packed.len() / wide);
+        for (to, from) in to.iter_mut().zip(packed.chunks_exact(wide)) {
+            *to = from[at];
         }
+        gap.fill(0.0);
     }
 }

@@ -55,8 +55,15 @@ const ACTIVATIONS: [Activation; 5] =
 
 #[test]
 fn linear_agrees() {
-    let shapes =
-        [(1, 8, 24), (7, 24, 8), (33, 384, 33), (130, 384, 384), (1, 384, 2), (420, 64, 100)];
+    let shapes = [
+        (1, 8, 24),
+        (7, 24, 8),
+        (33, 384, 33),
+        (130, 384, 384),
+        (1, 384, 2),
+        (420, 64, 100),
+        (600, 300, 500),
+    ];
     for (at, (rows, from, to)) in shapes.into_iter().enumerate() {
         let activation = ACTIVATIONS.get(at).copied();
         agree(&Lin { rows, from, to, bias: at % 2 == 0, activation, add_to_dx: at % 3 == 0 });
