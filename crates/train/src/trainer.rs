@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use heirloom_base::Step;
-use heirloom_data::dataset::Dataset;
 use heirloom_data::label::Label;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::{Batch, micro_ranges};

@@ -1,0 +1,191 @@
+//! Every flag, with its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Passes knowledge between language models: fine-tune, distil, evaluate, predict.
+#[derive(Debug, Parser)]
+#[command(name = "heirloom", version, max_term_width = 100)]
+#[command(after_help = "Relative paths in recipes are looked for below $HEIRLOOM_DATA (data) and \
+$HEIRLOOM_MODELS (models, tokenizers) first, then below the working directory.\n\n\
+Exit codes: 0 done; 1 a bug of ours; 2 the recipe or command cannot work; 3 data or weights are \
+not what they should be; 4 the disk said no; 5 diverged; 6 does not fit in memory; 75 stopped on \
+request, saved, can go on.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Threads to compute with; 0 is one per core
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say less on stderr: no progress bar, no notes
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// One verb each.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Decide every number of a recipe and print them, with all problems; creates nothing
+    Plan(RecipeArgs),
+    /// Train a recipe into its run folder
+    Train(TrainArgs),
+    /// Go on with a run that was stopped or killed
+    Resume(ResumeArgs),
+    /// Measure a model folder or a run's best model on labelled data
+    Eval(EvalArgs),
+    /// Read texts from stdin (JSONL or plain lines), print predictions as JSONL
+    Predict(PredictArgs),
+    /// Check every byte of a run folder, model folder or checkpoint
+    Verify(VerifyArgs),
+    /// Train a teacher and distil students on a generated task; needs nothing but the program
+    Demo(DemoArgs),
+    /// Time one training step on this machine
+    Bench(BenchArgs),
+}
+
+/// A recipe and changes to it.
+#[derive(Debug, Args)]
+pub(crate) struct RecipeArgs {
+    /// The recipe, a TOML file
+    pub(crate) recipe: PathBuf,
+    /// Change a key of the recipe, as in --set training.learning_rate=3e-5 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// What `train` takes.
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Run folder, in place of the recipe's output.dir
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
+    /// Twenty steps on at most 200 examples into a folder that is thrown away
+    #[arg(long, conflicts_with = "into")]
+    pub(crate) smoke: bool,
+}
+
+/// What `resume` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// The run folder
+    pub(crate) run: PathBuf,
+    /// Change a key of the plan where that is allowed (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// What `eval` takes.
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// A model folder, or a run folder (then its best model)
+    pub(crate) model: PathBuf,
+    /// Recipe that says which data, columns and metric; a run folder knows its own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Change a key of the recipe (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// File to evaluate on, in the task's folder; default: the validation files
+    #[arg(long, value_name = "NAME")]
+    pub(crate) file: Option<String>,
+    /// Compare with a second model on the same examples (paired)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) against: Option<PathBuf>,
+}
+
+/// What `predict` takes.
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    /// A model folder, or a run folder (then its best model)
+    pub(crate) model: PathBuf,
+    /// Longest input in tokens
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) max_length: usize,
+}
+
+/// What `verify` takes.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The folder
+    pub(crate) folder: PathBuf,
+}
+
+/// What `demo` takes.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Seed of the generated texts and of training
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Share of the full size, for tests
+    #[arg(long, default_value_t = 1.0, hide = true)]
+    pub(crate) scale: f64,
+}
+
+/// What `bench` takes.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) what: BenchCommand,
+}
+
+/// What can be timed.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// One distillation step: student forward, loss against given teacher logits, backward, AdamW
+    Step(BenchStepArgs),
+}
+
+/// What `bench step` takes.
+#[derive(Debug, Args)]
+pub(crate) struct BenchStepArgs {
+    /// Shape of the student
+    #[arg(long, value_enum)]
+    pub(crate) model: BenchModel,
+    /// Sequences per step
+    #[arg(long, default_value_t = 32)]
+    pub(crate) batch: usize,
+    /// Tokens per sequence
+    #[arg(long, default_value_t = 128)]
+    pub(crate) seq: usize,
+    /// Time the forward pass alone
+    #[arg(long)]
+    pub(crate) infer: bool,
+    /// Numbers computed in
+    #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
+    pub(crate) precision: BenchPrecision,
+    /// Dropout probability
+    #[arg(long, default_value_t = 0.1)]
+    pub(crate) dropout: f32,
+    /// Steps that are timed
+    #[arg(long, default_value_t = 7)]
+    pub(crate) steps: usize,
+    /// Steps before them
+    #[arg(long, default_value_t = 3)]
+    pub(crate) warmup: usize,
+}
+
+/// Shapes that are timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchModel {
+    /// 4 layers, hidden 256, 4 heads, FFN 1024
+    BertMini,
+    /// 6 layers, hidden 768, 12 heads, FFN 3072
+    Distilbert,
+    /// 12 layers, hidden 768, 12 heads, FFN 3072
+    BertBase,
+}
+
+/// Precisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchPrecision {
+    /// Single precision
+    F32,
+    /// Products in bfloat16
+    Bf16,
+}

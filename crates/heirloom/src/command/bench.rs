@@ -1,0 +1,445 @@
+//! `heirloom bench`: how fast and how large one distillation step is on this machine.
+//!
+//! In: a shape, a batch size, a sequence length. Out: times, memory, and the loss that was computed.
+//! Never: reads weights or text; weights, ids, labels and the teacher's logits come from a fixed
+//! seed, and every step sees the same batch.
+//!
+//! The step is that of `bench/peers/step_torch.py`: forward, ½ · 4 · KL(teacher ‖ student) at
+//! temperature 2 + ½ · cross-entropy, backward, AdamW that clears the gradient. It also measures and
+//! clips the gradient's length, which every step of a run does and that script does not.
+
+use heirloom::failure::Failure;
+use heirloom_base::{Purpose, uniform, word};
+use heirloom_engine::{AdamW, Cpu, Device, IdSpace, Ids, Space, Span, View};
+use heirloom_models::{
+    Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise,
+    Purpose as BuffersFor, Taps,
+};
+use heirloom_objective::{
+    Counts, LabelLoss, Labels, Objective, Signals, TeacherSignals, TeacherTerm, Term, TermKind,
+};
+use heirloom_report::table::{Cell, Table};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::args::{BenchArgs, BenchCommand, BenchModel, BenchPrecision, BenchStepArgs};
+use crate::clock::Clock;
+use crate::show::Show;
+
+/// A shape that is timed.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    name: &'static str,
+    layers: usize,
+    hidden: usize,
+    heads: usize,
+    inner: usize,
+}
+
+/// All shapes, in the order of [`BenchModel`].
+const SHAPES: [Shape; 3] = [
+    Shape { name: "bert-mini", layers: 4, hidden: 256, heads: 4, inner: 1024 },
+    Shape { name: "distilbert", layers: 6, hidden: 768, heads: 12, inner: 3072 },
+    Shape { name: "bert-base", layers: 12, hidden: 768, heads: 12, inner: 3072 },
+];
+
+/// BERT's vocabulary and longest input (Devlin et al. 2019, arXiv:1810.04805).
+const VOCABULARY: u32 = 30_522;
+const LONGEST: usize = 512;
+/// The first id that is a word; those before it are special or unused.
+const FIRST_WORD: u32 = 1000;
+const LABELS: usize = 2;
+
+/// The mixture of the two losses.
+const ALPHA: f64 = 0.5;
+const TEMPERATURE: f64 = 2.0;
+
+/// The optimiser's settings, those of the script above; the rest are PyTorch's defaults.
+const LEARNING_RATE: f64 = 2e-5;
+const WEIGHT_DECAY: f64 = 0.01;
+const LARGEST_NORM: f64 = 1.0;
+
+/// The seed of weights, batch and dropout.
+const SEED: u64 = 0;
+
+pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Failure> {
+    let BenchCommand::Step(args) = &args.what;
+    let timed = step(args, threads)?;
+    if show.json {
+        show.json(&timed);
+    } else {
+        show.data(&timed.table().text());
+    }
+    Ok(0)
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Timed {
+    model: &'static str,
+    batch: usize,
+    seq: usize,
+    infer: bool,
+    precision: &'static str,
+    threads: usize,
+    dropout: f32,
+    steps: usize,
+    parameters: usize,
+    median_ms: f64,
+    min_ms: f64,
+    max_ms: f64,
+    tokens_per_second: f64,
+    /// The most that was resident, in MiB; `None` where the system does not say.
+    peak_memory_mb: Option<f64>,
+    /// What the device holds, in MiB.
+    planned_memory_mb: f64,
+    loss_first: f64,
+    loss_last: f64,
+    /// Floating-point operations that the products need, over the median time.
+    gflops: f64,
+}
+
+impl Timed {
+    fn table(&self) -> Table {
+        let number = |value, decimals| Cell::Number { value, decimals };
+        let mut table = Table::new([
+            "model",
+            "batch",
+            "tokens each",
+            "median ms",
+            "min ms",
+            "max ms",
+            "tokens/s",
+            "GFLOP/s",
+            "peak MiB",
+            "planned MiB",
+            "first loss",
+            "last loss",
+        ]);
+        table.row([
+            self.model.into(),
+            Cell::Count(self.batch as u64),
+            Cell::Count(self.seq as u64),
+            number(self.median_ms, 1),
+            number(self.min_ms, 1),
+            number(self.max_ms, 1),
+            number(self.tokens_per_second, 0),
+            number(self.gflops, 1),
+            self.peak_memory_mb.map_or(Cell::Missing, |peak| number(peak, 1)),
+            number(self.planned_memory_mb, 1),
+            number(self.loss_first, 4),
+            number(self.loss_last, 4),
+        ]);
+        table
+    }
+}
+
+fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
+    check(args)?;
+    let shape = SHAPES[args.model as usize];
+    let mut device = Cpu::new(threads);
+    let mut student = Student::new(&mut device, shape, args)?;
+    let mut losses = Vec::new();
+    let mut times = Vec::new();
+    for at in 0..args.warmup + args.steps {
+        let clock = Clock::start();
+        losses.push(if args.infer {
+            student.infer(&mut device)
+        } else {
+            student.train(&mut device, at as u64)
+        });
+        if at >= args.warmup {
+            times.push(1000.0 * clock.seconds());
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let median = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
+    let tokens = (args.batch * args.seq) as f64;
+    Ok(Timed {
+        model: shape.name,
+        batch: args.batch,
+        seq: args.seq,
+        infer: args.infer,
+        precision: "f32",
+        threads,
+        dropout: args.dropout,
+        steps: args.steps,
+        parameters: student.model.params().count(),
+        median_ms: median,
+        min_ms: times[0],
+        max_ms: times[times.len() - 1],
+        tokens_per_second: tokens / median * 1000.0,
+        peak_memory_mb: peak_memory(),
+        planned_memory_mb: device.bytes() as f64 / f64::from(1 << 20),
+        loss_first: losses[0],
+        loss_last: losses[losses.len() - 1],
+        gflops: operations(shape, args) / median / 1e6,
+    })
+}
+
+fn check(args: &BenchStepArgs) -> Result<(), Failure> {
+    if args.precision == BenchPrecision::Bf16 {
+        return Err(Failure::usage("this version computes in f32 only"));
+    }
+    let positive = [("--batch", args.batch), ("--seq", args.seq), ("--steps", args.steps)];
+    if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        return Err(Failure::usage(format!("{name} is 0, expected at least 1")));
+    }
+    if args.seq > LONGEST {
+        return Err(Failure::usage(format!("--seq is {}, expected at most {LONGEST}", args.seq)));
+    }
+    // A sequence's place in its step takes 16 bits of a dropout address.
+    if args.batch > heirloom_data::order::LARGEST_STEP {
+        return Err(Failure::usage(format!(
+            "--batch is {}, expected at most {}",
+            args.batch,
+            heirloom_data::order::LARGEST_STEP
+        )));
+    }
+    if !(0.0..1.0).contains(&args.dropout) {
+        let found = args.dropout;
+        return Err(Failure::usage(format!("--dropout is {found}, expected 0 or more, below 1")));
+    }
+    Ok(())
+}
+
+/// Floating-point operations of the products that the step needs, two for each multiplication:
+/// what a layer's matrices and its attention do to each token, and the classifier to each sequence.
+/// The backward pass has two products for each of the forward pass. What is computed again to save
+/// memory does not count.
+fn operations(shape: Shape, args: &BenchStepArgs) -> f64 {
+    let (c, f) = (shape.hidden as f64, shape.inner as f64);
+    let (batch, seq) = (args.batch as f64, args.seq as f64);
+    let layer = 2.0 * (4.0 * c * c + 2.0 * c * f) + 4.0 * seq * c;
+    let classifier = 2.0 * (c * c + c * LABELS as f64);
+    let forward = batch * seq * shape.layers as f64 * layer + batch * classifier;
+    if args.infer { forward } else { 3.0 * forward }
+}
+
+/// The most memory that was resident, in MiB.
+fn peak_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes / 1024.0)
+}
+
+fn config(shape: Shape, dropout: f32) -> Result<EncoderConfig, Failure> {
+    let keys = json!({
+        "model_type": "bert",
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": LONGEST,
+        "type_vocab_size": 2,
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.inner,
+    });
+    let keys: Map<String, Value> = keys.as_object().cloned().unwrap_or_default();
+    let config = EncoderConfig::from_map(std::path::Path::new(shape.name), keys)?;
+    Ok(EncoderConfig {
+        hidden_dropout: dropout,
+        attention_dropout: dropout,
+        classifier_dropout: dropout,
+        ..config
+    })
+}
+
+/// A student with its optimiser, its batch, and what it is held against.
+struct Student {
+    model: Model,
+    objective: Objective,
+    buffers: Buffers,
+    batch: DeviceBatch,
+    labels: Ids,
+    teacher: View,
+    counts: Counts,
+    /// Where gradient and moments are; `None` where only the forward pass is timed.
+    learning: Option<Learning>,
+}
+
+/// Twins of the weights, and what the optimiser moves.
+struct Learning {
+    grads: Space,
+    moments: [Space; 2],
+    spans: Vec<Span>,
+}
+
+impl Student {
+    fn new(device: &mut dyn Device, shape: Shape, args: &BenchStepArgs) -> Result<Self, Failure> {
+        let (batch, seq) = (args.batch, args.seq);
+        let capacity = Capacity { tokens: batch * seq, sequences: batch, masked: 0 };
+        let config = config(shape, args.dropout)?;
+        let model = Model::new(device, config, Head::SingleLabel { labels: LABELS });
+        model.init(device, SEED);
+        let learning = (!args.infer).then(|| {
+            let [grads, first, second] = [(); 3].map(|()| device.alloc(model.params().len()));
+            let spans = model.params().spans(WEIGHT_DECAY);
+            Learning { grads, moments: [first, second], spans }
+        });
+        let purpose =
+            if args.infer { BuffersFor::Infer } else { BuffersFor::Train(Taps::default()) };
+        let buffers = model.buffers(device, capacity, &purpose);
+        let objective =
+            Objective::new(device, terms(), &[false; 2], model.config(), None, capacity);
+        let mut room = model.batch(device, capacity);
+        upload(device, &mut room, batch, seq);
+        let ids: IdSpace = device.alloc_ids(batch);
+        let labels = Ids::at(ids, 0, batch);
+        let classes: Vec<u32> = random(Drawn::Labels, batch).map(|number| (2.0 * number) as u32).collect();
+        device.write_ids(labels, &classes);
+        let space = device.alloc(batch * LABELS);
+        let teacher = View::matrix(space, 0, batch, LABELS);
+        let logits: Vec<f32> = random(Drawn::Teacher, batch * LABELS)
+            .map(|number| (WIDEST_LOGIT * (2.0 * number - 1.0)) as f32)
+            .collect();
+        device.write(teacher, &logits);
+        let tokens = (batch * seq) as u64;
+        let counts = Counts { labelled: batch as u64, sequences: batch as u64, tokens };
+        Ok(Self { model, objective, buffers, batch: room, labels, teacher, counts, learning })
+    }
+
+    /// The forward pass and the loss.
+    fn infer(&mut self, device: &mut dyn Device) -> f64 {
+        let output = self.model.forward(device, &self.batch, &self.buffers, None);
+        self.loss(device, output, None)
+    }
+
+    /// A whole step, number `at` from 0.
+    fn train(&mut self, device: &mut dyn Device, at: u64) -> f64 {
+        let noise = Some(Noise { seed: SEED, step: at });
+        let output = self.model.forward(device, &self.batch, &self.buffers, noise);
+        let d_output = self.model.d_output(&self.buffers, output.rows());
+        device.fill(d_output, 0.0);
+        let loss = self.loss(device, output, Some(d_output));
+        let Learning { grads, moments: [first, second], spans } =
+            self.learning.as_ref().expect("a step that trains was planned with its moments");
+        self.model.backward(device, &self.batch, &self.buffers, *grads, noise);
+        let params = self.model.params();
+        let norm = device.sum_of_squares(params.flat(*grads)).sqrt();
+        device.adamw(&AdamW {
+            spaces: [params.weights(), *grads, *first, *second],
+            spans,
+            learning_rate: LEARNING_RATE,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            step: at + 1,
+            gradient_scale: (LARGEST_NORM / (norm + 1e-6)).min(1.0),
+        });
+        loss
+    }
+
+    fn loss(&self, device: &mut dyn Device, output: View, d_output: Option<View>) -> f64 {
+        let signals = Signals {
+            output,
+            d_output,
+            labels: Labels::Classes(self.labels),
+            labelled: self.counts.labelled,
+            teacher: Some(TeacherSignals { logits: self.teacher, inside: None }),
+            inside: &self.buffers,
+            batch: &self.batch,
+        };
+        let parts = self.objective.evaluate(device, &signals, self.counts, None);
+        self.objective.total(&parts)
+    }
+}
+
+fn terms() -> Vec<Term> {
+    let teacher = TeacherTerm { temperature: TEMPERATURE, scale_by_temperature_squared: true };
+    let label = TermKind::Label(LabelLoss::CrossEntropy);
+    vec![
+        Term { name: "label".to_owned(), weight: 1.0 - ALPHA, kind: label },
+        Term { name: "teacher".to_owned(), weight: ALPHA, kind: TermKind::Teacher(teacher) },
+    ]
+}
+
+/// The largest logit of the teacher, uniform in ±2√3: as wide a spread as the script's, which is 2.
+const WIDEST_LOGIT: f64 = 3.464_101_615_137_754_6;
+
+/// What is drawn; each has words of its own.
+#[derive(Clone, Copy)]
+enum Drawn {
+    Ids,
+    Labels,
+    Teacher,
+}
+
+/// `count` numbers in `[0, 1)`.
+fn random(what: Drawn, count: usize) -> impl Iterator<Item = f64> {
+    let number = move |at| uniform(word(SEED, Purpose::Synthetic, what as u64, at as u64));
+    (0..count).map(number)
+}
+
+/// Copies a batch of `sequences` sequences of `length` tokens in.
+fn upload(device: &mut dyn Device, batch: &mut DeviceBatch, sequences: usize, length: usize) {
+    let words = f64::from(VOCABULARY - FIRST_WORD);
+    let ids: Vec<u32> = random(Drawn::Ids, sequences * length)
+        .map(|number| FIRST_WORD + (words * number) as u32)
+        .collect();
+    let places = || (0..sequences as u32).flat_map(|s| (0..length as u32).map(move |at| (s, at)));
+    let positions: Vec<u32> = places().map(|(_, at)| at).collect();
+    let rows: Vec<u32> = places().map(|(sequence, at)| sequence << 16 | at).collect();
+    let starts: Vec<u32> = (0..=sequences).map(|sequence| (sequence * length) as u32).collect();
+    let types = vec![0; ids.len()];
+    let inputs = Inputs {
+        ids: &ids,
+        types: &types,
+        positions: &positions,
+        rows: &rows,
+        starts: &starts,
+        masked: &[],
+    };
+    batch.upload(device, &inputs);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(infer: bool) -> BenchStepArgs {
+        BenchStepArgs {
+            model: BenchModel::BertMini,
+            batch: 2,
+            seq: 8,
+            infer,
+            precision: BenchPrecision::F32,
+            dropout: 0.0,
+            steps: 1,
+            warmup: 0,
+        }
+    }
+
+    #[test]
+    fn shapes_stand_in_the_order_of_their_names() {
+        let rows = [
+            (BenchModel::BertMini, "bert-mini"),
+            (BenchModel::Distilbert, "distilbert"),
+            (BenchModel::BertBase, "bert-base"),
+        ];
+        for (model, name) in rows {
+            assert_eq!(SHAPES[model as usize].name, name);
+        }
+    }
+
+    #[test]
+    fn operations_are_those_counted_by_hand() {
+        // 16 tokens · 4 layers · (2·12·256² + 4·8·256) + 2 sequences · 2·(256² + 512).
+        let forward = 16.0 * 4.0 * 1_581_056.0 + 2.0 * 132_096.0;
+        assert_eq!(operations(SHAPES[0], &args(true)), forward);
+        assert_eq!(operations(SHAPES[0], &args(false)), 3.0 * forward);
+    }
+
+    #[test]
+    fn what_cannot_be_timed_is_refused() {
+        let rows = [
+            (BenchStepArgs { precision: BenchPrecision::Bf16, ..args(true) }, "this version computes in f32 only"),
+            (BenchStepArgs { steps: 0, ..args(true) }, "--steps is 0, expected at least 1"),
+            (BenchStepArgs { seq: 513, ..args(true) }, "--seq is 513, expected at most 512"),
+            (BenchStepArgs { dropout: 1.0, ..args(true) }, "--dropout is 1, expected 0 or more, below 1"),
+        ];
+        for (args, want) in rows {
+            assert_eq!(check(&args).unwrap_err(), Failure::usage(want));
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! One file per verb. Each returns the exit code, or why it failed.
+
+pub(crate) mod bench;
+pub(crate) mod demo;
+pub(crate) mod eval;
+pub(crate) mod plan;
+pub(crate) mod predict;
+pub(crate) mod resume;
+pub(crate) mod train;
+pub(crate) mod verify;
+
+use std::path::Path;
+
+use heirloom::failure::Failure;
+use heirloom_recipe::{Recipe, parse};
+
+use crate::args::RecipeArgs;
+
+/// The exit code of a run that was stopped on request: `EX_TEMPFAIL`, so that schedulers queue it
+/// again.
+pub(crate) const STOPPED: u8 = 75;
+
+/// Reads and parses a recipe.
+pub(crate) fn read_recipe(args: &RecipeArgs) -> Result<Recipe, Failure> {
+    recipe_at(&args.recipe, &args.set)
+}
+
+/// Reads and parses the recipe in `path`.
+pub(crate) fn recipe_at(path: &Path, set: &[String]) -> Result<Recipe, Failure> {
+    let name = path.display().to_string();
+    if path.is_dir() {
+        return Err(Failure::usage(format!("`{name}` is a folder; a recipe is a TOML file")));
+    }
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::usage(format!("cannot read the recipe `{name}`: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::usage(format!("`{name}` is not UTF-8: byte {at} begins no character"))
+    })?;
+    Ok(parse(&name, &text, set)?)
+}

@@ -1,0 +1,234 @@
+//! `heirloom train`: a recipe into run folders, one per seed.
+
+use std::path::{Path, PathBuf};
+
+use heirloom::failure::Failure;
+use heirloom::gather::{Gathered, gather};
+use heirloom::places::Places;
+use heirloom_engine::Cpu;
+use heirloom_recipe::Plan;
+use heirloom_report::seeds::Seeds;
+use heirloom_report::table::{Cell, Table};
+use heirloom_store::{Holder, RealDisk, write_atomic};
+use heirloom_train::{Ending, RunFolder, Trainer, run as run_loop};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{STOPPED, read_recipe};
+use crate::args::TrainArgs;
+use crate::clock::now;
+use crate::outside::{Stop, World};
+use crate::show::Show;
+
+/// File that makes a folder one of several seeds.
+pub(crate) const SEEDS: &str = "seeds.json";
+
+/// The seeds of a folder, and how long the run was to be.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SeedList {
+    pub(crate) seeds: Vec<u64>,
+    /// The plan without a seed of its own, as `plan.toml` text.
+    pub(crate) plan: String,
+}
+
+/// What a finished run came to.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) seed: u64,
+    pub(crate) folder: PathBuf,
+    pub(crate) steps: u64,
+    pub(crate) best_step: Option<u64>,
+    pub(crate) metric: String,
+    pub(crate) best: Option<f64>,
+    pub(crate) seconds: f64,
+}
+
+pub(crate) fn run(args: &TrainArgs, threads: usize, show: Show) -> Result<u8, Failure> {
+    let recipe = read_recipe(&args.recipe)?;
+    let places = Places::from_environment();
+    let mut gathered = gather(&recipe, &places, threads, args.smoke)?;
+    let thrown_away = ThrownAway::new(args.smoke)?;
+    if let Some(folder) = args.into.as_deref().or(thrown_away.path()) {
+        set_folder(&mut gathered, folder);
+    }
+    for note in &gathered.notes {
+        show.say(&format!("note: {note}"));
+    }
+    let seeds = if args.smoke { vec![gathered.job.plan.training.seed] } else { recipe.seeds() };
+    let stop = Stop::listen()?;
+    if let [_] = seeds.as_slice() {
+        let (ending, summary) = begin(&gathered, gathered.job.plan.clone(), threads, show, &stop)?;
+        if ending == Ending::Stopped {
+            return Ok(STOPPED);
+        }
+        report(&[summary], show);
+        return Ok(0);
+    }
+    let root = PathBuf::from(&gathered.job.plan.output.dir);
+    heirloom_store::new_folder(&RealDisk, &root)?;
+    let list = SeedList { seeds: seeds.clone(), plan: gathered.job.plan.to_toml() };
+    let text = serde_json::to_vec_pretty(&list).expect("numbers and text are JSON");
+    write_atomic(&RealDisk, &root.join(SEEDS), &text)?;
+    let mut summaries = Vec::new();
+    for seed in seeds {
+        let plan = gathered.job.plan.with_seed(seed);
+        let (ending, summary) = begin(&gathered, plan, threads, show, &stop)?;
+        if ending == Ending::Stopped {
+            return Ok(STOPPED);
+        }
+        summaries.push(summary);
+    }
+    report(&summaries, show);
+    Ok(0)
+}
+
+/// Points the run, and the teacher's answers beside it, at `folder`.
+fn set_folder(gathered: &mut Gathered, folder: &Path) {
+    gathered.job.plan.output.dir = folder.display().to_string();
+    gathered.job.cache_dir = folder.parent().unwrap_or(Path::new(".")).join("teacher-logits");
+}
+
+/// Starts one run in its own new folder.
+pub(crate) fn begin(
+    gathered: &Gathered,
+    plan: Plan,
+    threads: usize,
+    show: Show,
+    stop: &Stop,
+) -> Result<(Ending, Summary), Failure> {
+    let path = PathBuf::from(&plan.output.dir);
+    let holder = Holder::this_process(&now());
+    let mut folder = RunFolder::create(&RealDisk, &path, &holder, &plan.to_toml())
+        .map_err(|error| hint_resume(error, &path))?;
+    let job = heirloom_train::Job { plan, ..gathered.job.clone() };
+    make_cache_dir(&job)?;
+    let mut trainer = Trainer::new(job, &RealDisk, &mut || Box::new(Cpu::new(threads)))?;
+    let loaded = trainer.loaded();
+    if !loaded.fresh.is_empty() {
+        show.say(&format!("note: drawn afresh: {}", loaded.fresh.join(", ")));
+    }
+    if !loaded.unused.is_empty() {
+        show.say(&format!("note: not used: {}", shortened(&loaded.unused)));
+    }
+    go_on(&mut trainer, &mut folder, show, stop)
+}
+
+fn shortened(names: &[String]) -> String {
+    /// Longer lists say how many more there are.
+    const SHOWN: usize = 4;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn hint_resume(error: heirloom_train::Error, path: &Path) -> Failure {
+    let hint = matches!(
+        error,
+        heirloom_train::Error::Store(heirloom_store::StoreError::NotEmpty { .. })
+    );
+    let mut failure = Failure::from(error);
+    if hint {
+        let path = path.display();
+        failure.message += &format!("; to go on with that run: heirloom resume {path}");
+    }
+    failure
+}
+
+/// The folder for teachers' answers, made where a run needs it.
+pub(crate) fn make_cache_dir(job: &heirloom_train::Job) -> Result<(), Failure> {
+    if job.teacher.is_some() && !job.cache_dir.is_dir() {
+        heirloom_store::new_folder(&RealDisk, &job.cache_dir)?;
+    }
+    Ok(())
+}
+
+/// Runs a trainer to its end, or until somebody asks it to stop.
+pub(crate) fn go_on(
+    trainer: &mut Trainer,
+    folder: &mut RunFolder<'_>,
+    show: Show,
+    stop: &Stop,
+) -> Result<(Ending, Summary), Failure> {
+    let path = folder.path().to_owned();
+    let mut world = World::new(show, stop, trainer, &path)?;
+    let ended = run_loop(trainer, folder, &mut world);
+    let (seconds, failure) = (world.seconds(), world.failure());
+    drop(world);
+    let ending = ended?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let progress = trainer.progress();
+    if ending == Ending::Stopped {
+        show.say(&format!(
+            "stopped at step {}, saved; to go on: heirloom resume {}",
+            progress.step().0,
+            path.display()
+        ));
+    }
+    let summary = Summary {
+        seed: trainer.plan().training.seed,
+        folder: path,
+        steps: progress.step().0,
+        best_step: progress.best.map(|best| best.step.0),
+        metric: trainer.plan().training.metric_for_best.clone(),
+        best: progress.best.map(|best| best.score),
+        seconds,
+    };
+    Ok((ending, summary))
+}
+
+/// Prints what runs came to: a line each, and the mean over seeds.
+pub(crate) fn report(summaries: &[Summary], show: Show) {
+    let scores: Vec<f64> = summaries.iter().filter_map(|summary| summary.best).collect();
+    let over_seeds = Seeds::of(&scores);
+    if show.json {
+        show.json(&json!({ "runs": summaries, "over_seeds": over_seeds }));
+        return;
+    }
+    let metric = summaries.first().map_or("", |summary| summary.metric.as_str());
+    let mut table = Table::new(["seed", "steps", "best step", metric, "seconds", "folder"]);
+    for summary in summaries {
+        table.row([
+            Cell::Text(summary.seed.to_string()),
+            Cell::Count(summary.steps),
+            summary.best_step.map_or(Cell::Missing, Cell::Count),
+            Cell::score(summary.best),
+            Cell::Number { value: summary.seconds, decimals: 1 },
+            Cell::Text(summary.folder.display().to_string()),
+        ]);
+    }
+    show.data(&table.text());
+    if let (Some(seeds), true) = (over_seeds, summaries.len() > 1) {
+        show.data(&format!("{metric} over seeds: {seeds:.4}\n"));
+    }
+}
+
+/// A folder of the system's for temporary things, removed at the end.
+struct ThrownAway(Option<PathBuf>);
+
+impl ThrownAway {
+    fn new(wanted: bool) -> Result<Self, Failure> {
+        if !wanted {
+            return Ok(Self(None));
+        }
+        let name = format!("heirloom-smoke-{}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        heirloom_store::new_folder(&RealDisk, &root)?;
+        Ok(Self(Some(root.join("run"))))
+    }
+
+    fn path(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+}
+
+impl Drop for ThrownAway {
+    fn drop(&mut self) {
+        if let Some(root) = self.0.as_deref().and_then(Path::parent) {
+            let _ = std::fs::remove_dir_all(root);
+        }
+    }
+}

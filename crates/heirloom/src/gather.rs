@@ -1,0 +1,392 @@
+//! From a recipe to a job: opens what the recipe names, decides the plan, and refuses what cannot
+//! work before anything is created.
+//!
+//! In: a recipe, or the plan of a run folder. Out: a [`Job`] and what a person should hear first.
+//! Never: a file written, or a model's weights read.
+
+use std::path::{Path, PathBuf};
+
+use heirloom_base::{Bytes, Digest, Hasher, Tokens};
+use heirloom_data::dataset::{Dataset, KeepTexts, overlap};
+use heirloom_data::presets::Preset;
+use heirloom_data::tokens::{Tokenizer, first_difference};
+use heirloom_growth::LayerMap;
+use heirloom_models::{Buffers, EncoderConfig, Purpose};
+use heirloom_objective::Objective;
+use heirloom_recipe::{
+    Cost, Counts, DataPlan, EvaluateOn, Facts, ModelFacts, Plan, Recipe, Split, StudentSource,
+    TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
+};
+use heirloom_train::{Job, StudentWeights, TeacherJob, Trainer, terms};
+
+use crate::failure::Failure;
+use crate::opened::{
+    apply_layout, config_of_shape, known_labels, labels, model_facts, rows,
+};
+use crate::places::Places;
+
+/// A run that can start.
+#[derive(Debug)]
+pub struct Gathered {
+    /// The run.
+    pub job: Job,
+    /// Memory, part by part.
+    pub cost: Cost,
+    /// What a person should hear before it starts: truncated texts, skipped lines, overlap.
+    pub notes: Vec<String>,
+}
+
+/// What was opened, before and after there is a plan.
+struct Opened {
+    data: DataPlan,
+    tokenizer: Tokenizer,
+    train: Dataset,
+    validation: Option<Dataset>,
+    notes: Vec<String>,
+}
+
+/// The part of the training set that is held out is drawn by a seed of its own, so that the runs
+/// of several seeds hold out the same examples.
+const SPLIT_SEED: u64 = 0;
+/// Likewise for limits.
+const LIMIT_SEED: u64 = 1;
+
+/// Opens what `recipe` names and decides its plan. `smoke` cuts the run down to a minute. The plan
+/// is the first seed's.
+pub fn gather(
+    recipe: &Recipe,
+    places: &Places,
+    threads: usize,
+    smoke: bool,
+) -> Result<Gathered, Failure> {
+    let mut data = recipe.data()?;
+    let folder = places.data("task.path", &data.path)?;
+    if let Some(preset) = recipe.preset_layout() {
+        let found = Preset::named(preset.name())?.find(&folder)?;
+        apply_layout(&mut data, &found, &folder);
+    }
+    let model = |key: &str, path: Option<&str>| -> Result<Option<PathBuf>, Failure> {
+        path.map(|path| places.model(key, path)).transpose()
+    };
+    let student_path = model("student.model", recipe.student_path())?;
+    let teacher_path = model("teacher.model", recipe.teacher_path())?;
+    let tokenizer_path = model("tokenizer.path", recipe.tokenizer_path())?.ok_or_else(|| {
+        Failure::usage(
+            "no tokenizer: name one in `tokenizer.path` (a folder with tokenizer.json or \
+             vocab.txt), or start the student from a model folder that has one",
+        )
+    })?;
+    // Configs and tokenizers first: what is wrong with them is known within a moment.
+    let student = student_path.as_deref().map(model_facts).transpose()?;
+    let teacher = teacher_path.as_deref().map(model_facts).transpose()?;
+    let tokenizer = Tokenizer::open(&tokenizer_path)?;
+    let teacher_tokenizer = teacher_path.as_deref().and_then(|path| Tokenizer::open(path).ok());
+
+    if smoke {
+        // As `heirloom_recipe::smoke` does to the plan, but before anything is tokenised.
+        data.train_limit = heirloom_recipe::Limit::First(data.train_limit.of(200));
+        data.validation_limit = heirloom_recipe::Limit::First(data.validation_limit.of(200));
+    }
+    let opened = open_data(data, &folder, tokenizer)?;
+    let lengths = opened.train.lengths();
+    let facts = Facts {
+        train_examples: opened.train.len() as u64,
+        train_tokens: lengths.map_or(Tokens(0), |lengths| lengths.total),
+        validation_examples: opened.validation.as_ref().map_or(0, |set| set.len() as u64),
+        labels: opened.train.labels().names.clone(),
+        data: data_digest(&opened),
+        tokenizer: tokenizer_facts(&opened.tokenizer),
+        first_difference: teacher_tokenizer.as_ref().and_then(|teacher| {
+            first_difference(&opened.tokenizer, teacher).map(|difference| TokenDifference {
+                id: u64::from(difference.id),
+                student: difference.left,
+                teacher: difference.right,
+            })
+        }),
+        teacher_tokenizer: teacher_tokenizer.as_ref().map(tokenizer_facts),
+        student: student.as_ref().map(|(_, facts)| facts.clone()),
+        teacher: teacher.as_ref().map(|(_, facts)| facts.clone()),
+        memory: available_memory(),
+        threads: threads as u64,
+        steps_per_epoch: None,
+    };
+    let mut plan = resolve(recipe, &facts)?;
+    let named = plan.data.labels.clone();
+    plan.data = DataPlan { labels: named, ..opened.data.clone() };
+    if smoke {
+        heirloom_recipe::smoke(&mut plan);
+    }
+    let student_config = match &student {
+        Some((config, _)) => config.clone(),
+        None => match (&plan.student.source, &teacher) {
+            (StudentSource::Teacher { .. }, Some((config, _))) => config.clone(),
+            _ => config_of_shape(&plan.student.shape, opened.tokenizer.special().pad.unwrap_or(0))?,
+        },
+    };
+    let models = Models {
+        student: student_path,
+        teacher: teacher_path.zip(teacher.map(|(config, _)| config)),
+    };
+    finish(plan, opened, student_config, models)
+}
+
+/// Opens again what the plan of a run folder names, and refuses what has changed since.
+pub fn reopen(plan: &Plan, places: &Places) -> Result<Gathered, Failure> {
+    let folder = places.data("task.path", &plan.data.path)?;
+    let tokenizer_path = places.model("tokenizer.path", &plan.tokenizer.path)?;
+    let tokenizer = Tokenizer::open(&tokenizer_path)?;
+    let changed = |what: &str, path: &Path, was: Digest, is: Digest| {
+        Failure::input(format!(
+            "{what} `{}` is not the one this run began with (digest {}, was {}); put it back, or \
+             begin a new run",
+            path.display(),
+            is.short(),
+            was.short(),
+        ))
+    };
+    if tokenizer.digest() != plan.tokenizer.digest {
+        return Err(changed(
+            "tokenizer",
+            &tokenizer_path,
+            plan.tokenizer.digest,
+            tokenizer.digest(),
+        ));
+    }
+    let opened = open_data(plan.data.clone(), &folder, tokenizer)?;
+    let digest = data_digest(&opened);
+    if digest != plan.examples.digest {
+        return Err(changed("data in", &folder, plan.examples.digest, digest));
+    }
+    let check = |key: &str, path: &str, was: Digest| -> Result<(PathBuf, EncoderConfig), Failure> {
+        let path = places.model(key, path)?;
+        let (config, ModelFacts { digest, .. }) = model_facts(&path)?;
+        if digest != was {
+            return Err(changed("model", &path, was, digest));
+        }
+        Ok((path, config))
+    };
+    let teacher = match &plan.teacher {
+        TeacherPlan::Nobody => None,
+        TeacherPlan::Model { path, digest, .. } => Some(check("teacher.model", path, *digest)?),
+    };
+    let (student_config, student) = match &plan.student.source {
+        StudentSource::Fresh => {
+            let pad = opened.tokenizer.special().pad.unwrap_or(0);
+            (config_of_shape(&plan.student.shape, pad)?, None)
+        }
+        StudentSource::Model { path, digest } => {
+            let (path, config) = check("student.model", path, *digest)?;
+            (config, Some(path))
+        }
+        StudentSource::Teacher { .. } => {
+            let (_, config) = teacher.clone().expect("a student from a teacher has a teacher");
+            (config, None)
+        }
+    };
+    finish(plan.clone(), opened, student_config, Models { student, teacher })
+}
+
+/// Folders of models.
+struct Models {
+    student: Option<PathBuf>,
+    teacher: Option<(PathBuf, EncoderConfig)>,
+}
+
+fn finish(
+    plan: Plan,
+    opened: Opened,
+    source_config: EncoderConfig,
+    models: Models,
+) -> Result<Gathered, Failure> {
+    let student = &plan.student;
+    let layers: Vec<usize> = student.layers.iter().map(|&layer| layer as usize).collect();
+    let folder = match &student.source {
+        StudentSource::Fresh => None,
+        StudentSource::Model { .. } => models.student,
+        StudentSource::Teacher { .. } => models.teacher.as_ref().map(|(path, _)| path.clone()),
+    };
+    let (student_weights, config) = match folder {
+        None => (StudentWeights::Fresh, source_config),
+        Some(path) => {
+            let map = LayerMap::select(&layers, source_config.layers)?;
+            let config = map.target_config(&source_config);
+            (StudentWeights::Folder { path, layers }, config)
+        }
+    };
+    let student_config = EncoderConfig {
+        hidden_dropout: student.shape.hidden_dropout_prob as f32,
+        attention_dropout: student.shape.attention_probs_dropout_prob as f32,
+        classifier_dropout: student.shape.classifier_dropout as f32,
+        ..config
+    };
+    let teacher = models.teacher.map(|(path, config)| TeacherJob { path, config });
+    let cache_dir = cache_dir(&plan);
+    let job = Job {
+        train: opened.train,
+        validation: opened.validation,
+        student_config,
+        student_weights,
+        teacher,
+        tokenizer_files: opened.tokenizer.files().clone(),
+        cache_dir,
+        plan,
+    };
+    let cost = memory(&job)?;
+    Ok(Gathered { job, cost, notes: opened.notes })
+}
+
+/// Beside the run folder, shared by all runs there; the seeds of one recipe lie one level deeper.
+fn cache_dir(plan: &Plan) -> PathBuf {
+    let dir = Path::new(&plan.output.dir);
+    let seed = dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seed-"));
+    let run = if seed { dir.parent().unwrap_or(dir) } else { dir };
+    run.parent().unwrap_or(Path::new(".")).join("teacher-logits")
+}
+
+fn tokenizer_facts(tokenizer: &Tokenizer) -> TokenizerFacts {
+    TokenizerFacts { vocab_size: tokenizer.vocab_size() as u64, digest: tokenizer.digest() }
+}
+
+fn data_digest(opened: &Opened) -> Digest {
+    let mut hasher = Hasher::new();
+    for set in [Some(&opened.train), opened.validation.as_ref()].into_iter().flatten() {
+        hasher.part(set.digest().to_string().as_bytes());
+    }
+    hasher.digest()
+}
+
+fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Opened, Failure> {
+    let mut notes = Vec::new();
+    let known = known_labels(&data);
+    let max_length = data.max_length as usize;
+    let train_rows = rows(&data, folder, &data.train, known.as_ref())?;
+    let labels = labels(&data, &train_rows)?;
+    let whole =
+        Dataset::build(&train_rows, labels.clone(), &tokenizer, max_length, KeepTexts::No)?;
+    let (train, held) = match data.validation_split {
+        Split::Nothing => (whole, None),
+        Split::Share(share) => {
+            let (train, held) = whole.split(share, SPLIT_SEED);
+            (train, Some(held))
+        }
+    };
+    let train = limited(train, data.train_limit);
+    let validation = match (data.evaluate_on, data.validation.first()) {
+        (EvaluateOn::Split, _) => held,
+        (EvaluateOn::Validation, None) => held,
+        (EvaluateOn::Validation, Some(file)) => {
+            let files = std::slice::from_ref(file);
+            let rows = rows(&data, folder, files, Some(&labels))?;
+            Some(Dataset::build(&rows, labels.clone(), &tokenizer, max_length, KeepTexts::No)?)
+        }
+    };
+    let validation = validation.map(|set| limited(set, data.validation_limit));
+    for (name, set) in [("training", Some(&train)), ("validation", validation.as_ref())] {
+        let Some(set) = set else { continue };
+        if set.skipped() > 0 {
+            notes.push(format!("{} lines of the {name} files were skipped", set.skipped()));
+        }
+        if set.truncated() > 0 {
+            notes.push(format!(
+                "{} of {} {name} examples are longer than max_length = {max_length} and were cut",
+                set.truncated(),
+                set.len(),
+            ));
+        }
+    }
+    let without = train.classes_without_examples();
+    if !without.is_empty() {
+        notes.push(format!("no training example has the label {}", without.join(", ")));
+    }
+    if let Some(validation) = &validation {
+        let both = overlap(&train, validation);
+        if both.count > 0 {
+            let text = format!(
+                "{} of {} validation examples have a text that is also in the training set",
+                both.count,
+                validation.len(),
+            );
+            if !data.allow_overlap {
+                return Err(Failure::input(format!(
+                    "{text}; remove them, or set `task.allow_overlap = true`"
+                )));
+            }
+            notes.push(text);
+        }
+    }
+    Ok(Opened { data, tokenizer, train, validation, notes })
+}
+
+fn limited(set: Dataset, limit: heirloom_recipe::Limit) -> Dataset {
+    let count = limit.of(set.len() as u64) as usize;
+    if count == set.len() {
+        return set;
+    }
+    let order = heirloom_base::permutation(
+        LIMIT_SEED,
+        heirloom_base::Purpose::Split,
+        0,
+        set.len(),
+    );
+    let mut chosen = order[..count].to_vec();
+    chosen.sort_unstable();
+    set.select(&chosen)
+}
+
+/// What the run needs of memory, refused where there is not enough.
+fn memory(job: &Job) -> Result<Cost, Failure> {
+    let plan = &job.plan;
+    let head = match plan.data.kind {
+        heirloom_recipe::TaskKind::Classification => {
+            heirloom_models::Head::SingleLabel { labels: plan.labels().len() }
+        }
+        heirloom_recipe::TaskKind::MultiLabel => {
+            heirloom_models::Head::MultiLabel { labels: plan.labels().len() }
+        }
+        heirloom_recipe::TaskKind::Regression => heirloom_models::Head::Regression,
+    };
+    let (terms, _) = terms(&plan.objective);
+    let inside = Objective::looks_inside(&terms);
+    let capacity = Trainer::capacity(job);
+    let train = Purpose::Train(Objective::taps(&terms));
+    let mut activations = Buffers::bytes_needed(&job.student_config, &head, capacity, &train).0;
+    let live = match (&plan.teacher, &job.teacher) {
+        (TeacherPlan::Model { logits, .. }, Some(teacher)) => {
+            let live = *logits == heirloom_recipe::Logits::Live || inside;
+            live.then_some(teacher)
+        }
+        _ => None,
+    };
+    if let Some(teacher) = live {
+        let purpose = if inside { Purpose::Inspect } else { Purpose::Infer };
+        activations += Buffers::bytes_needed(&teacher.config, &head, capacity, &purpose).0;
+    }
+    let counts = Counts {
+        student_parameters: parameters(&job.student_config, head),
+        teacher_parameters: live.map_or(0, |teacher| parameters(&teacher.config, head)),
+        activations: Bytes(activations),
+        other: Bytes(5 * (plan.examples.train_tokens.0)),
+    };
+    Ok(cost(plan, &counts, available_memory())?)
+}
+
+/// Parameters of a model, counted on a device that holds nothing else for a moment.
+fn parameters(config: &EncoderConfig, head: heirloom_models::Head) -> u64 {
+    let layer = 4 * (config.hidden_size * config.hidden_size + config.hidden_size)
+        + 2 * config.hidden_size * config.intermediate_size
+        + config.intermediate_size
+        + 5 * config.hidden_size;
+    let tables = config.vocab_size + config.max_positions + config.token_types + 2;
+    let head = (config.hidden_size + 1) * (config.hidden_size + head.width(config));
+    (tables * config.hidden_size + config.layers * layer + head) as u64
+}
+
+/// Memory that the system says is available, or a guess of 8 GB where it does not say.
+fn available_memory() -> Bytes {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes = text.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    kilobytes.map_or(Bytes(8_000_000_000), |kilobytes| Bytes(kilobytes * 1024))
+}
+

@@ -1,0 +1,194 @@
+//! What the loop may not know: the clock, signals, the progress bar, and the metrics.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use heirloom::failure::Failure;
+use heirloom::judge::{deciding, judge};
+use heirloom_data::dataset::Dataset;
+use heirloom_recipe::Plan;
+use heirloom_report::evaluate::Evaluation;
+use heirloom_store::{Log, RealDisk};
+use heirloom_train::{Error, EvaluationRecord, Judged, Outside, StepRecord, Trainer};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::clock::Clock;
+use crate::show::Show;
+
+/// Set by SIGTERM, SIGINT or SIGHUP; a second one ends the program at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Begins to listen.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+            // Registered first, so that it acts only when the flag is already set.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
+                .map_err(|error| Failure::bug(format!("cannot listen for signals: {error}")))?;
+        }
+        Ok(Self(asked))
+    }
+
+    fn asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The world of one run.
+pub(crate) struct World<'a> {
+    show: Show,
+    stop: &'a Stop,
+    plan: Plan,
+    clock: Clock,
+    bar: Option<ProgressBar>,
+    times: Log<'static>,
+    tokens: u64,
+    /// Steps between lines, where there is no bar.
+    every: u64,
+    loss: Smoothed,
+    /// The last evaluation, for the summary.
+    pub(crate) last: Option<Evaluation>,
+    failure: Option<Failure>,
+}
+
+/// An exponential mean that starts at its first value.
+#[derive(Clone, Copy, Debug, Default)]
+struct Smoothed(Option<f64>);
+
+impl Smoothed {
+    /// Share of the newest value: a memory of about fifty steps.
+    const SHARE: f64 = 0.02;
+
+    fn add(&mut self, value: f64) -> f64 {
+        let mean = self.0.map_or(value, |mean| mean + Self::SHARE * (value - mean));
+        self.0 = Some(mean);
+        mean
+    }
+}
+
+impl<'a> World<'a> {
+    /// The world of the run in `folder`, which already took `done` steps.
+    pub(crate) fn new(show: Show, stop: &'a Stop, trainer: &Trainer, folder: &Path) -> Result<Self, Failure> {
+        let plan = trainer.plan().clone();
+        let (done, total) = (trainer.progress().step().0, plan.training.total_steps);
+        let path = folder.join("times.jsonl");
+        let times = if path.exists() { Log::open(&RealDisk, &path) } else { Log::create(&RealDisk, &path) }?;
+        let bar = show.has_terminal().then(|| {
+            let bar = ProgressBar::new(total).with_position(done);
+            let template = "{bar:24} {pos}/{len} {msg} · {eta} left";
+            let style = ProgressStyle::with_template(template).expect("a fixed template");
+            bar.set_style(style.progress_chars("━╸ "));
+            bar
+        });
+        Ok(Self {
+            show,
+            stop,
+            plan,
+            clock: Clock::start(),
+            bar,
+            times,
+            tokens: 0,
+            every: (total / 10).max(1),
+            loss: Smoothed::default(),
+            last: None,
+            failure: None,
+        })
+    }
+
+    /// Seconds since the run (or its resumption) began.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.clock.seconds()
+    }
+
+    /// The failure behind an [`Error`] that only says that judging failed.
+    pub(crate) fn failure(&mut self) -> Option<Failure> {
+        self.failure.take()
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => self.show.say(text),
+        }
+    }
+}
+
+impl Drop for World<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Outside for World<'_> {
+    fn step(&mut self, _: &Trainer, record: &StepRecord) {
+        self.tokens += record.tokens;
+        let seconds = self.clock.seconds();
+        let speed = self.tokens as f64 / seconds.max(1e-9);
+        let loss = self.loss.add(record.loss);
+        let message = format!("loss {loss:.4} · {speed:.0} tokens/s");
+        // A record of times that cannot be written is no reason to stop: nothing depends on it.
+        let _ = self.times.append(&json!({
+            "step": record.step, "seconds": seconds, "tokens_per_second": speed,
+        }));
+        if record.skipped {
+            self.line(&format!("step {} was not finite and was left out", record.step));
+        }
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(record.step);
+                bar.set_message(message);
+            }
+            None if record.step.is_multiple_of(self.every) => {
+                let total = self.plan.training.total_steps;
+                self.show.say(&format!("step {}/{total} · {message}", record.step));
+            }
+            None => (),
+        }
+    }
+
+    fn judge(&mut self, outputs: Vec<f32>, validation: &Dataset) -> Result<Judged, Error> {
+        match judge(&outputs, validation, self.plan.data.metric) {
+            Ok(evaluation) => {
+                let (score, higher_is_better) =
+                    deciding(&evaluation, &self.plan.training.metric_for_best);
+                let value = serde_json::to_value(&evaluation).expect("an evaluation is JSON");
+                self.last = Some(evaluation);
+                Ok(Judged { score, higher_is_better, evaluation: value })
+            }
+            Err(failure) => {
+                // Outputs that cannot be judged are a model that left the numbers behind.
+                let judged = json!({ "failure": failure.message });
+                self.failure = Some(failure);
+                Ok(Judged { score: None, higher_is_better: true, evaluation: judged })
+            }
+        }
+    }
+
+    fn evaluated(&mut self, record: &EvaluationRecord) {
+        let Some(evaluation) = &self.last else { return };
+        let scores: Vec<String> = evaluation
+            .scores
+            .iter()
+            .map(|(name, value)| match value {
+                Some(value) => format!("{name} {value:.4}"),
+                None => format!("{name} has no value"),
+            })
+            .collect();
+        let loss = evaluation.loss.map_or(String::new(), |loss| format!(" · loss {loss:.4}"));
+        let best = if record.best { " · best so far" } else { "" };
+        self.line(&format!("step {}: {}{loss}{best}", record.step, scores.join(" · ")));
+    }
+
+    fn saved(&mut self, _: &Trainer) {}
+
+    fn asked_to_stop(&mut self) -> bool {
+        self.stop.asked()
+    }
+}
