@@ -299,15 +299,7 @@ impl Dataset {
 
     /// The indexes that [`Dataset::split`] selects.
     pub fn split_indexes(&self, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
-        let len = self.len();
-        let count = (fraction * len as f64).round() as usize;
-        let between = fraction > 0.0 && fraction < 1.0 && len > 1;
-        let count = if between { count.clamp(1, len - 1) } else { count.min(len) };
-        let mut held = permutation(seed, Purpose::Split, 0, len);
-        let mut train = held.split_off(count);
-        train.sort_unstable();
-        held.sort_unstable();
-        (train, held)
+        split_indexes(self.len(), fraction, seed)
     }
 
     fn digest_of_text(&self, skipped: &Skipped) -> Digest {
@@ -338,6 +330,18 @@ impl Dataset {
         }
         hasher.digest()
     }
+}
+
+/// The indexes that [`Dataset::split`] selects of `len` examples: to train on, and held out.
+pub fn split_indexes(len: usize, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    let count = (fraction * len as f64).round() as usize;
+    let between = fraction > 0.0 && fraction < 1.0 && len > 1;
+    let count = if between { count.clamp(1, len - 1) } else { count.min(len) };
+    let mut held = permutation(seed, Purpose::Split, 0, len);
+    let mut train = held.split_off(count);
+    train.sort_unstable();
+    held.sort_unstable();
+    (train, held)
 }
 
 /// Texts of `validation` that are in `train`.

@@ -47,7 +47,7 @@ struct Opened {
 
 /// The part of the training set that is held out is drawn by a seed of its own, so that the runs
 /// of several seeds hold out the same examples.
-const SPLIT_SEED: u64 = 0;
+pub(crate) const SPLIT_SEED: u64 = 0;
 /// Likewise for limits.
 const LIMIT_SEED: u64 = 1;
 
@@ -318,19 +318,22 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
 }
 
 fn limited(set: Dataset, limit: heirloom_recipe::Limit) -> Dataset {
-    let count = limit.of(set.len() as u64) as usize;
-    if count == set.len() {
-        return set;
+    match within_limit(set.len(), limit) {
+        None => set,
+        Some(chosen) => set.select(&chosen),
     }
-    let order = heirloom_base::permutation(
-        LIMIT_SEED,
-        heirloom_base::Purpose::Split,
-        0,
-        set.len(),
-    );
+}
+
+/// Which of `len` examples a limit keeps, in their order; `None` for all of them.
+pub(crate) fn within_limit(len: usize, limit: heirloom_recipe::Limit) -> Option<Vec<u32>> {
+    let count = limit.of(len as u64) as usize;
+    if count == len {
+        return None;
+    }
+    let order = heirloom_base::permutation(LIMIT_SEED, heirloom_base::Purpose::Split, 0, len);
     let mut chosen = order[..count].to_vec();
     chosen.sort_unstable();
-    set.select(&chosen)
+    Some(chosen)
 }
 
 /// What the run needs of memory, refused where there is not enough.

@@ -19,6 +19,8 @@ pub use heirloom_report as report;
 pub use heirloom_store as store;
 pub use heirloom_train as train;
 
+pub mod answer;
+pub mod examine;
 pub mod failure;
 pub mod gather;
 pub mod judge;

@@ -1,10 +1,340 @@
-//! `heirloom eval`.
+//! `heirloom eval`: how good a model is, and whether it is better than another.
 
+use std::path::{Path, PathBuf};
+
+use heirloom::answer::{Answerer, PLAN, model_folder};
+use heirloom::examine::{Judgement, Set, Task};
 use heirloom::failure::Failure;
+use heirloom::places::Places;
+use heirloom_recipe::{Plan, TaskKind};
+use heirloom_report::compare::{Comparison, SeedDifference, across_seeds, classifiers};
+use heirloom_report::evaluate::Evaluation;
+use heirloom_report::seeds::Seeds;
+use heirloom_report::table::{Cell, Table};
+use serde::Serialize;
+use serde_json::json;
 
+use super::recipe_at;
+use super::train::{SEEDS, SeedList};
 use crate::args::EvalArgs;
 use crate::show::Show;
 
-pub(crate) fn run(_: &EvalArgs, _: usize, _: Show) -> Result<u8, Failure> {
-    Err(Failure::bug("eval is being written"))
+/// Seed of the resamples behind an interval, so that the same two models give the same interval.
+const RESAMPLING_SEED: u64 = 0;
+
+/// A model folder, and its seed where it is one of several.
+struct Candidate {
+    seed: Option<u64>,
+    folder: PathBuf,
+}
+
+/// One model on one set.
+#[derive(Serialize)]
+struct Line {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    model: PathBuf,
+    file: String,
+    evaluation: Evaluation,
+}
+
+/// Two models on one set.
+#[derive(Serialize)]
+struct Against {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    first: PathBuf,
+    second: PathBuf,
+    file: String,
+    comparison: Comparison,
+}
+
+/// Two lists of models, paired by their seeds, on one set.
+#[derive(Serialize)]
+struct OverSeeds {
+    file: String,
+    metric: String,
+    difference: SeedDifference,
+}
+
+pub(crate) fn run(args: &EvalArgs, threads: usize, show: Show) -> Result<u8, Failure> {
+    let candidates = candidates(&args.model)?;
+    let task = task(args)?;
+    let rivals = match &args.against {
+        None => Vec::new(),
+        Some(path) => rivals(path, &candidates, &task)?,
+    };
+    let sets = task.sets(args.file.as_deref())?;
+    let first = judge_all(&candidates, &task, &sets, threads, show)?;
+    let second = judge_all(&rivals, &task, &sets, threads, show)?;
+
+    let mut comparisons = Vec::new();
+    for ((one, other), judged) in candidates.iter().zip(&rivals).zip(first.iter().zip(&second)) {
+        for (set, (ours, theirs)) in sets.iter().zip(judged.0.iter().zip(judged.1)) {
+            let compared = classifiers(&ours.predictions, &theirs.predictions, RESAMPLING_SEED)?;
+            comparisons.extend(compared.map(|comparison| Against {
+                seed: one.seed,
+                first: one.folder.clone(),
+                second: other.folder.clone(),
+                file: set.name.clone(),
+                comparison,
+            }));
+        }
+    }
+    let paired = paired_by_seed(&sets, &first, &second);
+    let mut lines = lines(&candidates, &sets, first);
+    let ours = lines.len();
+    lines.extend(self::lines(&rivals, &sets, second));
+    if show.json {
+        let over_seeds: Vec<_> = sets.iter().map(|set| over_seeds(&lines[..ours], set)).collect();
+        show.json(&json!({
+            "evaluations": lines,
+            "over_seeds": (candidates.len() > 1).then_some(over_seeds),
+            "comparisons": comparisons,
+            "comparisons_over_seeds": paired,
+        }));
+        return Ok(0);
+    }
+    show.data(&table(&lines[..ours], &sets).text());
+    if !rivals.is_empty() {
+        show.data(&format!("\nagainst\n{}\n", table(&lines[ours..], &sets).text()));
+    }
+    for Against { seed, file, comparison, .. } in &comparisons {
+        let seed = seed.map_or(String::new(), |seed| format!(" seed {seed}"));
+        show.data(&format!(
+            "{file}{seed}: accuracy {}, agreement {:.3}, divergence {:.4} nats\n",
+            comparison.accuracy, comparison.agreement, comparison.divergence,
+        ));
+    }
+    for OverSeeds { file, metric, difference } in &paired {
+        show.data(&format!("{file}: {metric} over seeds {difference}\n"));
+    }
+    Ok(0)
+}
+
+/// The model folders that a path means: one, or one per seed.
+fn candidates(path: &Path) -> Result<Vec<Candidate>, Failure> {
+    match seeds(path)? {
+        None => Ok(vec![Candidate { seed: None, folder: model_folder(path)? }]),
+        Some(list) => {
+            let candidate = |seed: u64| {
+                let folder = model_folder(&path.join(format!("seed-{seed}")))?;
+                Ok(Candidate { seed: Some(seed), folder })
+            };
+            list.seeds.into_iter().map(candidate).collect()
+        }
+    }
+}
+
+/// The models to compare with, one for each candidate.
+fn rivals(path: &Path, with: &[Candidate], task: &Task) -> Result<Vec<Candidate>, Failure> {
+    if task.kind() != TaskKind::Classification {
+        return Err(Failure::usage(
+            "--against compares models that pick one of several labels, and this task has another \
+             `kind`; evaluate each model alone",
+        ));
+    }
+    let rivals = candidates(path)?;
+    let seeds = |list: &[Candidate]| list.iter().map(|one| one.seed).collect::<Vec<_>>();
+    // One model against one needs no seeds: they are paired by the examples.
+    if (with.len(), rivals.len()) != (1, 1) && seeds(with) != seeds(&rivals) {
+        let shown = |list: &[Candidate]| {
+            let seeds = list.iter().map(|one| one.seed.map_or("none".into(), |s| s.to_string()));
+            seeds.collect::<Vec<String>>().join(", ")
+        };
+        return Err(Failure::usage(format!(
+            "runs are compared seed by seed, and the seeds differ: {} here, {} in `{}`; name the \
+             folder of one seed on both sides, or train the same seeds",
+            shown(with),
+            shown(&rivals),
+            path.display(),
+        )));
+    }
+    Ok(rivals)
+}
+
+/// The list of seeds of a folder that has one.
+fn seeds(path: &Path) -> Result<Option<SeedList>, Failure> {
+    let file = path.join(SEEDS);
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let unreadable =
+        |why: String| Failure::input(format!("`{}` is not a list of seeds: {why}", file.display()));
+    let text = std::fs::read(&file).map_err(|error| unreadable(error.to_string()))?;
+    serde_json::from_slice(&text).map(Some).map_err(|error| unreadable(error.to_string()))
+}
+
+/// The task: the recipe's where one is given, else that of the run the model lies in.
+fn task(args: &EvalArgs) -> Result<Task, Failure> {
+    let places = Places::from_environment();
+    if let Some(recipe) = &args.recipe {
+        return Task::of_recipe(&recipe_at(recipe, &args.set)?, &places);
+    }
+    if !args.set.is_empty() {
+        return Err(Failure::usage(
+            "--set changes a recipe; name the recipe too, with --recipe FILE",
+        ));
+    }
+    let (file, text) = match seeds(&args.model)? {
+        Some(list) => (args.model.join(SEEDS), list.plan),
+        None => {
+            let parent = args.model.parent().unwrap_or(Path::new(""));
+            let places = [args.model.join(PLAN), parent.join(PLAN)];
+            let file = places.into_iter().find(|file| file.is_file()).ok_or_else(|| {
+                Failure::usage(format!(
+                    "`{}` is a model and no run, so it does not say what to evaluate it on; name a \
+                     recipe with --recipe FILE",
+                    args.model.display(),
+                ))
+            })?;
+            let text = std::fs::read_to_string(&file).map_err(|error| {
+                Failure::input(format!("cannot read `{}`: {error}", file.display()))
+            })?;
+            (file, text)
+        }
+    };
+    let plan = Plan::from_toml(&text)
+        .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))?;
+    Task::of_plan(&plan, &places)
+}
+
+/// For each model, its judgement on each set.
+fn judge_all(
+    models: &[Candidate],
+    task: &Task,
+    sets: &[Set],
+    threads: usize,
+    show: Show,
+) -> Result<Vec<Vec<Judgement>>, Failure> {
+    let mut all = Vec::new();
+    for candidate in models {
+        let mut model = Answerer::open(&candidate.folder, task.max_length(), threads)?;
+        task.check(&model)?;
+        let mut judged = Vec::new();
+        for set in sets {
+            let judgement = task.judge(&mut model, set)?;
+            note(set, &judgement, model.max_length(), show);
+            judged.push(judgement);
+        }
+        all.push(judged);
+    }
+    Ok(all)
+}
+
+fn note(set: &Set, judgement: &Judgement, max_length: usize, show: Show) {
+    let (name, rows) = (&set.name, set.rows.rows.len());
+    if judgement.truncated > 0 {
+        let cut = judgement.truncated;
+        show.say(&format!("note: {name}: {cut} of {rows} texts were cut to {max_length} tokens"));
+    }
+    if judgement.unlabelled > 0 {
+        let left = judgement.unlabelled;
+        show.say(&format!(
+            "note: {name}: {left} of {rows} examples have no label and do not count"
+        ));
+    }
+}
+
+fn lines(models: &[Candidate], sets: &[Set], judged: Vec<Vec<Judgement>>) -> Vec<Line> {
+    let of_model = |(model, judged): (&Candidate, Vec<Judgement>)| {
+        let line = |(set, judgement): (&Set, Judgement)| Line {
+            seed: model.seed,
+            model: model.folder.clone(),
+            file: set.name.clone(),
+            evaluation: judgement.evaluation,
+        };
+        sets.iter().zip(judged).map(line).collect::<Vec<_>>()
+    };
+    models.iter().zip(judged).flat_map(of_model).collect()
+}
+
+/// The deciding scores of two lists of seeds, set by set; nothing for single models.
+fn paired_by_seed(
+    sets: &[Set],
+    first: &[Vec<Judgement>],
+    second: &[Vec<Judgement>],
+) -> Vec<OverSeeds> {
+    if first.len() < 2 || second.is_empty() {
+        return Vec::new();
+    }
+    let scores = |judged: &[Vec<Judgement>], set: usize| -> Option<Vec<f64>> {
+        judged.iter().map(|sets| sets[set].evaluation.primary).collect()
+    };
+    let compared = |(at, set): (usize, &Set)| {
+        Some(OverSeeds {
+            file: set.name.clone(),
+            metric: first[0][at].evaluation.metric.name().to_owned(),
+            difference: across_seeds(&scores(first, at)?, &scores(second, at)?)?,
+        })
+    };
+    sets.iter().enumerate().filter_map(compared).collect()
+}
+
+/// The numbers of an evaluation in the order of the table's columns, each with its title.
+fn numbers(evaluation: &Evaluation) -> Vec<(String, Option<f64>)> {
+    let mut numbers = vec![("loss".to_owned(), evaluation.loss)];
+    numbers.extend(evaluation.scores.iter().map(|(name, value)| (name.to_owned(), value)));
+    if let Some(calibration) = &evaluation.calibration {
+        numbers.push(("Brier".to_owned(), Some(calibration.brier)));
+        numbers.push(("ECE".to_owned(), Some(calibration.expected_error)));
+        numbers.push(("adaptive ECE".to_owned(), Some(calibration.adaptive_error)));
+    }
+    numbers
+}
+
+/// Mean and spread over seeds of each number on one set.
+fn over_seeds(lines: &[Line], set: &Set) -> serde_json::Value {
+    let mut numbers = serde_json::Map::new();
+    for (name, seeds) in spreads(lines, set) {
+        numbers.insert(name, json!(seeds));
+    }
+    json!({ "file": set.name, "numbers": numbers })
+}
+
+fn spreads(lines: &[Line], set: &Set) -> Vec<(String, Option<Seeds>)> {
+    let of_set: Vec<_> = lines
+        .iter()
+        .filter(|line| line.file == set.name)
+        .map(|line| numbers(&line.evaluation))
+        .collect();
+    let spread = |at: usize| {
+        let values: Option<Vec<f64>> =
+            of_set.iter().map(|numbers| numbers.get(at).and_then(|(_, value)| *value)).collect();
+        Seeds::of(&values?)
+    };
+    let titles = of_set.first().into_iter().flatten().map(|(name, _)| name.clone());
+    titles.enumerate().map(|(at, name)| (name, spread(at))).collect()
+}
+
+fn table(lines: &[Line], sets: &[Set]) -> Table {
+    let Some(first) = lines.first() else { return Table::new(["file"]) };
+    let several = lines.len() > sets.len();
+    let head = if several { vec!["seed", "file", "n"] } else { vec!["file", "n"] };
+    let titles = numbers(&first.evaluation).into_iter().map(|(name, _)| name);
+    let mut table = Table::new(head.into_iter().map(str::to_owned).chain(titles));
+    for line in lines {
+        let mut cells = Vec::new();
+        if several {
+            cells.push(line.seed.map_or(Cell::Missing, |seed| Cell::Text(seed.to_string())));
+        }
+        cells.push(Cell::from(line.file.clone()));
+        cells.push(Cell::Count(line.evaluation.n as u64));
+        cells.extend(numbers(&line.evaluation).into_iter().map(|(_, value)| number(value)));
+        table.row(cells);
+    }
+    for set in sets.iter().filter(|_| several) {
+        let n = lines.iter().find(|line| line.file == set.name).map_or(0, |line| line.evaluation.n);
+        let mut cells =
+            vec![Cell::from("all"), Cell::from(set.name.clone()), Cell::Count(n as u64)];
+        let spreads = spreads(lines, set).into_iter();
+        cells.extend(spreads.map(|(_, seeds)| seeds.map_or(Cell::Missing, Cell::Seeds)));
+        table.row(cells);
+    }
+    table
+}
+
+/// Four decimals: a thousand examples tell a difference of one in the third.
+fn number(value: Option<f64>) -> Cell {
+    value.map_or(Cell::Missing, |value| Cell::Number { value, decimals: 4 })
 }
