@@ -22,7 +22,7 @@ use heirloom_report::table::{Cell, Table};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::args::{BenchArgs, BenchCommand, BenchModel, BenchPrecision, BenchStepArgs};
+use crate::args::{BenchArgs, BenchCommand, BenchPrecision, BenchStepArgs};
 use crate::clock::Clock;
 use crate::show::Show;
 
@@ -396,6 +396,7 @@ fn upload(device: &mut dyn Device, batch: &mut DeviceBatch, sequences: usize, le
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::BenchModel;
 
     fn args(infer: bool) -> BenchStepArgs {
         BenchStepArgs {
