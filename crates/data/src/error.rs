@@ -12,12 +12,12 @@ use heirloom_base::Digest;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A row is not what the source says rows are.
-    #[error("{0}\n  mend it, or leave bad rows out with `on_bad_line = \"skip\"`")]
+    #[error("{0}\n  mend it, or leave bad rows out with `task.on_bad_line = \"skip\"`")]
     BadRow(Box<BadRow>),
     /// More rows were left out than the recipe allows.
     #[error(
         "more than {limit} bad rows ({}); the last is {last}\n  \
-         raise the limit of `on_bad_line` or mend the file",
+         raise `task.bad_line_limit` or mend the file",
         counted(counts)
     )]
     TooManyBadRows {
@@ -31,7 +31,7 @@ pub enum Error {
     /// A quoted field never closes, so no later row can be told from text.
     #[error(
         "{}:{line}: a quoted field opens here and never closes; \
-         if `\"` is ordinary text in this file, set `quoting = \"off\"`", file.display()
+         if `\"` is ordinary text in this file, set `task.quoting = false`", file.display()
     )]
     UnclosedQuote {
         /// The file.
@@ -106,7 +106,7 @@ pub enum Error {
     /// Labels are needed and cannot be made out.
     #[error(
         "the label column has {distinct} different values, more than {limit}; \
-             for scores set `task = \"regression\"`, else list the labels"
+             for scores set `task.kind = \"regression\"`, else list them in `task.labels`"
     )]
     TooManyClasses {
         /// Different values seen.
@@ -164,7 +164,7 @@ pub enum Error {
     /// A teacher cache made from something else.
     #[error(
         "the teacher cache was made with another {what} ({found}, this run has {expected}); \
-             make the right one with `heirloom cache`"
+             delete it, and the next run makes the right one"
     )]
     OtherCache {
         /// What differs.
@@ -175,7 +175,7 @@ pub enum Error {
         expected: String,
     },
     /// A teacher cache that is not whole.
-    #[error("the teacher cache is damaged: {0}; make it again with `heirloom cache`")]
+    #[error("the teacher cache is damaged: {0}; delete it, and the next run makes it again")]
     DamagedCache(Damage),
 }
 
@@ -302,7 +302,9 @@ pub enum Problem {
         field: String,
     },
     /// Bytes that are not UTF-8.
-    #[error("not UTF-8, expected UTF-8 text; set `encoding = \"latin1\"` if the file is older")]
+    #[error(
+        "not UTF-8, expected UTF-8 text; set `task.encoding = \"latin-1\"` if the file is older"
+    )]
     InvalidUtf8,
     /// A NUL byte.
     #[error("a NUL byte, expected text")]

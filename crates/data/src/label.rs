@@ -327,6 +327,6 @@ mod tests {
     fn a_column_of_many_values_is_not_taken_for_classes() {
         let raw: Vec<RawLabel> = (0..2000).map(RawLabel::Integer).collect();
         let error = Labels::infer(&raw).unwrap_err();
-        insta::assert_snapshot!(error, @r#"the label column has 1001 different values, more than 1000; for scores set `task = "regression"`, else list the labels"#);
+        insta::assert_snapshot!(error, @r#"the label column has 1001 different values, more than 1000; for scores set `task.kind = "regression"`, else list them in `task.labels`"#);
     }
 }

@@ -126,21 +126,21 @@ fn bad_rows_and_other_files_are_refused() {
     };
     insta::assert_snapshot!(row(&[Some("a"), None], &[0, 1]), @r#"
     glue/train.parquet:2: field `sentence` is null, expected text
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(row(&[Some("a"), Some("b")], &[0, 7]), @r#"
     glue/train.parquet:2: field `label` is 7, expected 0..=1
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(row(&[Some(" ")], &[0]), @r#"
     glue/train.parquet:1: field `sentence` is empty, expected text
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     let file = single(path, "train.parquet", &[Some("a")], &[0]);
     insta::assert_snapshot!(error(&file, &SourceSpec::parquet("sentense"), "sst2"), @"`glue/train.parquet` has no column `sentense`; did you mean `sentence`?");
     insta::assert_snapshot!(error(&file, &SourceSpec::parquet("label"), "sst2"), @r#"
     glue/train.parquet:1: field `label` is an integer or a date, expected text
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     std::fs::write(&file, "sentence\tlabel\n").unwrap();
     let refused = error(&file, &spec, "sst2");

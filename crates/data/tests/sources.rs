@@ -76,36 +76,36 @@ fn a_bad_row_of_a_tsv_says_where_and_what_was_expected() {
     insta::assert_snapshot!(error(&tsv(), b"text\tlabel\na\t1\nb \xC3\xA9\t7\n"), @r#"
     train:3:5: field `label` is 7, expected 0..=3
       the line begins `b é\t7`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&tsv(), b"text\tlabel\na\t1\tc\n"), @r#"
     train:2: 3 fields, expected 2
       the line begins `a\t1\tc`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&tsv(), b"text\tlabel\n  \t1\n"), @r#"
     train:2:1: field `text` is empty, expected text
       the line begins `  \t1`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&tsv(), b"text\tlabel\nab\xFFc\t1\n"), @r#"
-    train:2:3: not UTF-8, expected UTF-8 text; set `encoding = "latin1"` if the file is older
+    train:2:3: not UTF-8, expected UTF-8 text; set `task.encoding = "latin-1"` if the file is older
       the line begins `ab\xffc\t1`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&tsv(), b"text\tlabel\nab\0\x1b[2Jc\t1\n"), @r#"
     train:2:3: a NUL byte, expected text
       the line begins `ab\0\u{1b}[2Jc\t1`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&tsv(), b"txt\tlabel\na\t1\n"), @"`train` has no column `text`; did you mean `txt`?");
     insta::assert_snapshot!(error(&tsv().headerless(), b"a\t1\n"), @"`train`: column `text` cannot be found this way: the file has no header; give the column's index, from 0");
     let csv = SourceSpec { quoting: Quoting::On, ..tsv() };
-    insta::assert_snapshot!(error(&csv, b"text\tlabel\na\t1\n\"b\t2\nc\t3\n"), @r#"train:3: a quoted field opens here and never closes; if `"` is ordinary text in this file, set `quoting = "off"`"#);
+    insta::assert_snapshot!(error(&csv, b"text\tlabel\na\t1\n\"b\t2\nc\t3\n"), @r#"train:3: a quoted field opens here and never closes; if `"` is ordinary text in this file, set `task.quoting = false`"#);
     insta::assert_snapshot!(error(&SourceSpec::label_first(), b"word\n"), @r#"
     train:1:1: no ' ' ends the label, expected `label text`
       the line begins `word`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
 }
 
@@ -114,37 +114,37 @@ fn a_bad_row_of_json_lines_says_where_and_what_was_expected() {
     insta::assert_snapshot!(error(&jsonl(), br#"{"text": "\u00e9", "label": 7}"#), @r#"
     train:1:29: field `label` is 7, expected 0..=3
       the line begins `{"text": "\u00e9", "label": 7}`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&jsonl(), br#"{"text": "a", "lable": 1}"#), @r#"
     train:1: field `label` is missing; did you mean `lable`?
       the line begins `{"text": "a", "lable": 1}`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&jsonl(), br#"{"text": null, "label": 1}"#), @r#"
     train:1:10: field `text` is null, expected text
       the line begins `{"text": null, "label": 1}`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&jsonl(), br#"{"text": 5, "label": 1}"#), @r#"
     train:1:10: field `text` is a number, expected text
       the line begins `{"text": 5, "label": 1}`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&jsonl(), br#"{"text": "a", "label": {}}"#), @r#"
     train:1:24: field `label` is an object, expected a label
       the line begins `{"text": "a", "label": {}}`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&jsonl(), br#"{"text": "a", "label": 1"#), @r#"
     train:1:24: not a JSON object: EOF while parsing an object
       the line begins `{"text": "a", "label": 1`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&jsonl(), br#"["a", 1]"#), @r#"
     train:1:1: not a JSON object: found a list
       the line begins `["a", 1]`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     insta::assert_snapshot!(error(&SourceSpec::jsonl(0), b"{}"), @"`train`: column 0 cannot be found this way: the fields of JSON objects have names; give the name");
 }
@@ -156,7 +156,7 @@ fn a_line_that_is_too_long_is_an_error_and_not_memory() {
     insta::assert_snapshot!(error(&tsv(), &bytes), @r#"
     train:2: the line is longer than 16777216 bytes, expected one sample per line
       the line begins `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
 }
 
@@ -176,7 +176,7 @@ fn rows_left_out_are_counted_by_kind_up_to_the_limit() {
     insta::assert_snapshot!(read(3).unwrap_err(), @r#"
     more than 3 bad rows (field count: 1, not UTF-8: 1, unknown label: 1); the last is train:6:3: field `label` is 8, expected 0..=2
       the line begins `d\t8`
-      raise the limit of `on_bad_line` or mend the file
+      raise `task.bad_line_limit` or mend the file
     "#);
 }
 
@@ -187,7 +187,7 @@ fn more_columns_are_accepted_only_where_the_source_says_so() {
     insta::assert_snapshot!(error(&strict, bytes), @r#"
     train:2: 3 fields, expected 2
       the line begins `b\t2\tmore`
-      mend it, or leave bad rows out with `on_bad_line = "skip"`
+      mend it, or leave bad rows out with `task.on_bad_line = "skip"`
     "#);
     let loose = SourceSpec { extra_columns: true, ..strict };
     assert_eq!(rows_of(&loose, bytes).unwrap().rows, [row(1, "a", "1"), row(2, "b", "2")]);

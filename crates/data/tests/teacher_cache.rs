@@ -37,12 +37,12 @@ fn a_cache_of_something_else_says_of_what() {
         error.to_string()
     };
     let other = Digest::of(b"other");
-    insta::assert_snapshot!(refused(CacheKey { teacher: other, ..key() }, 5000, 3), @"the teacher cache was made with another teacher (b438c30f3122, this run has 3f796163ebf9); make the right one with `heirloom cache`");
-    insta::assert_snapshot!(refused(CacheKey { tokenizer: other, ..key() }, 5000, 3), @"the teacher cache was made with another tokenizer (dcd7fa975da8, this run has 3f796163ebf9); make the right one with `heirloom cache`");
-    insta::assert_snapshot!(refused(CacheKey { text: other, ..key() }, 5000, 3), @"the teacher cache was made with another text (831c6831fdc9, this run has 3f796163ebf9); make the right one with `heirloom cache`");
-    insta::assert_snapshot!(refused(CacheKey { max_length: 64, ..key() }, 5000, 3), @"the teacher cache was made with another max_length (128, this run has 64); make the right one with `heirloom cache`");
-    insta::assert_snapshot!(refused(key(), 4999, 3), @"the teacher cache was made with another number of examples (5000, this run has 4999); make the right one with `heirloom cache`");
-    insta::assert_snapshot!(refused(key(), 5000, 2), @"the teacher cache was made with another number of classes (3, this run has 2); make the right one with `heirloom cache`");
+    insta::assert_snapshot!(refused(CacheKey { teacher: other, ..key() }, 5000, 3), @"the teacher cache was made with another teacher (b438c30f3122, this run has 3f796163ebf9); delete it, and the next run makes the right one");
+    insta::assert_snapshot!(refused(CacheKey { tokenizer: other, ..key() }, 5000, 3), @"the teacher cache was made with another tokenizer (dcd7fa975da8, this run has 3f796163ebf9); delete it, and the next run makes the right one");
+    insta::assert_snapshot!(refused(CacheKey { text: other, ..key() }, 5000, 3), @"the teacher cache was made with another text (831c6831fdc9, this run has 3f796163ebf9); delete it, and the next run makes the right one");
+    insta::assert_snapshot!(refused(CacheKey { max_length: 64, ..key() }, 5000, 3), @"the teacher cache was made with another max_length (128, this run has 64); delete it, and the next run makes the right one");
+    insta::assert_snapshot!(refused(key(), 4999, 3), @"the teacher cache was made with another number of examples (5000, this run has 4999); delete it, and the next run makes the right one");
+    insta::assert_snapshot!(refused(key(), 5000, 2), @"the teacher cache was made with another number of classes (3, this run has 2); delete it, and the next run makes the right one");
 }
 
 #[test]
@@ -54,21 +54,21 @@ fn damage_is_found_and_named() {
         bytes[at] ^= 1;
         bytes
     };
-    insta::assert_snapshot!(refused(&bytes[..bytes.len() - 1]), @"the teacher cache is damaged: it has 60534 bytes, expected 60535; make it again with `heirloom cache`");
-    insta::assert_snapshot!(refused(&[&bytes[..], b"x"].concat()), @"the teacher cache is damaged: it has 60536 bytes, expected 60535; make it again with `heirloom cache`");
-    insta::assert_snapshot!(refused(&changed(bytes.len() - 1)), @"the teacher cache is damaged: block 1 (examples 4096..5000) was changed: digest 1fe7acd4d968, expected d31b751ea188; make it again with `heirloom cache`");
-    insta::assert_snapshot!(refused(&changed(40)), @"the teacher cache is damaged: its header was changed; make it again with `heirloom cache`");
-    insta::assert_snapshot!(refused(&changed(16)), @"the teacher cache is damaged: it has format 0, this build reads format 1; make it again with `heirloom cache`");
-    insta::assert_snapshot!(refused(&changed(0)), @"the teacher cache is damaged: it does not begin as a teacher cache does; make it again with `heirloom cache`");
-    insta::assert_snapshot!(refused(&bytes[..20]), @"the teacher cache is damaged: it has 20 bytes, expected 24; make it again with `heirloom cache`");
+    insta::assert_snapshot!(refused(&bytes[..bytes.len() - 1]), @"the teacher cache is damaged: it has 60534 bytes, expected 60535; delete it, and the next run makes it again");
+    insta::assert_snapshot!(refused(&[&bytes[..], b"x"].concat()), @"the teacher cache is damaged: it has 60536 bytes, expected 60535; delete it, and the next run makes it again");
+    insta::assert_snapshot!(refused(&changed(bytes.len() - 1)), @"the teacher cache is damaged: block 1 (examples 4096..5000) was changed: digest 1fe7acd4d968, expected d31b751ea188; delete it, and the next run makes it again");
+    insta::assert_snapshot!(refused(&changed(40)), @"the teacher cache is damaged: its header was changed; delete it, and the next run makes it again");
+    insta::assert_snapshot!(refused(&changed(16)), @"the teacher cache is damaged: it has format 0, this build reads format 1; delete it, and the next run makes it again");
+    insta::assert_snapshot!(refused(&changed(0)), @"the teacher cache is damaged: it does not begin as a teacher cache does; delete it, and the next run makes it again");
+    insta::assert_snapshot!(refused(&bytes[..20]), @"the teacher cache is damaged: it has 20 bytes, expected 24; delete it, and the next run makes it again");
 }
 
 #[test]
 fn logits_must_be_finite_and_fill_the_shape() {
     let refused =
         |logits: Vec<f32>| TeacherCache::new(key(), 2, 2, logits).unwrap_err().to_string();
-    insta::assert_snapshot!(refused(vec![0.0, 1.0, f32::NAN, 0.0]), @"the teacher cache is damaged: example 1 has a logit that is NaN; make it again with `heirloom cache`");
-    insta::assert_snapshot!(refused(vec![0.0; 3]), @"the teacher cache is damaged: 3 logits do not fill [2, 2]; make it again with `heirloom cache`");
+    insta::assert_snapshot!(refused(vec![0.0, 1.0, f32::NAN, 0.0]), @"the teacher cache is damaged: example 1 has a logit that is NaN; delete it, and the next run makes it again");
+    insta::assert_snapshot!(refused(vec![0.0; 3]), @"the teacher cache is damaged: 3 logits do not fill [2, 2]; delete it, and the next run makes it again");
 }
 
 proptest! {

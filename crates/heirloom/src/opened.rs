@@ -6,9 +6,7 @@ use heirloom_base::{Digest, Hasher};
 use heirloom_data::dataset::{Dataset, KeepTexts};
 use heirloom_data::label::Labels;
 use heirloom_data::presets::{self, Found};
-use heirloom_data::source::{
-    Column, Encoding, Format, OnBadLine, Quoting, Rows, SourceSpec, read,
-};
+use heirloom_data::source::{Column, Encoding, Format, OnBadLine, Quoting, Rows, SourceSpec, read};
 use heirloom_data::tokens::Tokenizer;
 use heirloom_models::{EncoderConfig, ModelType};
 use heirloom_recipe::{DataPlan, ModelFacts, ModelShape, TaskKind};
@@ -59,7 +57,8 @@ fn encoding(data: &DataPlan) -> Encoding {
 pub fn apply_layout(data: &mut DataPlan, found: &Found, folder: &Path) {
     let names = |split| -> Vec<String> {
         let files = found.split(split).map(|split| split.files.as_slice()).unwrap_or_default();
-        let relative = |file: &PathBuf| file.strip_prefix(folder).unwrap_or(file).display().to_string();
+        let relative =
+            |file: &PathBuf| file.strip_prefix(folder).unwrap_or(file).display().to_string();
         files.iter().map(relative).collect()
     };
     let Some(train) = found.split(presets::Split::Train) else { return };
@@ -137,11 +136,30 @@ pub fn rows(
     labels: Option<&Labels>,
 ) -> Result<Rows, Failure> {
     let paths: Vec<PathBuf> = files.iter().map(|file| folder.join(file)).collect();
+    for (name, path) in files.iter().zip(&paths) {
+        if !path.exists() {
+            return Err(not_there(name, folder));
+        }
+    }
     let on_bad_line = match data.on_bad_line {
         heirloom_recipe::OnBadLine::Error => OnBadLine::Error,
         heirloom_recipe::OnBadLine::Skip => OnBadLine::Skip { limit: data.bad_line_limit },
     };
     Ok(read(&paths, &spec(data), labels, on_bad_line)?)
+}
+
+/// A data file that a recipe misspells or that was not fetched.
+fn not_there(name: &str, folder: &Path) -> Failure {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let hint = match heirloom_store::nearest(name, names.iter().map(String::as_str)) {
+        Some(nearest) => format!("; the nearest name is `{nearest}`"),
+        None if names.is_empty() => "; the folder is empty".to_owned(),
+        None => format!("; it holds {}", names.join(", ")),
+    };
+    Failure::usage(format!("`{}` holds no file `{name}`{hint}", folder.display()))
 }
 
 /// Tokenised examples of some of a plan's files.
@@ -161,17 +179,16 @@ pub fn dataset(
 /// Digest of a model folder's weights: of the bytes of `model.safetensors` or of all shards.
 pub fn weights_digest(folder: &Path) -> Result<Digest, Failure> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map_err(|error| {
-            Failure::usage(format!("cannot read `{}`: {error}", folder.display()))
-        })?
+        .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", folder.display())))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
         .collect();
     files.sort();
     let mut hasher = Hasher::new();
     for file in files {
-        let bytes = std::fs::read(&file)
-            .map_err(|error| Failure::input(format!("cannot read `{}`: {error}", file.display())))?;
+        let bytes = std::fs::read(&file).map_err(|error| {
+            Failure::input(format!("cannot read `{}`: {error}", file.display()))
+        })?;
         hasher.part(Digest::of(&bytes).to_string().as_bytes());
     }
     Ok(hasher.digest())

@@ -60,7 +60,15 @@ pub enum Error {
     /// Weights or configs.
     #[error(transparent)]
     Model(#[from] heirloom_models::Error),
-    /// Data or the teacher's cache.
+    /// A file of a teacher's answers.
+    #[error("`{file}`: {source}")]
+    Cache {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: heirloom_data::Error,
+    },
+    /// Data.
     #[error(transparent)]
     Data(#[from] heirloom_data::Error),
     /// The disk, or what is on it.
@@ -75,7 +83,7 @@ impl Error {
             Self::Diverged(_) | Self::TooManySkipped(..) => 5,
             Self::Foreign { .. } => 3,
             Self::Model(error) => error.exit_code(),
-            Self::Data(error) => error.exit_code(),
+            Self::Data(error) | Self::Cache { source: error, .. } => error.exit_code(),
             Self::Store(error) => error.exit_code(),
         }
     }
