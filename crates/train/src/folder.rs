@@ -161,6 +161,8 @@ impl<'d> RunFolder<'d> {
             trainer.device_mut().write(view, &values);
         }
         *trainer.progress_mut() = progress;
+        // The plan may have been given more steps, or fewer.
+        trainer.reconsider();
         self.record.truncate_to(committed.manifest().record_len)?;
         self.parent = Some(step);
         Ok(())

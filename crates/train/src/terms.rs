@@ -14,13 +14,16 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
         heirloom_recipe::LabelLoss::Mse => LabelLoss::MeanSquaredError,
         heirloom_recipe::LabelLoss::Bce => LabelLoss::BinaryCrossEntropy,
     };
-    let teacher = TeacherTerm {
-        temperature: objective.temperature,
-        scale_by_temperature_squared: objective.scale_by_temperature_squared,
+    let teacher = match label {
+        LabelLoss::CrossEntropy => TermKind::Teacher(TeacherTerm {
+            temperature: objective.temperature,
+            scale_by_temperature_squared: objective.scale_by_temperature_squared,
+        }),
+        LabelLoss::BinaryCrossEntropy | LabelLoss::MeanSquaredError => TermKind::TeacherNumbers,
     };
     let mut terms = vec![
         (Term { name: "label".into(), weight: 1.0 - objective.alpha, kind: TermKind::Label(label) }, false),
-        (Term { name: "teacher".into(), weight: objective.alpha, kind: TermKind::Teacher(teacher) }, false),
+        (Term { name: "teacher".into(), weight: objective.alpha, kind: teacher }, false),
     ];
     for (at, hidden) in objective.hidden.iter().enumerate() {
         for [student, teacher] in &hidden.layers {

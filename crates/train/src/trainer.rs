@@ -247,9 +247,7 @@ impl Trainer {
             self.leave_out(cursor, &parts, examples)?;
         }
         self.progress.cursor = after;
-        if after.step >= self.job.plan.training.total_steps {
-            self.progress.finished = true;
-        }
+        self.reconsider();
         Ok(StepRecord {
             kind: "step".to_owned(),
             step: after.step,
@@ -424,10 +422,18 @@ impl Trainer {
         } else {
             progress.since_best += 1;
         }
-        if let EarlyStopping::After(patience) = self.job.plan.training.early_stopping {
-            progress.finished |= progress.since_best >= patience;
-        }
+        self.reconsider();
         better
+    }
+
+    /// Decides anew whether the run has ended: by its length, or early.
+    pub(crate) fn reconsider(&mut self) {
+        let (training, progress) = (&self.job.plan.training, &mut self.progress);
+        let early = match training.early_stopping {
+            EarlyStopping::Never => false,
+            EarlyStopping::After(patience) => progress.since_best >= patience,
+        };
+        progress.finished = early || progress.cursor.step >= training.total_steps;
     }
 }
 

@@ -5,9 +5,10 @@ use std::path::Path;
 use heirloom::failure::Failure;
 use heirloom::gather::{Gathered, reopen};
 use heirloom::places::Places;
+use heirloom_base::Step;
 use heirloom_engine::Cpu;
-use heirloom_recipe::Plan;
-use heirloom_store::{Holder, RealDisk};
+use heirloom_recipe::{Plan, change};
+use heirloom_store::{Committed, Holder, RealDisk, step_name, write_atomic};
 use heirloom_train::{Ending, RunFolder, Trainer};
 
 use super::STOPPED;
@@ -22,16 +23,15 @@ pub(crate) fn run(args: &ResumeArgs, threads: usize, show: Show) -> Result<u8, F
     let places = Places::from_environment();
     let list = args.run.join(SEEDS);
     if !list.is_file() {
-        let (ending, summary) = one(&args.run, &places, threads, show, &stop)?;
+        let (ending, summary) = one(&args.run, &args.set, &places, threads, show, &stop)?;
         if ending == Ending::Stopped {
             return Ok(STOPPED);
         }
         report(&[summary], show);
         return Ok(0);
     }
-    let unreadable = |why: String| {
-        Failure::input(format!("`{}` is not a list of seeds: {why}", list.display()))
-    };
+    let unreadable =
+        |why: String| Failure::input(format!("`{}` is not a list of seeds: {why}", list.display()));
     let text = std::fs::read(&list).map_err(|error| unreadable(error.to_string()))?;
     let seeds: SeedList =
         serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ResumeArgs, threads: usize, show: Show) -> Result<u8, F
         let folder = args.run.join(format!("seed-{seed}"));
         plan.output.dir = folder.display().to_string();
         let (ending, summary) = if folder.join("plan.toml").is_file() {
-            one(&folder, &places, threads, show, &stop)?
+            one(&folder, &args.set, &places, threads, show, &stop)?
         } else {
             let gathered = match &gathered {
                 Some(gathered) => gathered,
@@ -68,6 +68,7 @@ fn parse_plan(file: &Path, text: &str) -> Result<Plan, Failure> {
 /// Goes on with one run.
 fn one(
     path: &Path,
+    set: &[String],
     places: &Places,
     threads: usize,
     show: Show,
@@ -87,6 +88,10 @@ fn one(
     for swept in &found.swept {
         show.say(&swept.to_string());
     }
+    if !set.is_empty() {
+        plan = changed(&plan, set, show)?;
+        write_atomic(&RealDisk, &path.join("plan.toml"), plan.to_toml().as_bytes())?;
+    }
     // The folder may have been moved since.
     plan.output.dir = path.display().to_string();
     let gathered = reopen(&plan, places)?;
@@ -95,7 +100,8 @@ fn one(
     let mut folder = found.folder;
     match found.steps.last() {
         Some(&step) => {
-            folder.restore(&mut trainer, step)?;
+            let restored = folder.restore(&mut trainer, step);
+            restored.map_err(|error| with_older(error, path, &found.steps))?;
             show.say(&format!("continuing from step {}", step.0));
         }
         None => {
@@ -104,4 +110,58 @@ fn one(
         }
     }
     go_on(&mut trainer, &mut folder, show, stop)
+}
+
+/// The plan with the keys of `plan.toml` that `--set` names, where a resumed run may change them.
+fn changed(plan: &Plan, set: &[String], show: Show) -> Result<Plan, Failure> {
+    let mut table: toml::Table =
+        plan.to_toml().parse().expect("a plan writes the TOML that it reads");
+    let mut asked = Vec::new();
+    for pair in set {
+        let Some((key, value)) = pair.split_once('=') else {
+            return Err(Failure::usage(format!("--set {pair}: expected KEY=VALUE")));
+        };
+        // A bare word is a text, as in `train --set`.
+        let value = format!("value = {value}")
+            .parse::<toml::Table>()
+            .ok()
+            .and_then(|mut table| table.remove("value"))
+            .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+        let mut names: Vec<&str> = key.split('.').collect();
+        let last = names.pop().expect("a split has one part at least");
+        let place = names.iter().try_fold(&mut table, |table, name| {
+            table.get_mut(*name).and_then(toml::Value::as_table_mut)
+        });
+        let Some(old) = place.and_then(|table| table.get_mut(last)) else {
+            return Err(Failure::usage(format!(
+                "--set {key}: the plan has no such key; `plan.toml` of the run shows them all"
+            )));
+        };
+        *old = value;
+        asked.push(key.to_owned());
+    }
+    let text = table.to_string();
+    let new = Plan::from_toml(&text)
+        .map_err(|error| Failure::usage(format!("--set {}: {error}", set.join(" --set "))))?;
+    let change = change(plan, &new, &asked);
+    if !change.is_allowed() {
+        return Err(Failure { code: change.exit_code(), message: change.to_string() });
+    }
+    show.say(&change.to_string());
+    Ok(new)
+}
+
+/// Says which older checkpoint is whole, where the newest of `steps` cannot be used.
+fn with_older(error: heirloom_train::Error, run: &Path, steps: &[Step]) -> Failure {
+    let mut failure = Failure::from(error);
+    let whole = |step: &&Step| Committed::open_step(&RealDisk, run, **step).is_ok();
+    let [older @ .., newest] = steps else { return failure };
+    failure.message += &match older.iter().rev().find(whole) {
+        Some(Step(step)) => format!(
+            "; step {step} is whole: move `{}` away and resume again to go on from there",
+            run.join(step_name(*newest)).display(),
+        ),
+        None => "; no older checkpoint is whole".to_owned(),
+    };
+    failure
 }
