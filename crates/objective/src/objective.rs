@@ -1,7 +1,10 @@
 //! An objective: weighted terms, every term reported apart.
 
 use heirloom_base::Nats;
-use heirloom_engine::{ArenaPlan, Device, Init, Params, ParamsBuilder, Role, RowLoss, Space, View};
+use heirloom_engine::{
+    ArenaPlan, Device, HiddenDistance, Init, Params, ParamsBuilder, Role, RowLoss, Space, Target,
+    View,
+};
 use heirloom_models::{Capacity, EncoderConfig, Taps};
 
 use crate::{Counts, HiddenTerm, LabelLoss, RelationTerm, Rows, Signals, TeacherTerm};
@@ -11,8 +14,12 @@ use crate::{Counts, HiddenTerm, LabelLoss, RelationTerm, Rows, Signals, TeacherT
 pub enum TermKind {
     /// The output against the labels.
     Label(LabelLoss),
-    /// The output against the teacher's.
+    /// The output's distribution against the teacher's.
     Teacher(TeacherTerm),
+    /// The output's numbers against the teacher's, by squared difference: scores, which have no
+    /// distribution, and the logits of labels that do not exclude one another, whose softmax says
+    /// nothing of their size (Ba & Caruana 2014, arXiv:1312.6184).
+    TeacherNumbers,
     /// A hidden state against the teacher's.
     Hidden(HiddenTerm),
     /// Relations between tokens against the teacher's.
@@ -142,7 +149,7 @@ impl Objective {
             match &term.kind {
                 TermKind::Hidden(term) => _ = taps.hidden.insert(term.student),
                 TermKind::Relation(term) => _ = taps.qkv.insert(term.student),
-                TermKind::Label(_) | TermKind::Teacher(_) => (),
+                TermKind::Label(_) | TermKind::Teacher(_) | TermKind::TeacherNumbers => (),
             }
         }
         taps
@@ -174,9 +181,13 @@ impl Objective {
                     self.row_losses(device, signals, loss.target(signals.labels), scale)
                 }
                 TermKind::Teacher(teacher) => {
-                    let logits =
-                        signals.teacher.expect("the plan gives this term a teacher").logits;
-                    self.row_losses(device, signals, teacher.target(logits), scale)
+                    let target = teacher.target(signals.teacher_logits());
+                    self.row_losses(device, signals, target, scale)
+                }
+                TermKind::TeacherNumbers => {
+                    let distance = HiddenDistance::MeanSquared;
+                    let target = Target::Distance(distance, signals.teacher_logits());
+                    self.row_losses(device, signals, target, scale)
                 }
                 TermKind::Hidden(hidden) => {
                     let (scratch, grads) = (&self.scratch, projection_grads);
@@ -206,7 +217,7 @@ impl Objective {
     fn count(&self, term: &Term, counts: Counts) -> u64 {
         match &term.kind {
             TermKind::Label(_) => counts.labelled,
-            TermKind::Teacher(_) => counts.sequences,
+            TermKind::Teacher(_) | TermKind::TeacherNumbers => counts.sequences,
             TermKind::Hidden(HiddenTerm { rows: Rows::First, .. }) => counts.sequences,
             TermKind::Hidden(_) | TermKind::Relation(_) => counts.tokens,
         }
@@ -216,7 +227,7 @@ impl Objective {
         &self,
         device: &mut dyn Device,
         signals: &Signals<'_>,
-        target: heirloom_engine::Target,
+        target: Target,
         scale: f64,
     ) -> View {
         let losses = self.scratch.losses.first_rows(signals.output.rows());

@@ -51,3 +51,10 @@ pub struct Signals<'a> {
     /// The packed batch.
     pub batch: &'a DeviceBatch,
 }
+
+impl Signals<'_> {
+    /// The teacher's logits, for a term that needs them.
+    pub(crate) fn teacher_logits(&self) -> View {
+        self.teacher.expect("the plan gives this term a teacher").logits
+    }
+}
