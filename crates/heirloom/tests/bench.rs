@@ -5,7 +5,11 @@ use std::process::Command;
 use serde_json::Value;
 
 fn bench(args: &[&str]) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_heirloom")).args(["bench", "step"]).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_heirloom"))
+        .args(["bench", "step"])
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 const KEYS: [&str; 18] = [

@@ -286,7 +286,8 @@ impl Student {
         upload(device, &mut room, batch, seq);
         let ids: IdSpace = device.alloc_ids(batch);
         let labels = Ids::at(ids, 0, batch);
-        let classes: Vec<u32> = random(Drawn::Labels, batch).map(|number| (2.0 * number) as u32).collect();
+        let classes: Vec<u32> =
+            random(Drawn::Labels, batch).map(|number| (2.0 * number) as u32).collect();
         device.write_ids(labels, &classes);
         let space = device.alloc(batch * LABELS);
         let teacher = View::matrix(space, 0, batch, LABELS);
@@ -434,10 +435,16 @@ mod tests {
     #[test]
     fn what_cannot_be_timed_is_refused() {
         let rows = [
-            (BenchStepArgs { precision: BenchPrecision::Bf16, ..args(true) }, "this version computes in f32 only"),
+            (
+                BenchStepArgs { precision: BenchPrecision::Bf16, ..args(true) },
+                "this version computes in f32 only",
+            ),
             (BenchStepArgs { steps: 0, ..args(true) }, "--steps is 0, expected at least 1"),
             (BenchStepArgs { seq: 513, ..args(true) }, "--seq is 513, expected at most 512"),
-            (BenchStepArgs { dropout: 1.0, ..args(true) }, "--dropout is 1, expected 0 or more, below 1"),
+            (
+                BenchStepArgs { dropout: 1.0, ..args(true) },
+                "--dropout is 1, expected 0 or more, below 1",
+            ),
         ];
         for (args, want) in rows {
             assert_eq!(check(&args).unwrap_err(), Failure::usage(want));
