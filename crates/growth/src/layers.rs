@@ -74,8 +74,14 @@ mod tests {
     fn only_layers_are_renamed() {
         let map = LayerMap::select(&[5, 1], 6).unwrap();
         let rows = [
-            ("bert.encoder.layer.0.attention.self.key.bias", "bert.encoder.layer.5.attention.self.key.bias"),
-            ("distilbert.transformer.layer.1.ffn.lin1.weight", "distilbert.transformer.layer.1.ffn.lin1.weight"),
+            (
+                "bert.encoder.layer.0.attention.self.key.bias",
+                "bert.encoder.layer.5.attention.self.key.bias",
+            ),
+            (
+                "distilbert.transformer.layer.1.ffn.lin1.weight",
+                "distilbert.transformer.layer.1.ffn.lin1.weight",
+            ),
             ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.weight"),
             ("classifier.bias", "classifier.bias"),
         ];

@@ -20,9 +20,7 @@ use heirloom_recipe::{
 use heirloom_train::{Job, StudentWeights, TeacherJob, Trainer, terms};
 
 use crate::failure::Failure;
-use crate::opened::{
-    apply_layout, config_of_shape, known_labels, labels, model_facts, rows,
-};
+use crate::opened::{apply_layout, config_of_shape, known_labels, labels, model_facts, rows};
 use crate::places::Places;
 
 /// A run that can start.
@@ -261,8 +259,7 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
     let max_length = data.max_length as usize;
     let train_rows = rows(&data, folder, &data.train, known.as_ref())?;
     let labels = labels(&data, &train_rows)?;
-    let whole =
-        Dataset::build(&train_rows, labels.clone(), &tokenizer, max_length, KeepTexts::No)?;
+    let whole = Dataset::build(&train_rows, labels.clone(), &tokenizer, max_length, KeepTexts::No)?;
     let (train, held) = match data.validation_split {
         Split::Nothing => (whole, None),
         Split::Share(share) => {
@@ -392,4 +389,3 @@ fn available_memory() -> Bytes {
     });
     kilobytes.map_or(Bytes(8_000_000_000), |kilobytes| Bytes(kilobytes * 1024))
 }
-

@@ -25,7 +25,9 @@ impl Stop {
     /// Begins to listen.
     pub(crate) fn listen() -> Result<Self, Failure> {
         let asked = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+        for signal in
+            [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP]
+        {
             // Registered first, so that it acts only when the flag is already set.
             signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked))
                 .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
@@ -73,11 +75,20 @@ impl Smoothed {
 
 impl<'a> World<'a> {
     /// The world of the run in `folder`, which already took `done` steps.
-    pub(crate) fn new(show: Show, stop: &'a Stop, trainer: &Trainer, folder: &Path) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        show: Show,
+        stop: &'a Stop,
+        trainer: &Trainer,
+        folder: &Path,
+    ) -> Result<Self, Failure> {
         let plan = trainer.plan().clone();
         let (done, total) = (trainer.progress().step().0, plan.training.total_steps);
         let path = folder.join("times.jsonl");
-        let times = if path.exists() { Log::open(&RealDisk, &path) } else { Log::create(&RealDisk, &path) }?;
+        let times = if path.exists() {
+            Log::open(&RealDisk, &path)
+        } else {
+            Log::create(&RealDisk, &path)
+        }?;
         let bar = show.has_terminal().then(|| {
             let bar = ProgressBar::new(total).with_position(done);
             let template = "{bar:24} {pos}/{len} {msg} · {eta} left";

@@ -35,7 +35,11 @@ impl Places {
         Self::find(key, path, &places)
     }
 
-    fn find(key: &str, path: &str, places: &[(&str, &Option<PathBuf>)]) -> Result<PathBuf, Failure> {
+    fn find(
+        key: &str,
+        path: &str,
+        places: &[(&str, &Option<PathBuf>)],
+    ) -> Result<PathBuf, Failure> {
         let mut tried = Vec::new();
         let mut hints = Vec::new();
         if Path::new(path).is_relative() {
@@ -50,7 +54,8 @@ impl Places {
         if let Some(found) = tried.iter().find(|path| path.exists()) {
             return Ok(found.clone());
         }
-        let looked: Vec<String> = tried.iter().map(|path| format!("`{}`", path.display())).collect();
+        let looked: Vec<String> =
+            tried.iter().map(|path| format!("`{}`", path.display())).collect();
         let hint = match hints.as_slice() {
             [] => String::new(),
             [name, ..] => format!(" (the variable {name} is not set)"),

@@ -38,7 +38,9 @@ impl Show {
 
     /// Whether a progress bar makes sense.
     pub(crate) fn has_terminal(&self) -> bool {
-        !self.quiet && io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+        !self.quiet
+            && io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
     }
 }
 

@@ -1,5 +1,7 @@
 //! `heirloom bench` says what it should; how fast it is, is nobody's promise.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
 use std::process::Command;
 
 use serde_json::Value;

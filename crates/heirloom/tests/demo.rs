@@ -1,5 +1,7 @@
 //! `heirloom demo`, shrunk to seconds: the story is whole, whatever its numbers are.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
 use std::process::{Command, Output};
 
 use serde_json::Value;

@@ -1,6 +1,8 @@
 //! What the command refuses: with which exit code, in which words, and that nothing was created,
 //! changed or lost.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,16 +49,16 @@ impl Place {
     fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         place.write("recipe.toml", RECIPE);
-        place.write("vocab.txt", &vocabulary(|at| at));
-        place.write("data/train.tsv", &rows(0, 12));
-        place.write("data/dev.tsv", &rows(20, 6));
+        place.write("vocab.txt", vocabulary(|at| at));
+        place.write("data/train.tsv", rows(0, 12));
+        place.write("data/dev.tsv", rows(20, 6));
         place
     }
 
     /// A place whose recipe has more lines at its end.
     fn with(lines: &str) -> Self {
         let place = Self::new();
-        place.write("recipe.toml", &format!("{RECIPE}{lines}"));
+        place.write("recipe.toml", format!("{RECIPE}{lines}"));
         place
     }
 

@@ -3,6 +3,8 @@
 //! family; and the two laws of a step: how it is cut changes nothing, and what counts nothing adds
 //! nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
 use std::path::Path;
 
 use heirloom_engine::{

@@ -4,6 +4,8 @@
 //!
 //! Bounds are relative to the largest element of each tensor.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
 use std::path::Path;
 
 use heirloom_engine::{

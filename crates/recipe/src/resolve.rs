@@ -119,13 +119,14 @@ fn check_labels(at: &At<String>, found: &ModelFacts, data: &DataPlan, problems: 
         problems.push(at.place.clone(), ProblemKind::LabelCount { teacher, task });
         return;
     }
-    // Names that were never given (LABEL_0, LABEL_1) say nothing about their order.
-    let told = |name: &String| !name.starts_with("LABEL_");
-    if data.kind != TaskKind::Regression
-        && found.labels.iter().all(told)
-        && found.labels != *task
-        && found.labels.iter().all(|name| task.contains(name))
-    {
+    // Names that were never given (LABEL_0, LABEL_1) say nothing about their order, and plain
+    // numbers little: then labels go by position, unless they are the task's in another order.
+    let given = |name: &String| !name.starts_with("LABEL_");
+    let word = |name: &String| given(name) && name.parse::<u64>().is_err();
+    let differ = data.kind != TaskKind::Regression && found.labels != *task;
+    let reordered = found.labels.iter().all(|name| given(name) && task.contains(name));
+    let other_words = found.labels.iter().any(word) && task.iter().any(word);
+    if differ && (reordered || other_words) {
         let (teacher, task) = (found.labels.clone(), task.clone());
         problems.push(at.place.clone(), ProblemKind::LabelNames { teacher, task });
     }

@@ -77,6 +77,23 @@ impl<'d> RunFolder<'d> {
         Ok(Self { disk, path: path.to_owned(), record, parent: None, _lock: lock })
     }
 
+    /// Refuses a folder that already holds something, without making or locking it.
+    pub fn refuse_taken(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+        let Ok(entries) = disk.list(path) else { return Ok(()) };
+        match entries.into_iter().find(|entry| entry.name != "lock") {
+            None => Ok(()),
+            Some(entry) => {
+                let (folder, holds) = (path.to_owned(), entry.name);
+                Err(heirloom_store::StoreError::NotEmpty { folder, holds }.into())
+            }
+        }
+    }
+
+    /// Replaces the run's plan, durably.
+    pub fn replace_plan(&self, plan: &str) -> Result<(), Error> {
+        Ok(write_atomic(self.disk, &self.path.join(PLAN), plan.as_bytes())?)
+    }
+
     /// Opens the folder of a run that was stopped or killed.
     pub fn open(disk: &'d dyn Disk, path: &Path, holder: &Holder) -> Result<Found<'d>, Error> {
         let lock = RunLock::take(path, holder)?;
@@ -108,8 +125,10 @@ impl<'d> RunFolder<'d> {
         let step = progress.step();
         // The record must reach as far as the checkpoint says it does.
         self.record.sync()?;
-        let moments: u64 =
-            [&trainer.student, &trainer.projections].iter().map(|l| 2 * l.params.len() as u64).sum();
+        let moments: u64 = [&trainer.student, &trainer.projections]
+            .iter()
+            .map(|l| 2 * l.params.len() as u64)
+            .sum();
         let needs = Bytes(4 * (trainer.student.params.len() as u64 + moments));
         let mut draft = Draft::of_step(self.disk, &self.path, step, needs)?;
         put_weights(&mut draft, trainer)?;
@@ -146,9 +165,10 @@ impl<'d> RunFolder<'d> {
         let weights = TensorFile::open(&committed.file(WEIGHTS)?)?;
         let state = TensorFile::open(&committed.file(STATE)?)?;
         let params = trainer.student.params.clone();
-        let named = params.index().iter().map(|param| {
-            (param.name.clone(), params.view(param, params.weights()))
-        });
+        let named = params
+            .index()
+            .iter()
+            .map(|param| (param.name.clone(), params.view(param, params.weights())));
         let mut places: Vec<(&TensorFile, String, View)> =
             named.map(|(name, view)| (&weights, name, view)).collect();
         places.extend(state_places(trainer).into_iter().map(|(name, view)| (&state, name, view)));

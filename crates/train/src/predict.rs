@@ -36,7 +36,12 @@ impl Predictor {
     }
 
     /// The head's output for every example of `dataset`, `[examples, width]`, in its order.
-    pub fn outputs(&mut self, device: &mut dyn Device, model: &Model, dataset: &Dataset) -> Vec<f32> {
+    pub fn outputs(
+        &mut self,
+        device: &mut dyn Device,
+        model: &Model,
+        dataset: &Dataset,
+    ) -> Vec<f32> {
         let width = model.head().width(model.config());
         let mut all = vec![0.0; dataset.len() * width];
         for batch in evaluation_batches(dataset, self.tokens) {

@@ -22,7 +22,14 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
         LabelLoss::BinaryCrossEntropy | LabelLoss::MeanSquaredError => TermKind::TeacherNumbers,
     };
     let mut terms = vec![
-        (Term { name: "label".into(), weight: 1.0 - objective.alpha, kind: TermKind::Label(label) }, false),
+        (
+            Term {
+                name: "label".into(),
+                weight: 1.0 - objective.alpha,
+                kind: TermKind::Label(label),
+            },
+            false,
+        ),
         (Term { name: "teacher".into(), weight: objective.alpha, kind: teacher }, false),
     ];
     for (at, hidden) in objective.hidden.iter().enumerate() {
@@ -38,7 +45,11 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
     terms.into_iter().filter(|(term, _)| term.weight > 0.0).unzip()
 }
 
-fn kind(compare: &Compare, position: Position, (student, teacher): (usize, usize)) -> (TermKind, bool) {
+fn kind(
+    compare: &Compare,
+    position: Position,
+    (student, teacher): (usize, usize),
+) -> (TermKind, bool) {
     let rows = match position {
         Position::All => Rows::All,
         Position::First => Rows::First,

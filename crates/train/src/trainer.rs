@@ -129,8 +129,7 @@ impl Trainer {
         let inside = Objective::looks_inside(&terms);
         let teacher_config = job.teacher.as_ref().map(|teacher| &teacher.config);
         let config = model.config();
-        let objective =
-            Objective::new(device, terms, &projected, config, teacher_config, capacity);
+        let objective = Objective::new(device, terms, &projected, config, teacher_config, capacity);
         // A seed of their own, so that projections do not repeat the first weights' words.
         objective.params().init(device, plan.training.seed.wrapping_add(1));
         let projections = Learned::new(device, objective.params().clone(), decay);
@@ -189,6 +188,11 @@ impl Trainer {
     /// The student.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The student's weights under their public names: name, shape, numbers.
+    pub fn weights(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        self.model.tensors(&*self.device)
     }
 
     /// What loading the student's weights left as it was.
@@ -307,8 +311,7 @@ impl Trainer {
             inside: &self.buffers,
             batch: &self.batch,
         };
-        let parts =
-            self.objective.evaluate(device, &signals, counts, Some(self.projections.grads));
+        let parts = self.objective.evaluate(device, &signals, counts, Some(self.projections.grads));
         self.model.backward(device, &self.batch, &self.buffers, self.student.grads, noise);
         parts
     }
@@ -333,7 +336,12 @@ impl Trainer {
     }
 
     /// Drops the gradient of a step that is not finite, or says why the run must stop.
-    fn leave_out(&mut self, cursor: Cursor, parts: &Parts, examples: Vec<u32>) -> Result<(), Error> {
+    fn leave_out(
+        &mut self,
+        cursor: Cursor,
+        parts: &Parts,
+        examples: Vec<u32>,
+    ) -> Result<(), Error> {
         let not_finite = self.explain(cursor, parts, examples);
         for learned in [&self.student, &self.projections] {
             self.device.fill(learned.params.flat(learned.grads), 0.0);

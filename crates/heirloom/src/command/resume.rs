@@ -8,7 +8,7 @@ use heirloom::places::Places;
 use heirloom_base::Step;
 use heirloom_engine::Cpu;
 use heirloom_recipe::{Plan, change};
-use heirloom_store::{Committed, Holder, RealDisk, step_name, write_atomic};
+use heirloom_store::{Committed, Holder, RealDisk, step_name};
 use heirloom_train::{Ending, RunFolder, Trainer};
 
 use super::STOPPED;
@@ -90,8 +90,8 @@ fn one(
     }
     if !set.is_empty() {
         plan = changed(&plan, set, show)?;
-        write_atomic(&RealDisk, &path.join("plan.toml"), plan.to_toml().as_bytes())?;
     }
+    let text = plan.to_toml();
     // The folder may have been moved since.
     plan.output.dir = path.display().to_string();
     let gathered = reopen(&plan, places)?;
@@ -108,6 +108,10 @@ fn one(
             folder.restart()?;
             show.say("no checkpoint yet; beginning again from step 0");
         }
+    }
+    // Only now: a change that cannot be carried out leaves the run as it was.
+    if !set.is_empty() {
+        folder.replace_plan(&text)?;
     }
     go_on(&mut trainer, &mut folder, show, stop)
 }

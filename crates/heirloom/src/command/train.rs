@@ -98,11 +98,13 @@ pub(crate) fn begin(
 ) -> Result<(Ending, Summary), Failure> {
     let path = PathBuf::from(&plan.output.dir);
     let holder = Holder::this_process(&now());
-    let mut folder = RunFolder::create(&RealDisk, &path, &holder, &plan.to_toml())
-        .map_err(|error| hint_resume(error, &path))?;
+    // Everything that can be refused is, before the folder is there.
+    RunFolder::refuse_taken(&RealDisk, &path)?;
     let job = heirloom_train::Job { plan, ..gathered.job.clone() };
     make_cache_dir(&job)?;
     let mut trainer = Trainer::new(job, &RealDisk, &mut || Box::new(Cpu::new(threads)))?;
+    let text = trainer.plan().to_toml();
+    let mut folder = RunFolder::create(&RealDisk, &path, &holder, &text)?;
     let loaded = trainer.loaded();
     if !loaded.fresh.is_empty() {
         show.say(&format!("note: drawn afresh: {}", loaded.fresh.join(", ")));
@@ -121,19 +123,6 @@ fn shortened(names: &[String]) -> String {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
-}
-
-fn hint_resume(error: heirloom_train::Error, path: &Path) -> Failure {
-    let hint = matches!(
-        error,
-        heirloom_train::Error::Store(heirloom_store::StoreError::NotEmpty { .. })
-    );
-    let mut failure = Failure::from(error);
-    if hint {
-        let path = path.display();
-        failure.message += &format!("; to go on with that run: heirloom resume {path}");
-    }
-    failure
 }
 
 /// The folder for teachers' answers, made where a run needs it.

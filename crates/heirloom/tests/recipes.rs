@@ -1,0 +1,168 @@
+//! Every recipe in `recipes/` runs: as a smoke run, on stand-ins of its data and models.
+//!
+//! The stand-ins have the layout of the real thing (files, columns, tokenizer, model folder) and
+//! invented words.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use heirloom_data::synthetic::{self, SyntheticExample};
+
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+}
+
+/// How an example is written as a row of a file.
+type Row<'a> = &'a dyn Fn(&SyntheticExample) -> String;
+
+/// A working directory, and the two folders that recipes look in.
+struct StandIn {
+    root: tempfile::TempDir,
+}
+
+impl StandIn {
+    fn new() -> Self {
+        let place = Self { root: tempfile::tempdir().unwrap() };
+        let train = synthetic::generate(1, 120);
+        let dev = synthetic::generate(2, 40);
+        let one = |e: &SyntheticExample| format!("{}\t{}\n", e.text, e.label % 2);
+        let pair = |e: &SyntheticExample| {
+            let (first, second) = halves(&e.text);
+            let label = if e.label.is_multiple_of(2) { "entailment" } else { "not_entailment" };
+            format!("{}\t{first}\t{second}\t{label}\n", e.label)
+        };
+        let score = |e: &SyntheticExample| {
+            let (first, second) = halves(&e.text);
+            format!("news\tfile\t2017\t1\t{}.25\t{first}\t{second}\n", e.label)
+        };
+        let question = |e: &SyntheticExample| format!("KIND{}:fine {}\n", e.label, e.text);
+        let news = |e: &SyntheticExample| format!("{}\tTopic{}\n", e.text, e.label);
+        let files: [(&str, &str, Row<'_>); 9] = [
+            ("glue/SST-2/train.tsv", "sentence\tlabel\n", &one),
+            ("glue/SST-2/dev.tsv", "sentence\tlabel\n", &one),
+            ("glue/RTE/train.tsv", "index\tsentence1\tsentence2\tlabel\n", &pair),
+            ("glue/RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n", &pair),
+            ("glue/STS-B/sts-train.csv", "", &score),
+            ("glue/STS-B/sts-dev.csv", "", &score),
+            ("trec/train.txt", "", &question),
+            ("trec/test.txt", "", &question),
+            ("ag_news/train_sample.tsv", "", &news),
+        ];
+        for (at, (name, header, row)) in files.into_iter().enumerate() {
+            let examples = if at % 2 == 0 { &train } else { &dev };
+            let rows: String = examples.iter().map(row).collect();
+            place.write(&format!("data/{name}"), &format!("{header}{rows}"));
+        }
+        place.write("data/tokenizers/bert-base-uncased/vocab.txt", &synthetic::vocabulary());
+        place.make_models();
+        place
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// A six-layer model, trained for a step; it stands for the pretrained one and the teacher.
+    fn make_models(&self) {
+        let recipe = "[task]\npreset = \"sst2\"\npath = \"glue/SST-2\"\n\
+             [tokenizer]\npath = \"tokenizers/bert-base-uncased\"\n\
+             [student]\nconfig = { model_type = \"bert\", hidden_size = 24, \
+             num_hidden_layers = 6, num_attention_heads = 12, intermediate_size = 48, \
+             max_position_embeddings = 256 }\n[training]\nmax_steps = 1\nbatch_size = 8\n\
+             eval_strategy = \"end\"\nseed = 1\n";
+        self.write("model.toml", recipe);
+        let output = self.heirloom(&["train", "model.toml", "--into", "made"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let made = self.root.path().join("made/last");
+        for target in ["models/all-MiniLM-L6-v2", "runs/sst2-teacher/seed-1/best"] {
+            let target = self.root.path().join(target);
+            fs::create_dir_all(&target).unwrap();
+            for entry in fs::read_dir(&made).unwrap() {
+                let path = entry.unwrap().path();
+                fs::copy(&path, target.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        // A pretrained encoder has no classifier; its config says so.
+        let config = self.root.path().join("models/all-MiniLM-L6-v2/config.json");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("BertForSequenceClassification", "BertModel")).unwrap();
+        let tensors = "models/all-MiniLM-L6-v2/model.safetensors";
+        self.drop_classifier(&self.root.path().join(tensors));
+    }
+
+    /// Rewrites a weights file without its classifier.
+    fn drop_classifier(&self, path: &Path) {
+        let file = heirloom_store::TensorFile::open(path).unwrap();
+        let names: Vec<String> = file
+            .names()
+            .filter(|name| !name.starts_with("classifier"))
+            .map(str::to_owned)
+            .collect();
+        let read =
+            |name: &String| (file.shape(name).unwrap().to_vec(), file.read_f32(name).unwrap());
+        let tensors: Vec<(Vec<usize>, Vec<f32>)> = names.iter().map(read).collect();
+        let arrays: Vec<heirloom_store::Array<'_>> = names
+            .iter()
+            .zip(&tensors)
+            .map(|(name, (shape, values))| heirloom_store::Array::f32(name, shape, values))
+            .collect();
+        let target = self.root.path().join("bare");
+        let about = heirloom_store::About::default();
+        let mut draft = heirloom_store::Draft::begin(
+            &heirloom_store::RealDisk,
+            &target,
+            heirloom_base::Bytes(0),
+        )
+        .unwrap();
+        let put = |file: &mut heirloom_store::DraftFile<'_>| {
+            heirloom_store::write_tensors(file, &arrays, &[("format", "pt")])
+        };
+        draft.put_with("model.safetensors", put).unwrap();
+        draft.commit(about).unwrap();
+        fs::copy(target.join("model.safetensors"), path).unwrap();
+    }
+
+    fn heirloom(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_heirloom"))
+            .args(arguments)
+            .current_dir(self.root.path())
+            .env("HEIRLOOM_DATA", self.root.path().join("data"))
+            .env("HEIRLOOM_MODELS", self.root.path().join("models"))
+            .output()
+            .unwrap()
+    }
+}
+
+/// A text cut in two near its middle.
+fn halves(text: &str) -> (&str, &str) {
+    let middle = text[..text.len() / 2].rfind(' ').unwrap_or(0);
+    let (first, second) = text.split_at(middle);
+    (first, second.trim_start())
+}
+
+#[test]
+fn every_recipe_makes_a_smoke_run_and_leaves_nothing_behind() {
+    let place = StandIn::new();
+    let before = fs::read_dir(place.root.path()).unwrap().count();
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(recipes()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    names.sort();
+    assert!(names.len() >= 6, "{names:?}");
+    for recipe in names {
+        let name = recipe.to_str().unwrap();
+        let output = place.heirloom(&["train", name, "--smoke", "--json"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {said}");
+        let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let score = &summary["runs"][0]["best"];
+        // A correlation of constant predictions has no value; every other score has one.
+        assert!(score.is_number() || name.contains("stsb"), "{name}: {summary}");
+    }
+    assert_eq!(fs::read_dir(place.root.path()).unwrap().count(), before);
+}
