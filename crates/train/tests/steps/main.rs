@@ -1,0 +1,8 @@
+//! Optimiser steps of tiny runs: how a step is cut, what is not finite, and the learning rate.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+mod cutting;
+mod nonfinite;
+mod schedule;
+mod tiny;
