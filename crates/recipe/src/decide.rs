@@ -165,11 +165,19 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     if let Some(at) = objective.alpha.as_ref().filter(|at| no_teacher && at.value > 0.0) {
         needs(at, "objective.alpha", "a `[teacher]`; without one it is 0", problems);
     }
-    let without = "a `[teacher]`; without one it changes nothing";
-    if let Some(at) = objective.temperature.as_ref().filter(|_| no_teacher) {
+    // A temperature softens a distribution over classes. Numbers and label sets have none: there
+    // the teacher's outputs are compared as they are.
+    let no_classes = kind(recipe).is_some_and(|kind| kind != TaskKind::Classification);
+    let without = if no_teacher {
+        "a `[teacher]`; without one it changes nothing"
+    } else {
+        "`task.kind = \"classification\"`; the outputs of other tasks are compared as they are"
+    };
+    let idle = no_teacher || no_classes;
+    if let Some(at) = objective.temperature.as_ref().filter(|_| idle) {
         needs(at, "objective.temperature", without, problems);
     }
-    if let Some(at) = objective.scale_by_temperature_squared.as_ref().filter(|_| no_teacher) {
+    if let Some(at) = objective.scale_by_temperature_squared.as_ref().filter(|_| idle) {
         needs(at, "objective.scale_by_temperature_squared", without, problems);
     }
     if let (Some(at), Some(data)) = (&objective.label_loss, kind(recipe)) {

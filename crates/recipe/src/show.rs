@@ -142,11 +142,16 @@ fn objective(plan: &Plan) -> Vec<String> {
         vec![format!("{labels} with the labels")]
     } else {
         let scale = if objective.scale_by_temperature_squared { ", times T²" } else { "" };
+        let teacher = match plan.data.kind {
+            TaskKind::Classification => {
+                format!("divergence from the teacher at T = {}{scale}", objective.temperature)
+            }
+            TaskKind::MultiLabel | TaskKind::Regression => {
+                "mean squared difference from the teacher's outputs".to_owned()
+            }
+        };
         vec![
-            format!(
-                "{alpha} × divergence from the teacher at T = {}{scale}",
-                objective.temperature
-            ),
+            format!("{alpha} × {teacher}"),
             // Shown rounded: 1 − 0.9 is 0.09999999999999998 in binary.
             format!("{} × {labels} with the labels", ((1.0 - alpha) * 1e12).round() / 1e12),
         ]
