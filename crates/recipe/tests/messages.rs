@@ -482,3 +482,12 @@ fn the_longest_recipe_is_answered_within_a_second() {
 fn many_keys(count: usize) -> String {
     (0..count).map(|key| format!("k{key} = 1")).collect::<Vec<_>>().join(", ")
 }
+
+#[test]
+fn a_temperature_needs_classes() {
+    let sets = ["task.preset=\"stsb\"", "objective.temperature=3"];
+    insta::assert_snapshot!(said(GOOD, &sets), @r#"
+        --set objective.temperature=3: `objective.temperature` needs `task.kind = "classification"`; the outputs of other tasks are compared as they are
+        1 problem
+    "#);
+}
