@@ -122,16 +122,16 @@ impl Story {
     /// What the table says.
     pub(super) fn after(&self) -> String {
         let mut text = format!(
-            "\n\
-NLL is the price of the probabilities given, in nats; ECE how far they are from being right as often
-as they say; agreement the share of sentences answered as the teacher does; to truth the mean
-divergence KL(truth ‖ model) in nats. {}Lower is better for NLL, ECE and to truth.\n\n",
-            match self.sizes.seeds {
-                0 | 1 => String::new(),
-                n => format!("Students: mean ± standard deviation of {n} seeds. "),
-            }
+            "
+NLL is the price in nats of the probabilities that a model gives, and ECE how far they are from being
+right as often as they say. Agreement is the share of sentences answered as the teacher answers them,
+and to truth is the mean divergence KL(truth ‖ model) in nats. Lower is better, except for accuracy and
+agreement. Students are shown as mean ± standard deviation over {} seeds.
+
+",
+            self.sizes.seeds
         );
-        for statement in [self.gain(), self.distance(), self.share(), Some(self.cost())] {
+        for statement in [self.gain(), self.share(), self.distance(), Some(self.cost())] {
             text.extend(statement.map(|statement| statement + "\n"));
         }
         text
@@ -145,15 +145,10 @@ divergence KL(truth ‖ model) in nats. {}Lower is better for NLL, ECE and to tr
         let points = 100.0 * difference.mean;
         let verdict = verdict(&difference);
         let interval = difference.interval.map_or(String::new(), |interval| {
-            format!(
-                " (95 % interval {:+.1} to {:+.1}, over {} seeds)",
-                100.0 * interval.low,
-                100.0 * interval.high,
-                difference.n,
-            )
+            format!(" (95 %: {:+.1} to {:+.1})", 100.0 * interval.low, 100.0 * interval.high,)
         });
         Some(format!(
-            "- The teacher's probabilities changed the students' accuracy by {points:+.1} points{interval}:
+            "- The teacher's probabilities changed the students' accuracy by {points:+.1} points{interval}.
   {verdict}"
         ))
     }
@@ -168,23 +163,25 @@ divergence KL(truth ‖ model) in nats. {}Lower is better for NLL, ECE and to tr
         ))
     }
 
-    /// How much of the way from the student to the teacher was covered.
+    /// How much of the way from the student to the teacher was covered, where there is a way and
+    /// the students did get ahead.
     fn share(&self) -> Option<String> {
         let mean = |kind| Some(seeds(self.runs(kind)?, |judged| judged.accuracy)?.mean);
         let (alone, taught) = (mean(Kind::LabelsOnly)?, mean(Kind::Distilled)?);
         let (teacher, best) = (mean(Kind::Teacher)?, mean(Kind::Truth)?);
-        let way = teacher - alone;
-        if way <= 0.0 {
+        if teacher <= alone {
             return Some(format!(
-                "- The teacher ({teacher:.3}) is no better than a student on labels alone ({alone:.3}), \
-                 so it had\n  little to pass on."
+                "- The teacher ({teacher:.3}) is no better than students on labels alone ({alone:.3}): \
+                 it had little\n  to pass on."
             ));
         }
-        Some(format!(
-            "- From labels alone ({alone:.3}) to the teacher ({teacher:.3}), distillation covers {:.0} % of the \
-             way.\n  No model can be expected to be right more often than {best:.3}.",
-            100.0 * (taught - alone) / way
-        ))
+        (taught > alone).then(|| {
+            format!(
+                "- That is {:.0} % of the way from labels alone ({alone:.3}) to the teacher \
+                 ({teacher:.3}). Knowing\n  the truth would give {best:.3}.",
+                100.0 * (taught - alone) / (teacher - alone)
+            )
+        })
     }
 
     /// What it cost, the teacher included.
@@ -193,10 +190,10 @@ divergence KL(truth ‖ model) in nats. {}Lower is better for NLL, ECE and to tr
             let runs = self.runs(kind).unwrap_or_default();
             runs.iter().filter_map(|judged| judged.seconds).sum()
         };
-        let times = self.teacher_parameters as f64 / self.student_parameters.max(1) as f64;
+        let share = 100.0 * self.student_parameters as f64 / self.teacher_parameters as f64;
         let (teacher_texts, student_texts) = (self.sizes.teacher_texts, self.sizes.student_texts);
         format!(
-            "- A student has 1/{times:.1} of the teacher's parameters. The price is the teacher: {:.1} s to train it
+            "- A student has {share:.0} % of the teacher's parameters. The price is the teacher: {:.1} s to train it
   on {teacher_texts} labels and {:.1} s for its answers, against {:.1} s for all distilled students. What
   it passes on is what it learnt from those labels; with only {student_texts} there would be less to pass on.
 - The whole demo took {:.0} s.",
@@ -228,9 +225,9 @@ divergence KL(truth ‖ model) in nats. {}Lower is better for NLL, ECE and to tr
 /// What a difference of accuracies means.
 fn verdict(difference: &SeedDifference) -> &'static str {
     match difference.interval {
-        Some(interval) if interval.low > 0.0 => "distillation helped, by more than seeds differ.",
-        Some(interval) if interval.high < 0.0 => "distillation hurt, by more than seeds differ.",
-        _ => "no more than chance may do; no difference is shown.",
+        Some(interval) if interval.low > 0.0 => "Distillation helped, by more than seeds differ.",
+        Some(interval) if interval.high < 0.0 => "Distillation hurt, by more than seeds differ.",
+        _ => "Chance alone may do as much: no difference in accuracy is shown.",
     }
 }
 
@@ -284,20 +281,22 @@ mod tests {
     fn the_words_follow_the_numbers() {
         let rows = [
             ([0.50, 0.51, 0.52], [0.60, 0.61, 0.62], "by +10.0 points"),
-            ([0.50, 0.51, 0.52], [0.601, 0.61, 0.619], "distillation helped"),
-            ([0.50, 0.51, 0.52], [0.401, 0.41, 0.419], "distillation hurt"),
-            ([0.50, 0.51, 0.52], [0.40, 0.50, 0.64], "no difference is shown"),
+            ([0.50, 0.51, 0.52], [0.601, 0.61, 0.619], "Distillation helped"),
+            ([0.50, 0.51, 0.52], [0.401, 0.41, 0.419], "Distillation hurt"),
+            ([0.50, 0.51, 0.52], [0.40, 0.50, 0.64], "no difference in accuracy is shown"),
             (
                 [0.50, 0.51, 0.52],
                 [0.60, 0.61, 0.62],
                 "nearer to the truth: 0.400 nats instead of 0.900",
             ),
-            ([0.60, 0.60, 0.60], [0.65, 0.65, 0.65], "covers 50 % of the way"),
-            ([0.70, 0.71, 0.72], [0.71, 0.71, 0.71], "little to pass on"),
-            ([0.50, 0.51, 0.52], [0.60, 0.61, 0.62], "1/3.0 of the teacher's parameters"),
+            ([0.60, 0.60, 0.60], [0.65, 0.65, 0.65], "50 % of the way"),
+            ([0.70, 0.71, 0.72], [0.71, 0.71, 0.71], "had little to pass on"),
+            ([0.50, 0.51, 0.52], [0.60, 0.61, 0.62], "33 % of the teacher's parameters"),
         ];
         for (alone, taught, want) in rows {
+            // Where lines end is no matter of the numbers.
             let after = story(alone, taught).after();
+            let after = after.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(after.contains(want), "{want}:\n{after}");
         }
     }
