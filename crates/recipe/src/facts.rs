@@ -33,7 +33,7 @@ pub struct Facts {
     pub student: Option<ModelFacts>,
     /// The teacher's folder, where the recipe names one.
     pub teacher: Option<ModelFacts>,
-    /// Memory available, for [`cost`](crate::cost).
+    /// Memory available, for [`cost`](crate::cost()).
     pub memory: Bytes,
     /// Cores available.
     pub threads: u64,

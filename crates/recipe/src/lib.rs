@@ -1,7 +1,7 @@
 //! From what was written (TOML) to what will be done (a plan), all problems at once.
 //!
-//! In: the text of a recipe with its `--set` overrides ([`parse`]), then what was found outside
-//! ([`Facts`], [`resolve`]). Out: a [`Plan`] in which every number is decided, or [`Problems`]: all
+//! In: the text of a recipe with its `--set` overrides ([`parse()`]), then what was found outside
+//! ([`Facts`], [`resolve()`]). Out: a [`Plan`] in which every number is decided, or [`Problems`]: all
 //! of them, each with its place and what to write instead.
 //! Never: opens a file, asks for the time, or touches a device.
 

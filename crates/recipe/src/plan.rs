@@ -1,6 +1,6 @@
 //! What a run will do: every number decided, nothing left to check.
 //!
-//! In: [`resolve`](crate::resolve) alone makes plans. Out: plain data that is written beside the run
+//! In: [`resolve`](crate::resolve()) alone makes plans. Out: plain data that is written beside the run
 //! as TOML or JSON and read back. Never: an `Option`; where absence is a decision, it has a name.
 
 use heirloom_base::{Digest, Step, Tokens};

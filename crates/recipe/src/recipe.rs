@@ -2,7 +2,7 @@
 //! and range.
 //!
 //! In: the lists below, which are the schema: a new key is a new line. Out: [`Recipe`], and the
-//! reference for users ([`reference`]). Never: compares one key with another; that is `decide.rs`.
+//! reference for users ([`reference()`]). Never: compares one key with another; that is `decide.rs`.
 
 use crate::choices::{
     Activation, Column, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits,
@@ -22,7 +22,7 @@ pub struct At<T> {
     pub place: Place,
 }
 
-/// A recipe as it was written. Only [`parse`](crate::parse) makes one.
+/// A recipe as it was written. Only [`parse`](crate::parse()) makes one.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Recipe {

@@ -6,7 +6,7 @@
 //! or loses a folder that is being replaced.
 //!
 //! The law the tests hold: whichever operation fails, and whichever of the unsynced changes a power
-//! cut lets through, after [`crate::recover`] a reader finds the old folder or the new, whole; and
+//! cut lets through, after [`crate::recover()`] a reader finds the old folder or the new, whole; and
 //! the new one where [`Draft::commit`] said `Ok`.
 
 use std::collections::BTreeMap;
@@ -153,7 +153,7 @@ impl<'d> Draft<'d> {
         }
     }
 
-    /// As far as the disk lets us: what stays, [`crate::recover`] sweeps.
+    /// As far as the disk lets us: what stays, [`crate::recover()`] sweeps.
     fn remove(&mut self) {
         let _ = remove_tree(self.disk, &self.folder, Kind::Folder);
         self.settled = true;

@@ -5,9 +5,9 @@
 //! synced; only then is it renamed to `<name>`, and the parent's names are synced. So a folder
 //! called `step-000002000` is a whole checkpoint or it is not there, whichever moment the process,
 //! the disk or the power chose to fail. Whatever is replaced or deleted first loses its name in the
-//! same way. [`recover`] finishes or undoes what a crash left half-way and says what it did;
+//! same way. [`recover()`] finishes or undoes what a crash left half-way and says what it did;
 //! [`Committed::open`] checks every digest before anyone reads a byte, because a disk may forget
-//! what it promised; [`verify`] does the same for a whole run folder and lists all it finds.
+//! what it promised; [`verify()`] does the same for a whole run folder and lists all it finds.
 
 mod commit;
 mod disk;

@@ -22,7 +22,7 @@ pub enum Finding {
         /// What is wrong with it.
         damage: Damage,
     },
-    /// A crash left this; [`crate::recover`] sweeps it.
+    /// A crash left this; [`crate::recover()`] sweeps it.
     Leftover {
         /// The folder or file.
         path: PathBuf,
