@@ -137,7 +137,7 @@ fn a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone() {
         place.succeeds(&["verify", &run]);
         fs::remove_dir_all(place.path(&run)).unwrap();
     }
-    assert!(kills >= 20, "only {kills} of 40 kills met a running process");
+    assert!(kills >= 10, "only {kills} of 40 kills met a running process");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::error::{Result, StoreError};
 /// A lock alone does not count: a process that was stopped before its first write leaves one.
 pub fn new_folder(disk: &dyn Disk, folder: &Path) -> Result<()> {
     match disk.list(folder) {
-        Ok(entries) => match entries.iter().find(|entry| entry.name != "lock") {
+        Ok(entries) => match entries.iter().find(|entry| !is_leftover(&entry.name)) {
             None => Ok(()),
             Some(entry) => {
                 let holds = entry.name.clone();
@@ -20,6 +20,12 @@ pub fn new_folder(disk: &dyn Disk, folder: &Path) -> Result<()> {
         Err(error) if error.is_missing() => Ok(make(disk, folder)?),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a file is what a process that was stopped before its first whole write leaves: its
+/// lock, or a single file half written.
+pub fn is_leftover(name: &str) -> bool {
+    name == "lock" || name.ends_with(crate::commit::FILE_DRAFT)
 }
 
 /// From the lowest folder that exists down, each name synced before the next.

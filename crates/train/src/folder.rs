@@ -71,16 +71,16 @@ impl<'d> RunFolder<'d> {
     ) -> Result<Self, Error> {
         heirloom_store::new_folder(disk, path)?;
         let lock = RunLock::take(path, holder)?;
-        // The plan comes last: a folder with a plan can be resumed.
-        let record = Log::create(disk, &path.join(RECORD))?;
+        // The plan comes first: a folder with a plan can be resumed, one without can be begun in.
         write_atomic(disk, &path.join(PLAN), plan.as_bytes())?;
+        let record = Log::create(disk, &path.join(RECORD))?;
         Ok(Self { disk, path: path.to_owned(), record, parent: None, _lock: lock })
     }
 
     /// Refuses a folder that already holds something, without making or locking it.
     pub fn refuse_taken(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
         let Ok(entries) = disk.list(path) else { return Ok(()) };
-        match entries.into_iter().find(|entry| entry.name != "lock") {
+        match entries.into_iter().find(|entry| !heirloom_store::is_leftover(&entry.name)) {
             None => Ok(()),
             Some(entry) => {
                 let (folder, holds) = (path.to_owned(), entry.name);
@@ -98,7 +98,9 @@ impl<'d> RunFolder<'d> {
     pub fn open(disk: &'d dyn Disk, path: &Path, holder: &Holder) -> Result<Found<'d>, Error> {
         let lock = RunLock::take(path, holder)?;
         let recovered = recover(disk, path)?;
-        let record = Log::open(disk, &path.join(RECORD))?;
+        // A kill right after the plan was written leaves no record yet.
+        let file = path.join(RECORD);
+        let record = if file.exists() { Log::open(disk, &file) } else { Log::create(disk, &file) }?;
         let folder = Self { disk, path: path.to_owned(), record, parent: None, _lock: lock };
         Ok(Found { folder, swept: recovered.swept, steps: recovered.steps })
     }
