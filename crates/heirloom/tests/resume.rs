@@ -117,8 +117,13 @@ fn a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone() {
     let whole = begun.elapsed();
     let want = place.outcome("alone");
 
+    // A kill that comes after the end proves nothing: rounds go on until twenty have met a running
+    // process. One round in two does on a quiet machine, so sixty are far more than enough.
     let mut kills = 0;
-    for round in 0..20 {
+    for round in 0..60 {
+        if kills >= 20 {
+            break;
+        }
         let run = format!("round-{round}");
         let moment = |index| uniform(word(round, Purpose::Bootstrap, 0, index));
         let child = place.heirloom(&["train", "student.toml", "--into", &run]);
@@ -137,7 +142,7 @@ fn a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone() {
         place.succeeds(&["verify", &run]);
         fs::remove_dir_all(place.path(&run)).unwrap();
     }
-    assert!(kills >= 10, "only {kills} of 40 kills met a running process");
+    assert!(kills >= 20, "only {kills} kills met a running process");
 }
 
 #[test]
