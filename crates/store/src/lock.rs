@@ -37,9 +37,17 @@ impl Holder {
 /// The right to write to a run folder; given back when dropped.
 #[derive(Debug)]
 pub struct RunLock {
-    /// Closing the file gives the kernel's lock back. The file stays: removing it would let two
-    /// processes lock two files of one name.
-    _file: File,
+    /// The file stays when the lock is given back: removing it would let two processes lock two
+    /// files of one name.
+    file: File,
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that was started meanwhile holds a copy of it
+        // until it has become another program. A process that ends gives the lock back in any case.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl RunLock {
@@ -57,7 +65,7 @@ impl RunLock {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 write_holder(&mut file, holder).map_err(said)?;
-                Ok(Self { _file: file })
+                Ok(Self { file })
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(StoreError::InUse { folder: folder.to_owned(), by: read_holder(&mut file) })
