@@ -27,6 +27,9 @@ fn main() {
             bench.products(tokens, from, to);
         }
     }
+    if std::env::args().any(|argument| argument == "only") {
+        return;
+    }
     for (tokens, width, inner) in [(420, 384, 1536), (2048, 768, 3072)] {
         bench.rows(tokens, width, inner);
         bench.attention(tokens, width, 42);
@@ -81,7 +84,7 @@ impl Bench {
         let (w, dw) = (self.matrix(to, from), self.matrix(to, from));
         let dx = self.matrix(tokens, from);
         let backward =
-            LinearBackward { x, w, dy: y, dx: None, add_to_dx: false, dw: None, db: None };
+            LinearBackward { x, w, dy: y, dx: None, add_to_dx: false, through: None, dw: None, db: None };
         let times = [
             self.seconds(|cpu| cpu.linear(&Linear { x, w, b: None, y, activated: None })),
             self.seconds(|cpu| cpu.linear_backward(&LinearBackward { dx: Some(dx), ..backward })),
@@ -141,6 +144,7 @@ impl Bench {
             dy: wide,
             dx: None,
             add_to_dx: false,
+            through: None,
             dw: None,
             db: Some(bias),
         };

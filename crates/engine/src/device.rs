@@ -76,6 +76,9 @@ pub struct LinearBackward {
     pub dx: Option<View>,
     /// Whether `dx` already holds another branch's gradient.
     pub add_to_dx: bool,
+    /// Where `x = f(z)`: that function and `z`, `[N, I]`; `dx` is then the gradient of `z`, and is
+    /// written.
+    pub through: Option<(Activation, View)>,
     /// Gradient of the weights, `[O, I]`, added to.
     pub dw: Option<View>,
     /// Gradient of the bias, `[1, O]`, added to.

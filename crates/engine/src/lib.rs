@@ -15,6 +15,7 @@ mod arena;
 mod cpu;
 mod device;
 mod params;
+mod profiled;
 mod reference;
 mod view;
 
@@ -26,5 +27,6 @@ pub use device::{
     Target,
 };
 pub use params::{Init, Param, Params, ParamsBuilder, Role};
+pub use profiled::Profiled;
 pub use reference::{Real, Reference};
 pub use view::{IdSpace, Ids, Space, View};

@@ -6,7 +6,7 @@
 
 use heirloom_base::{Purpose, Words};
 use heirloom_engine::{
-    AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Init, Linear,
+    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Init, Linear,
     LinearBackward, Params, ParamsBuilder, Role, Space, View,
 };
 
@@ -86,12 +86,29 @@ pub(crate) fn backward_through(
     dx: Option<View>,
     add_to_dx: bool,
 ) {
+    backward_through_activation(device, layer, grads, x, dy, dx, add_to_dx, None);
+}
+
+/// The same where the layer's input is an activation's output: `dx` is the gradient of that
+/// activation's input.
+#[expect(clippy::too_many_arguments, reason = "one operation, and each is a different thing")]
+fn backward_through_activation(
+    device: &mut dyn Device,
+    layer: Affine,
+    grads: Space,
+    x: View,
+    dy: View,
+    dx: Option<View>,
+    add_to_dx: bool,
+    through: Option<(Activation, View)>,
+) {
     device.linear_backward(&LinearBackward {
         x,
         w: layer.w,
         dy,
         dx,
         add_to_dx,
+        through,
         dw: Some(Params::twin(layer.w, grads)),
         db: Some(Params::twin(layer.b, grads)),
     });
@@ -309,8 +326,16 @@ impl Layer {
             kept.summed_stats,
             site(config.hidden_dropout, noise, batch, sites(at)[2]),
         );
-        backward_through(device, self.outer, grads, kept.active, d_summed, Some(d_inner), false);
-        device.activation_backward(config.activation, kept.inner, d_inner, d_inner);
+        backward_through_activation(
+            device,
+            self.outer,
+            grads,
+            kept.active,
+            d_summed,
+            Some(d_inner),
+            false,
+            Some((config.activation, kept.inner)),
+        );
         backward_through(device, self.inner, grads, kept.middle, d_inner, Some(d_hidden), true);
 
         let d_attended = self.norm_backward(

@@ -291,6 +291,7 @@ impl HeadParams {
                     dy: d_output,
                     dx: Some(d_active),
                     add_to_dx: false,
+                    through: None,
                     dw: Some(Params::twin(encoder.word_embeddings, grads)),
                     db: Some(Params::twin(*bias, grads)),
                 });

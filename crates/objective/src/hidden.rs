@@ -98,6 +98,7 @@ impl HiddenTerm {
                     dy,
                     dx: Some(dx),
                     add_to_dx: false,
+                    through: None,
                     dw: Some(Params::twin(w, grads)),
                     db: None,
                 });

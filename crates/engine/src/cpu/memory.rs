@@ -5,6 +5,7 @@
 //! Never: two slices of the same number of which one can be written.
 
 use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytemuck::{Pod, Zeroable};
@@ -16,49 +17,77 @@ use crate::{Space, View};
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// One space.
-struct Buffer {
+/// Numbers that begin at a cache line.
+#[derive(Default)]
+pub(super) struct Lines {
     lines: Vec<Line>,
     len: usize,
 }
 
-impl Buffer {
+impl Lines {
     /// Zeros that the operating system provides only when they are touched.
     fn zeros(len: usize) -> Self {
         Self { lines: bytemuck::zeroed_vec(len.div_ceil(16)), len }
     }
 
-    fn values(&self) -> &[f32] {
+    /// Makes room for `len` numbers at least; what they hold is not said.
+    pub(super) fn reserve(&mut self, len: usize) {
+        if self.len < len {
+            // The old memory is given back before the new is asked for.
+            *self = Self::default();
+            *self = Self::zeros(len);
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.lines.len() * size_of::<Line>()) as u64
+    }
+
+    fn start(&mut self) -> *mut f32 {
+        self.lines.as_mut_ptr().cast()
+    }
+}
+
+impl Deref for Lines {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
         &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }
 
 /// All spaces of the device.
 #[derive(Default)]
 pub(super) struct Memory {
-    buffers: Vec<Buffer>,
+    spaces: Vec<Lines>,
 }
 
 impl Memory {
     pub(super) fn alloc(&mut self, len: usize) -> Space {
-        self.buffers.push(Buffer::zeros(len));
-        Space(self.buffers.len() as u32 - 1)
+        self.spaces.push(Lines::zeros(len));
+        Space(self.spaces.len() as u32 - 1)
     }
 
     pub(super) fn resize(&mut self, space: Space, len: usize) {
         // The old contents are given back before the new are asked for.
-        self.buffers[space.0 as usize] = Buffer::zeros(0);
-        self.buffers[space.0 as usize] = Buffer::zeros(len);
+        self.spaces[space.0 as usize] = Lines::default();
+        self.spaces[space.0 as usize] = Lines::zeros(len);
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.buffers.iter().map(|buffer| buffer.lines.len() * size_of::<Line>()).sum::<usize>()
-            as u64
+        self.spaces.iter().map(Lines::bytes).sum()
     }
 
     /// Rows to read where nothing is written.
     pub(super) fn read(&self, view: View) -> Rows<'_> {
-        let values = self.buffers.get(view.space.0 as usize).map_or(&[][..], Buffer::values);
+        let values = self.spaces.get(view.space.0 as usize).map_or(&[][..], |space| space);
         let values = &values[inside(view, values.len())];
         Rows { values, rows: view.rows, cols: view.cols, stride: view.stride }
     }
@@ -84,15 +113,12 @@ impl Memory {
             // Rows that overlap their own neighbours would be written twice.
             assert!(write.rows <= 1 || write.stride >= write.cols, "rows of {write:?} overlap");
         }
-        let pointers = self.buffers.iter_mut();
-        let spaces: Vec<(*mut f32, usize)> =
-            pointers.map(|buffer| (buffer.lines.as_mut_ptr().cast(), buffer.len)).collect();
-        let place = |view: View| {
-            let (start, len) = spaces
-                .get(view.space.0 as usize)
-                .copied()
-                .unwrap_or((std::ptr::NonNull::dangling().as_ptr(), 0));
+        let mut place = |view: View| {
+            // A device without spaces has views of nothing all the same.
+            let space = self.spaces.get_mut(view.space.0 as usize);
+            let len = space.as_ref().map_or(0, |space| space.len);
             let range = inside(view, len);
+            let start = space.map_or(std::ptr::NonNull::dangling().as_ptr(), Lines::start);
             (start.wrapping_add(range.start), range.len())
         };
         let reads = reads.map(|view| {
@@ -114,7 +140,7 @@ impl Memory {
 }
 
 /// The view's extent, inside a space of `len` numbers.
-fn inside(view: View, len: usize) -> std::ops::Range<usize> {
+fn inside(view: View, len: usize) -> Range<usize> {
     if view.is_empty() {
         return 0..0;
     }
@@ -149,7 +175,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The rows and columns of two ranges.
-    pub(super) fn part(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>) -> Self {
+    pub(super) fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Self {
         assert!(rows.end <= self.rows && cols.end <= self.cols, "a part inside the matrix");
         let start = (rows.start * self.stride + cols.start).min(self.values.len());
         Self {
@@ -182,6 +208,11 @@ impl<'a> RowsMut<'a> {
     pub(super) fn of(values: &'a mut [f32], cols: usize) -> Self {
         let rows = values.len().checked_div(cols).unwrap_or(0);
         Self { values, rows, cols, stride: cols }
+    }
+
+    /// The same rows for a shorter time.
+    pub(super) fn again(&mut self) -> RowsMut<'_> {
+        RowsMut { values: self.values, rows: self.rows, cols: self.cols, stride: self.stride }
     }
 
     #[inline(always)]

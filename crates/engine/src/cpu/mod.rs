@@ -9,11 +9,13 @@ mod losses;
 mod math;
 mod memory;
 mod optimise;
+mod pool;
 mod product;
 mod relation;
 mod rows;
 mod threads;
 mod tile;
+mod transpose;
 
 use std::fmt;
 
@@ -25,7 +27,7 @@ use crate::{IdSpace, Ids, Space, View};
 
 use lanes::sum2_f64;
 use memory::Memory;
-use product::{Factor, product};
+use product::{Factor, Products};
 use relation::Kept;
 use threads::Threads;
 
@@ -34,6 +36,7 @@ pub struct Cpu {
     memory: Memory,
     ids: IdMemory,
     threads: Threads,
+    products: Products,
     kept: Kept,
 }
 
@@ -44,6 +47,7 @@ impl Cpu {
             memory: Memory::default(),
             ids: IdMemory::default(),
             threads: Threads::new(threads),
+            products: Products::default(),
             kept: Kept::default(),
         }
     }
@@ -89,7 +93,8 @@ impl Device for Cpu {
 
     fn bytes(&self) -> u64 {
         let ids: usize = self.ids.0.iter().map(Vec::len).sum();
-        self.memory.bytes() + self.kept.bytes() + (ids * size_of::<u32>()) as u64
+        let scratch = self.threads.bytes() + self.products.bytes() + self.kept.bytes();
+        self.memory.bytes() + scratch + (ids * size_of::<u32>()) as u64
     }
 
     fn write(&mut self, to: View, values: &[f32]) {
@@ -155,21 +160,17 @@ impl Device for Cpu {
     }
 
     fn linear(&mut self, op: &Linear) {
-        let ([x, w], [mut y]) = self.memory.borrow([op.x, op.w], [op.y]);
-        product(&self.threads, &mut y, Factor::Plain(x), Factor::Transposed(w), false);
-        self.bias_and_activation(op);
+        self.linear_forward(op);
     }
 
     fn linear_backward(&mut self, op: &LinearBackward) {
         if let Some(dx) = op.dx {
-            let ([w, dy], [mut dx]) = self.memory.borrow([op.w, op.dy], [dx]);
-            let (dy, w) = (Factor::Plain(dy), Factor::Plain(w));
-            product(&self.threads, &mut dx, dy, w, op.add_to_dx);
+            self.linear_gradient(op, dx);
         }
         if let Some(dw) = op.dw {
-            let ([x, dy], [mut dw]) = self.memory.borrow([op.x, op.dy], [dw]);
+            let ([x, dy], [dw]) = self.memory.borrow([op.x, op.dy], [dw]);
             let (dy, x) = (Factor::Transposed(dy), Factor::Plain(x));
-            product(&self.threads, &mut dw, dy, x, true);
+            self.products.run(&self.threads, dw, dy, x, true);
         }
         if let Some(db) = op.db {
             self.sum_columns(op.dy, db);

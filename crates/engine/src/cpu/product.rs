@@ -1,15 +1,35 @@
-//! Matrix products: `c ← a b` or `c ← c + a b`, either factor transposed by its strides.
+//! Matrix products: `c ← a b` or `c ← c + a b`, either factor transposed by its strides, and
+//! something done to each block of `c` while it is still in the nearest caches.
 //!
 //! The only place that chooses how a product is computed. Each number of `c` is summed in an order
-//! that depends on the shape alone, so the number of threads changes no bit.
+//! that depends on the shape alone: neither the number of threads nor the width of the registers
+//! changes a bit.
+//!
+//! The way of the data (Goto & van de Geijn 2008, "Anatomy of high-performance matrix
+//! multiplication", with the loop over the inner index inside that over columns, so that a block of
+//! `c` is finished at one go): `b` is copied once into panels as wide as the registers of a tile;
+//! then each thread takes a strip of rows, copies its part of `a`, and computes tile by tile.
 
-use gemm::Parallelism;
+use std::ops::Range;
 
-use super::memory::{Rows, RowsMut};
-use super::threads::Threads;
+use pulp::{Arch, Simd, WithSimd};
 
-/// Multiplications below which one thread is faster than several.
-const SMALL: usize = 1 << 16;
+use super::memory::{Lines, Rows, RowsMut};
+use super::threads::{Cut, Threads};
+use super::transpose::transpose;
+
+/// Inner indices whose products are summed before the sum joins `c`. Part of the meaning: it
+/// decides the order of every sum.
+const DEPTH: usize = 512;
+/// Columns of a block of `c`, which stays in the second cache.
+const BLOCK: usize = 256;
+/// Most rows of a strip: `a`'s share of one depth also stays in the second cache.
+const STRIP: usize = 96;
+/// Numbers of `b` that are copied at a time, which bounds the memory: 16 MiB.
+const PACKED: usize = 1 << 22;
+/// Distance of the rows of a copied strip: not a power of two, whose multiples would meet in the
+/// same lines of the first cache.
+const APART: usize = DEPTH + 16;
 
 /// A factor of a product.
 #[derive(Clone, Copy)]
@@ -28,61 +48,484 @@ impl Factor<'_> {
             Self::Transposed(rows) => (rows.cols, rows.rows),
         }
     }
+}
 
-    /// Pointer, distance between rows, distance between columns.
-    fn place(&self) -> (*const f32, isize, isize) {
-        match self {
-            Self::Plain(rows) => (rows.values.as_ptr(), rows.stride as isize, 1),
-            Self::Transposed(rows) => (rows.values.as_ptr(), 1, rows.stride as isize),
+/// What the factors are rounded to before they are multiplied; sums are always `f32`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Rounding {
+    /// They are taken as they are.
+    #[default]
+    None,
+    /// To the nearest `bf16`, ties to even.
+    Bf16,
+}
+
+impl Rounding {
+    #[inline(always)]
+    fn round(self, numbers: &mut [f32]) {
+        if self == Self::Bf16 {
+            numbers.iter_mut().for_each(|x| *x = to_bf16(*x));
         }
     }
 }
 
-/// `c ← a b`, or `c ← c + a b` where `accumulate`.
-#[expect(unsafe_code, reason = "the product's library takes pointers")]
-pub(super) fn product(
-    threads: &Threads,
-    c: &mut RowsMut<'_>,
-    a: Factor<'_>,
-    b: Factor<'_>,
-    accumulate: bool,
-) {
-    let ((m, k), (depth, n)) = (a.shape(), b.shape());
-    assert_eq!((c.rows, c.cols, depth), (m, n, k), "shapes of a product");
-    if m == 0 || n == 0 {
-        return;
+/// What lies beside `c`, row by row, for whoever finishes its blocks.
+#[derive(Default)]
+pub(super) struct Beside<'a> {
+    /// A matrix to write.
+    pub(super) write: Option<RowsMut<'a>>,
+    /// A matrix to read.
+    pub(super) read: Option<Rows<'a>>,
+}
+
+impl Beside<'_> {
+    fn again(&mut self) -> Beside<'_> {
+        Beside { write: self.write.as_mut().map(RowsMut::again), read: self.read }
     }
-    let parallel = threads.count() > 1 && m * n * k > SMALL;
-    let parallelism =
-        if parallel { Parallelism::Rayon(threads.count()) } else { Parallelism::None };
-    let mut run = || {
-        let ((a, a_rows, a_cols), (b, b_rows, b_cols)) = (a.place(), b.place());
-        let (target, c_rows) = (c.values.as_mut_ptr(), c.stride as isize);
-        // SAFETY: the matrices are borrowed slices, `c` exclusively, that end with their last rows
-        // (`Memory::borrow` checked it); the shapes agree as asserted.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                target,
-                1,
-                c_rows,
-                accumulate,
-                a,
-                a_cols,
-                a_rows,
-                b,
-                b_cols,
-                b_rows,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                parallelism,
-            );
+}
+
+impl Cut for Beside<'_> {
+    fn rows(&self) -> usize {
+        self.write.as_ref().map_or_else(|| self.read.rows(), RowsMut::rows)
+    }
+    fn cut(self, row: usize) -> (Self, Self) {
+        let (write, read) = (self.write.cut(row), self.read.cut(row));
+        (Self { write: write.0, read: read.0 }, Self { write: write.1, read: read.1 })
+    }
+}
+
+/// Memory that products reuse, and how they round.
+#[derive(Default)]
+pub(super) struct Products {
+    packed: Lines,
+    rounding: Rounding,
+}
+
+impl Products {
+    /// Products whose factors are rounded.
+    pub(super) fn new(rounding: Rounding) -> Self {
+        Self { packed: Lines::default(), rounding }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> u64 {
+        self.packed.bytes()
+    }
+
+    /// `c ← a b`, or `c ← c + a b` where `accumulate`.
+    pub(super) fn run(
+        &mut self,
+        threads: &Threads,
+        c: RowsMut<'_>,
+        a: Factor<'_>,
+        b: Factor<'_>,
+        accumulate: bool,
+    ) {
+        self.run_and(threads, c, a, b, accumulate, Beside::default(), |_, _, _| ());
+    }
+
+    /// As [`Products::run`]; `finish` is called once with every block of `c`: its columns, the rows
+    /// of its strip, and what lies beside them. It may change that block alone.
+    #[expect(clippy::too_many_arguments, reason = "a product, and what is done with it")]
+    pub(super) fn run_and(
+        &mut self,
+        threads: &Threads,
+        mut c: RowsMut<'_>,
+        a: Factor<'_>,
+        b: Factor<'_>,
+        accumulate: bool,
+        mut beside: Beside<'_>,
+        finish: impl Fn(Range<usize>, &mut RowsMut<'_>, &mut Beside<'_>) + Sync,
+    ) {
+        let ((m, k), (depth, n)) = (a.shape(), b.shape());
+        assert_eq!((c.rows, c.cols, depth), (m, n, k), "shapes of a product");
+        if m == 0 || n == 0 {
+            return;
         }
-    };
-    if parallel { threads.inside(run) } else { run() }
+        let tile = Arch::new().dispatch(TileShape);
+        let strip = strip(m, threads.count(), tile.rows);
+        for columns in ranges(0..n, PACKED / DEPTH) {
+            let panels = columns.len().div_ceil(tile.columns);
+            let at_once = PACKED / (panels * tile.columns) / DEPTH * DEPTH;
+            let mut inners = ranges(0..k, at_once.max(DEPTH)).peekable();
+            // Without any inner index the sum is that of nothing.
+            let mut inner = inners.next().unwrap_or(0..0);
+            loop {
+                let width = inner.len() * tile.columns;
+                self.packed.reserve(panels * width);
+                let packed = &mut self.packed[..panels * width];
+                if width > 0 {
+                    let source = Source { factor: b, inner: inner.clone(), rounding: self.rounding };
+                    let rows = (0..panels, RowsMut::of(packed, width));
+                    threads.pieces(rows, panels.div_ceil(4 * threads.count()), |(at, panels)| {
+                        let first = columns.start + at.start * tile.columns;
+                        let columns = first..columns.end.min(first + at.len() * tile.columns);
+                        Arch::new().dispatch(PackPanels { source: &source, columns, panels });
+                    });
+                }
+                let source = Source { factor: a, inner: inner.clone(), rounding: self.rounding };
+                let next = inners.next();
+                let (add, last) = (accumulate || inner.start > 0, next.is_none());
+                let packed = &self.packed[..panels * width];
+                let rows = (0..m, c.again(), beside.again());
+                threads.pieces(rows, strip, |(rows, mut c, mut beside)| {
+                    let depths = inner.len().div_ceil(DEPTH);
+                    let room = depths * rows.len().next_multiple_of(tile.rows) * APART;
+                    let mut scratch = threads.scratch(room);
+                    let (source, scratch, rows) = (&source, &mut scratch[..room], rows);
+                    Arch::new().dispatch(PackStrip { source, rows: rows.clone(), packed: scratch });
+                    for block in ranges(columns.clone(), BLOCK) {
+                        Arch::new().dispatch(Tiles {
+                            c: &mut c,
+                            columns: block.clone(),
+                            first_column: columns.start,
+                            a: scratch,
+                            by_rows: matches!(source.factor, Factor::Plain(_)),
+                            b: packed,
+                            inner: inner.len(),
+                            add,
+                        });
+                        if last {
+                            finish(block, &mut c, &mut beside);
+                        }
+                    }
+                });
+                match next {
+                    Some(next) => inner = next,
+                    None => break,
+                }
+            }
+        }
+    }
+}
+
+/// `range` in parts of `at_once`.
+fn ranges(range: Range<usize>, at_once: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(at_once).map(move |start| start..end.min(start + at_once))
+}
+
+/// Rows of a strip: at most [`STRIP`], as many strips for each thread as for any other, whole tiles.
+fn strip(rows: usize, threads: usize, tile: usize) -> usize {
+    let strips = rows.div_ceil(threads * STRIP) * threads;
+    rows.div_ceil(strips).next_multiple_of(tile)
+}
+
+/// Rows of a tile of `c` that is held in registers: sixteen of them (thirty-two where they are
+/// wider), less one row of `b` and one number of `a`.
+const fn tile_rows(lanes: usize) -> usize {
+    match lanes {
+        16 => 14,
+        1 => 4,
+        _ => 6,
+    }
+}
+
+/// Rows and columns of a tile.
+struct TileShape;
+
+/// What [`TileShape`] gives.
+#[derive(Clone, Copy)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+}
+
+impl WithSimd for TileShape {
+    type Output = Tile;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Tile {
+        Tile { rows: tile_rows(S::F32_LANES), columns: 2 * S::F32_LANES }
+    }
+}
+
+/// Part of a factor that is to be copied.
+struct Source<'a> {
+    factor: Factor<'a>,
+    inner: Range<usize>,
+    rounding: Rounding,
+}
+
+/// To the nearest `bf16`, ties to even.
+#[inline(always)]
+pub(super) fn to_bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+    // Rounding could carry a NaN over to another number.
+    if x.is_nan() { x } else { f32::from_bits(rounded) }
+}
+
+/// Copies panels of `b`, each as wide as a tile: `[inner][columns]`, the gap filled with zeros.
+struct PackPanels<'a, 'b> {
+    source: &'a Source<'a>,
+    columns: Range<usize>,
+    panels: RowsMut<'b>,
+}
+
+impl WithSimd for PackPanels<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        match self.source.rounding {
+            Rounding::None => self.pack::<S>(|x| x),
+            Rounding::Bf16 => self.pack::<S>(to_bf16),
+        }
+    }
+}
+
+impl PackPanels<'_, '_> {
+    #[inline(always)]
+    fn pack<S: Simd>(mut self, round: impl Fn(f32) -> f32) {
+        let wide = 2 * S::F32_LANES;
+        let inner = self.source.inner.clone();
+        match self.source.factor {
+            Factor::Plain(b) => {
+                for (at, row) in inner.enumerate() {
+                    let row = &b.row(row)[self.columns.clone()];
+                    let (whole, rest) = row.split_at(row.len() / wide * wide);
+                    for (panel, from) in whole.chunks_exact(wide).enumerate() {
+                        let to = &mut self.panels.row(panel)[at * wide..][..wide];
+                        to.iter_mut().zip(from).for_each(|(to, &from)| *to = round(from));
+                    }
+                    if !rest.is_empty() {
+                        let panel = whole.len() / wide;
+                        let to = &mut self.panels.row(panel)[at * wide..][..wide];
+                        to.fill(0.0);
+                        to.iter_mut().zip(rest).for_each(|(to, &from)| *to = round(from));
+                    }
+                }
+            }
+            Factor::Transposed(b) => {
+                for (panel, columns) in ranges(self.columns.clone(), wide).enumerate() {
+                    let to = self.panels.row(panel);
+                    if columns.len() < wide {
+                        to.fill(0.0);
+                    }
+                    for part in ranges(0..inner.len(), 8) {
+                        for eight in ranges(0..columns.len(), 8) {
+                            let mut rows = [[0.0; 8]; 8];
+                            for (at, to) in rows[..eight.len()].iter_mut().enumerate() {
+                                let from = b.row(columns.start + eight.start + at);
+                                let from = &from[inner.start + part.start..][..part.len()];
+                                if let Ok(from) = <&[f32; 8]>::try_from(from) {
+                                    *to = from.map(&round);
+                                } else {
+                                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = round(x));
+                                }
+                            }
+                            let turned = transpose(rows, S::F32_LANES >= 8);
+                            for (at, from) in part.clone().zip(&turned) {
+                                let to = &mut to[at * wide + eight.start..];
+                                let to = &mut to[..8.min(wide)];
+                                to.copy_from_slice(&from[..8.min(wide)]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Copies the rows of a strip, one depth after another: as rows [`APART`] apart where `a` lies so,
+/// else as `[inner][tile's rows]` for each tile. Rows beyond the last are zero.
+struct PackStrip<'a, 'b> {
+    source: &'a Source<'a>,
+    rows: Range<usize>,
+    packed: &'b mut [f32],
+}
+
+impl WithSimd for PackStrip<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        match S::F32_LANES {
+            16 => self.pack::<{ tile_rows(16) }>(),
+            1 => self.pack::<{ tile_rows(1) }>(),
+            _ => self.pack::<{ tile_rows(8) }>(),
+        }
+    }
+}
+
+impl PackStrip<'_, '_> {
+    #[inline(always)]
+    fn pack<const ROWS: usize>(self) {
+        let rounding = self.source.rounding;
+        let rows = self.rows.len().next_multiple_of(ROWS);
+        let depths = ranges(self.source.inner.clone(), DEPTH);
+        for (depth, packed) in depths.zip(self.packed.chunks_exact_mut(rows * APART)) {
+            match self.source.factor {
+                Factor::Plain(a) => {
+                    for (at, to) in packed.chunks_exact_mut(APART).enumerate() {
+                        let to = &mut to[..depth.len()];
+                        if at < self.rows.len() {
+                            to.copy_from_slice(&a.row(self.rows.start + at)[depth.clone()]);
+                            rounding.round(to);
+                        } else {
+                            to.fill(0.0);
+                        }
+                    }
+                }
+                Factor::Transposed(a) => {
+                    for (at, row) in depth.enumerate() {
+                        let (whole, rest) = a.row(row)[self.rows.clone()].as_chunks::<ROWS>();
+                        let mut tiles = packed.chunks_exact_mut(ROWS * APART);
+                        for (from, to) in whole.iter().zip(&mut tiles) {
+                            let to = &mut to.as_chunks_mut::<ROWS>().0[at];
+                            *to = *from;
+                            rounding.round(to);
+                        }
+                        if let (false, Some(to)) = (rest.is_empty(), tiles.next()) {
+                            let to = &mut to.as_chunks_mut::<ROWS>().0[at];
+                            *to = std::array::from_fn(|at| rest.get(at).copied().unwrap_or(0.0));
+                            rounding.round(to);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Computes a block of `c`.
+struct Tiles<'a, 'b> {
+    c: &'a mut RowsMut<'b>,
+    columns: Range<usize>,
+    /// The column of `c` that the first panel begins with.
+    first_column: usize,
+    a: &'a [f32],
+    by_rows: bool,
+    b: &'a [f32],
+    inner: usize,
+    add: bool,
+}
+
+impl WithSimd for Tiles<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.compute::<S, { tile_rows(16) }>(simd),
+            1 => self.compute::<S, { tile_rows(1) }>(simd),
+            _ => self.compute::<S, { tile_rows(8) }>(simd),
+        }
+    }
+}
+
+impl Tiles<'_, '_> {
+    #[inline(always)]
+    fn compute<S: Simd, const ROWS: usize>(self, simd: S) {
+        let wide = 2 * S::F32_LANES;
+        let Self { c, columns, first_column, a, by_rows, b, inner, add } = self;
+        let high = c.rows.next_multiple_of(ROWS);
+        if inner == 0 && !add {
+            (0..c.rows).for_each(|row| c.row(row)[columns.clone()].fill(0.0));
+        }
+        for (depth, a) in ranges(0..inner, DEPTH).zip(a.chunks_exact(high * APART)) {
+            let add = add || depth.start > 0;
+            for columns in ranges(columns.clone(), wide) {
+                let panel = (columns.start - first_column) / wide;
+                let b = &b[(panel * inner + depth.start) * wide..][..depth.len() * wide];
+                let (b, _) = S::as_simd_f32s(b).0.as_chunks::<2>();
+                for (tile, a) in a.chunks_exact(ROWS * APART).enumerate() {
+                    let first = tile * ROWS;
+                    let rows = first..c.rows.min(first + ROWS);
+                    for row in rows.clone() {
+                        prefetch(&c.row(row)[columns.clone()]);
+                    }
+                    let sums = if by_rows {
+                        sums_of_rows::<S, ROWS>(simd, a, b)
+                    } else {
+                        sums_of_columns::<S, ROWS>(simd, a, b)
+                    };
+                    store::<S, ROWS>(simd, c, rows, columns.clone(), &sums, add);
+                }
+            }
+        }
+    }
+}
+
+/// A tile of `c` from rows of `a`.
+#[inline(always)]
+fn sums_of_rows<S: Simd, const ROWS: usize>(
+    simd: S,
+    a: &[f32],
+    b: &[[S::f32s; 2]],
+) -> [[S::f32s; 2]; ROWS] {
+    let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &a[row * APART..][..b.len()]);
+    let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
+    for (at, b) in b.iter().enumerate() {
+        for (row, sums) in rows.iter().zip(&mut sums) {
+            let a = simd.splat_f32s(row[at]);
+            sums[0] = simd.mul_add_f32s(a, b[0], sums[0]);
+            sums[1] = simd.mul_add_f32s(a, b[1], sums[1]);
+        }
+    }
+    sums
+}
+
+/// A tile of `c` from `[inner][rows]` of `a`.
+#[inline(always)]
+fn sums_of_columns<S: Simd, const ROWS: usize>(
+    simd: S,
+    a: &[f32],
+    b: &[[S::f32s; 2]],
+) -> [[S::f32s; 2]; ROWS] {
+    let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
+    for (a, b) in a.as_chunks::<ROWS>().0.iter().zip(b) {
+        for (&a, sums) in a.iter().zip(&mut sums) {
+            let a = simd.splat_f32s(a);
+            sums[0] = simd.mul_add_f32s(a, b[0], sums[0]);
+            sums[1] = simd.mul_add_f32s(a, b[1], sums[1]);
+        }
+    }
+    sums
+}
+
+/// Writes a tile, or adds it.
+#[inline(always)]
+fn store<S: Simd, const ROWS: usize>(
+    simd: S,
+    c: &mut RowsMut<'_>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    sums: &[[S::f32s; 2]; ROWS],
+    add: bool,
+) {
+    let whole = columns.len() == 2 * S::F32_LANES;
+    for (row, sums) in rows.zip(sums) {
+        let c = &mut c.row(row)[columns.clone()];
+        if whole {
+            let (c, _) = S::as_mut_simd_f32s(c);
+            for (c, &sum) in c.iter_mut().zip(sums) {
+                *c = if add { simd.add_f32s(*c, sum) } else { sum };
+            }
+        } else {
+            for (c, &sum) in c.chunks_mut(S::F32_LANES).zip(sums) {
+                let old = simd.partial_load_f32s(c);
+                let new = if add { simd.add_f32s(old, sum) } else { sum };
+                simd.partial_store_f32s(c, new);
+            }
+        }
+    }
+}
+
+/// Asks for the first lines of `values` to be brought near; changes nothing else.
+#[inline(always)]
+fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(unsafe_code, reason = "the instruction takes a pointer")]
+        // SAFETY: a prefetch reads nothing that the program could see, and faults nowhere.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }

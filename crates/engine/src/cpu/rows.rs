@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use super::lanes::{self, drop_row, sum2, vectorised};
 use super::memory::{Grid, RowsMut, nothing};
+use super::product::{Beside, Factor};
 use super::threads::Threads;
 use super::{Cpu, math};
-use crate::device::{Activation, AddNorm, AddNormBackward, Dropout, Linear};
+use crate::device::{Activation, AddNorm, AddNormBackward, Dropout, Linear, LinearBackward};
 use crate::{Ids, View};
 
 /// Columns that one thread sums at a time: four cache lines of every row.
@@ -118,37 +119,55 @@ impl Cpu {
         }
     }
 
-    /// Adds the bias and applies the activation, in one pass over the product.
-    pub(super) fn bias_and_activation(&mut self, op: &Linear) {
+    /// The product; bias and activation join each block of it while it is near.
+    pub(super) fn linear_forward(&mut self, op: &Linear) {
         let (f, activated) = op.activated.unzip();
         let bias = op.b.unwrap_or_else(nothing);
-        let ([bias], [y, activated]) =
-            self.memory.borrow([bias], [op.y, activated.unwrap_or_else(nothing)]);
+        let ([x, w, bias], [y, activated]) =
+            self.memory.borrow([op.x, op.w, bias], [op.y, activated.unwrap_or_else(nothing)]);
         assert!(op.b.is_none() || bias.values.len() == y.cols, "shape of the bias");
-        let activated = f.map(|f| {
-            assert_eq!(
-                (activated.rows, activated.cols),
-                (y.rows, y.cols),
-                "shape of the activation"
-            );
-            (f, activated)
-        });
-        if op.b.is_none() && activated.is_none() {
-            return;
-        }
-        let (f, activated) = activated.unzip();
-        // An activation costs about as much as ten additions.
-        let cost = y.cols * if f.is_some() { 10 } else { 1 };
-        self.threads.over((y, activated), cost, |(mut y, mut activated)| {
+        let shapes = [(y.rows, y.cols), (activated.rows, activated.cols)];
+        assert!(f.is_none() || shapes[0] == shapes[1], "shape of the activation");
+        let (x, w) = (Factor::Plain(x), Factor::Transposed(w));
+        let beside = Beside { write: f.is_some().then_some(activated), read: None };
+        let with_bias = op.b.is_some();
+        self.products.run_and(&self.threads, y, x, w, false, beside, |columns, y, beside| {
             vectorised(
                 #[inline(always)]
                 || {
                     for row in 0..y.rows {
-                        let y = y.row(row);
-                        y.iter_mut().zip(bias.values).for_each(|(y, b)| *y += b);
-                        if let (Some(f), Some(activated)) = (f, &mut activated) {
-                            activate(f, y, activated.row(row));
+                        let y = &mut y.row(row)[columns.clone()];
+                        if with_bias {
+                            let bias = &bias.values[columns.clone()];
+                            y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
                         }
+                        if let (Some(f), Some(activated)) = (f, &mut beside.write) {
+                            activate(f, y, &mut activated.row(row)[columns.clone()]);
+                        }
+                    }
+                },
+            );
+        });
+    }
+
+    /// The gradient of a linear layer's input, through the activation before it where there is one.
+    pub(super) fn linear_gradient(&mut self, op: &LinearBackward, dx: View) {
+        let (f, z) = op.through.unzip();
+        assert!(f.is_none() || !op.add_to_dx, "dx is written where it goes through f");
+        let ([w, dy, z], [dx]) =
+            self.memory.borrow([op.w, op.dy, z.unwrap_or_else(nothing)], [dx]);
+        assert!(f.is_none() || (z.rows, z.cols) == (dx.rows, dx.cols), "shape before f");
+        let (dy, w) = (Factor::Plain(dy), Factor::Plain(w));
+        let beside = Beside { write: None, read: f.is_some().then_some(z) };
+        let add = op.add_to_dx;
+        self.products.run_and(&self.threads, dx, dy, w, add, beside, |columns, dx, beside| {
+            let (Some(f), Some(z)) = (f, beside.read) else { return };
+            vectorised(
+                #[inline(always)]
+                || {
+                    for row in 0..dx.rows {
+                        let z = &z.row(row)[columns.clone()];
+                        multiply_slopes(f, z, &mut dx.row(row)[columns.clone()]);
                     }
                 },
             );

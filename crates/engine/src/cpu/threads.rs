@@ -3,20 +3,29 @@
 //! Who computes a piece depends on scheduling; what is computed does not: a piece never reads what
 //! another wrote, and nothing is summed across pieces except in the fixed tree of [`Threads::sum`].
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
-
-use super::memory::{Rows, RowsMut};
+use super::memory::{Lines, Rows, RowsMut};
+use super::pool::{self, Pool};
 
 /// About this many numbers make a piece worth handing to another thread.
 const PIECE: usize = 1 << 14;
+/// Pieces for each thread where there is more work than that: enough to even out their speeds.
+const PIECES: usize = 16;
 
 /// The pool, and scratch memory of each thread.
 pub(super) struct Threads {
     /// `None` with one thread: the caller's serves.
-    pool: Option<ThreadPool>,
-    scratch: Vec<Mutex<Vec<f32>>>,
+    pool: Option<Pool>,
+    scratch: Vec<Mutex<Lines>>,
+    /// Sums of pieces, as bits.
+    partial: Mutex<Vec<AtomicU64>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere cannot leave what these guard in a wrong state.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Threads {
@@ -24,14 +33,10 @@ impl Threads {
     pub(super) fn new(threads: usize) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { cores() } else { threads };
-        let build = || {
-            let pool = ThreadPoolBuilder::new().num_threads(threads);
-            let pool = pool.thread_name(|thread| format!("heirloom-{thread}")).build();
-            pool.expect("the system starts a handful of threads")
-        };
         Self {
-            pool: (threads > 1).then(build),
+            pool: (threads > 1).then(|| Pool::new(threads - 1)),
             scratch: (0..threads).map(|_| Mutex::default()).collect(),
+            partial: Mutex::default(),
         }
     }
 
@@ -40,24 +45,37 @@ impl Threads {
         self.scratch.len()
     }
 
-    /// Runs `work` inside the pool, where rayon's own functions use its threads.
-    pub(super) fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
-        }
+    /// Bytes of scratch.
+    pub(super) fn bytes(&self) -> u64 {
+        self.scratch.iter().map(|scratch| lock(scratch).bytes()).sum()
     }
 
     /// Cuts `items` into pieces of about [`PIECE`] numbers, `cost` numbers per row, and calls
     /// `work` on each.
     pub(super) fn over<T: Cut>(&self, items: T, cost: usize, work: impl Fn(T) + Sync) {
         let grain = (PIECE / cost.max(1)).max(1);
-        if self.pool.is_none() || items.rows() <= grain {
-            if items.rows() > 0 {
-                work(items);
+        let grain = grain.max(items.rows() / (PIECES * self.count()));
+        self.pieces(items, grain, work);
+    }
+
+    /// Calls `work` on pieces of `grain` rows, each taken by the first thread that is free.
+    pub(super) fn pieces<T: Cut>(&self, items: T, grain: usize, work: impl Fn(T) + Sync) {
+        let rows = items.rows();
+        match &self.pool {
+            Some(pool) if rows > grain => {
+                let rest = Mutex::new(Some(items));
+                pool.run(&|| {
+                    while let Some(piece) = take(&rest, grain) {
+                        work(piece);
+                    }
+                });
             }
-        } else {
-            self.inside(|| halve(items, grain, &work));
+            _ => {
+                let rest = Mutex::new((rows > 0).then_some(items));
+                while let Some(piece) = take(&rest, grain) {
+                    work(piece);
+                }
+            }
         }
     }
 
@@ -68,48 +86,56 @@ impl Threads {
 
     /// Sum over fixed pieces of `values` in a tree whose shape depends on their number alone.
     pub(super) fn sum(&self, values: &[f32], piece: impl Fn(&[f32]) -> f64 + Sync) -> f64 {
-        let parallel = self.pool.is_some() && values.len() > PIECE;
-        if parallel {
-            self.inside(|| tree(values, true, &piece))
-        } else {
-            tree(values, false, &piece)
+        if values.len() <= PIECE {
+            return piece(values);
         }
+        let count = values.len().div_ceil(PIECE);
+        let mut partial = lock(&self.partial);
+        if partial.len() < count {
+            partial.resize_with(count, AtomicU64::default);
+        }
+        let partial = &partial[..count];
+        let pieces = |range: std::ops::Range<usize>| {
+            for at in range {
+                let values = &values[at * PIECE..values.len().min((at + 1) * PIECE)];
+                partial[at].store(piece(values).to_bits(), Ordering::Relaxed);
+            }
+        };
+        self.pieces(0..count, (count / (PIECES * self.count())).max(1), pieces);
+        tree(partial)
     }
 
     /// `len` numbers that belong to the calling thread while the guard is held; their contents are
     /// whatever was left there. Nothing parallel may be started meanwhile.
-    pub(super) fn scratch(&self, len: usize) -> MutexGuard<'_, Vec<f32>> {
-        let thread = self.pool.as_ref().and_then(ThreadPool::current_thread_index).unwrap_or(0);
-        let lock = &self.scratch[thread];
-        // A panic elsewhere cannot leave scratch in a wrong state: it has none.
-        let mut scratch = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if scratch.len() < len {
-            scratch.resize(len, 0.0);
-        }
+    pub(super) fn scratch(&self, len: usize) -> MutexGuard<'_, Lines> {
+        // With one thread the caller's serves, whatever pool it may belong to elsewhere.
+        let thread = if self.pool.is_some() { pool::index() } else { 0 };
+        let mut scratch = lock(&self.scratch[thread]);
+        scratch.reserve(len);
         scratch
     }
 }
 
-fn halve<T: Cut>(items: T, grain: usize, work: &(impl Fn(T) + Sync)) {
-    let rows = items.rows();
-    if rows <= grain {
-        return work(items);
+/// The next `grain` rows of what is left.
+fn take<T: Cut>(rest: &Mutex<Option<T>>, grain: usize) -> Option<T> {
+    let mut rest = lock(rest);
+    let items = rest.take()?;
+    if items.rows() <= grain {
+        return Some(items);
     }
-    let (left, right) = items.cut((rows / 2).next_multiple_of(grain).min(rows - 1));
-    rayon::join(|| halve(left, grain, work), || halve(right, grain, work));
+    let (piece, others) = items.cut(grain);
+    *rest = Some(others);
+    Some(piece)
 }
 
-fn tree(values: &[f32], parallel: bool, piece: &(impl Fn(&[f32]) -> f64 + Sync)) -> f64 {
-    if values.len() <= PIECE {
-        return piece(values);
+fn tree(partial: &[AtomicU64]) -> f64 {
+    match partial {
+        [one] => f64::from_bits(one.load(Ordering::Relaxed)),
+        _ => {
+            let (left, right) = partial.split_at(partial.len().div_ceil(2));
+            tree(left) + tree(right)
+        }
     }
-    let (left, right) = values.split_at((values.len() / 2).next_multiple_of(PIECE));
-    let (left, right) = if parallel {
-        rayon::join(|| tree(left, true, piece), || tree(right, true, piece))
-    } else {
-        (tree(left, false, piece), tree(right, false, piece))
-    };
-    left + right
 }
 
 /// What can be cut between two rows.

@@ -237,6 +237,13 @@ impl<T: Real> Device for Reference<T> {
                     }
                 }
             }
+            assert!(op.through.is_none() || !op.add_to_dx, "dx is written where it goes through f");
+            if let Some((f, z)) = op.through {
+                let z = self.load(z);
+                for (dx, &z) in dx.values.iter_mut().zip(&z.values) {
+                    *dx = *dx * pointwise::slope(f, z);
+                }
+            }
             if op.add_to_dx { self.add_to(view, &dx) } else { self.store(view, &dx) }
         }
         if let Some(view) = op.dw {

@@ -6,7 +6,7 @@ use heirloom_engine::{
 };
 use proptest::prelude::*;
 
-use crate::rows::{self, Att, Drop, Emb, Held, Lin, Loss, Mean, Norm, Op, Rel, Sides, run};
+use crate::rows::{self, Att, Drop, Emb, Held, Lin, Loss, Mean, Norm, Op, Rel, Sides, Through, run};
 
 /// Largest difference allowed, relative to the largest number of the same matrix: about a hundred
 /// roundings of `f32`, for sums over up to a few thousand terms.
@@ -67,6 +67,28 @@ fn linear_agrees() {
     for (at, (rows, from, to)) in shapes.into_iter().enumerate() {
         let activation = ACTIVATIONS.get(at).copied();
         agree(&Lin { rows, from, to, bias: at % 2 == 0, activation, add_to_dx: at % 3 == 0 });
+    }
+}
+
+#[test]
+fn a_gradient_through_an_activation_agrees() {
+    for (at, activation) in ACTIVATIONS.into_iter().enumerate() {
+        let (rows, inner) = [(1, 8), (7, 33), (33, 300), (130, 100), (200, 600)][at];
+        agree(&Through { rows, from: 24, inner, to: 40, activation });
+    }
+}
+
+#[test]
+fn products_of_every_remainder_agree() {
+    // Around the sizes of tiles, strips, blocks and depths.
+    for rows in [1, 5, 6, 7, 14, 15, 95, 97, 193] {
+        agree(&Lin { rows, from: 17, to: 31, bias: true, activation: None, add_to_dx: true });
+    }
+    for to in [1, 15, 16, 17, 33, 255, 257] {
+        agree(&Lin { rows: 13, from: 40, to, bias: true, activation: None, add_to_dx: false });
+    }
+    for from in [1, 7, 9, 511, 512, 513, 1030] {
+        agree(&Lin { rows: 9, from, to: 35, bias: false, activation: None, add_to_dx: true });
     }
 }
 

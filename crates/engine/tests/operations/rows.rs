@@ -160,6 +160,7 @@ impl Op for Lin {
             dy: d,
             dx: Some(dx),
             add_to_dx: self.add_to_dx,
+            through: None,
             dw: Some(dw),
             db: self.bias.then_some(db),
         });
@@ -168,6 +169,66 @@ impl Op for Lin {
             Gradient::Added(dw),
             if self.bias { Gradient::Added(db) } else { Gradient::None },
         ]
+    }
+}
+
+/// Two layers with an activation between them, as in a feed-forward block: the second's backward
+/// pass goes through the activation.
+pub(crate) struct Through {
+    pub(crate) rows: usize,
+    pub(crate) from: usize,
+    pub(crate) inner: usize,
+    pub(crate) to: usize,
+    pub(crate) activation: Activation,
+}
+
+impl Op for Through {
+    fn name(&self) -> String {
+        let Self { rows, from, inner, to, activation } = self;
+        format!("[{rows}, {from}] to {inner} through {activation:?} to {to}")
+    }
+    fn inputs(&self) -> Vec<Input> {
+        let &Self { rows, from, inner, to, .. } = self;
+        vec![input(21, rows, from), input(22, inner, from), input(23, to, inner)]
+    }
+    fn forward(&self, device: &mut dyn Device, x: &[View]) -> Outputs {
+        let [z, active] = [(); 2].map(|()| new(device, self.rows, self.inner));
+        let y = new(device, self.rows, self.to);
+        let activated = Some((self.activation, active));
+        device.linear(&Linear { x: x[0], w: x[1], b: None, y: z, activated });
+        device.linear(&Linear { x: active, w: x[2], b: None, y, activated: None });
+        Outputs { results: vec![y], kept: vec![z, active] }
+    }
+    fn backward(
+        &self,
+        device: &mut dyn Device,
+        x: &[View],
+        y: &Outputs,
+        dy: &[View],
+    ) -> Vec<Gradient> {
+        let dz = twin(device, y.kept[0]);
+        let [dx, d_first, d_second] = [0, 1, 2].map(|at| before(device, x[at]));
+        device.linear_backward(&LinearBackward {
+            x: y.kept[1],
+            w: x[2],
+            dy: dy[0],
+            dx: Some(dz),
+            add_to_dx: false,
+            through: Some((self.activation, y.kept[0])),
+            dw: Some(d_second),
+            db: None,
+        });
+        device.linear_backward(&LinearBackward {
+            x: x[0],
+            w: x[1],
+            dy: dz,
+            dx: Some(dx),
+            add_to_dx: false,
+            through: None,
+            dw: Some(d_first),
+            db: None,
+        });
+        vec![Gradient::Written(dx), Gradient::Added(d_first), Gradient::Added(d_second)]
     }
 }
 

@@ -1,0 +1,167 @@
+//! A device that notes how long each kind of operation takes.
+//!
+//! In: any device and a clock. Out: that device's numbers, bit for bit, and seconds by kind.
+//! Never: a clock of its own.
+
+use crate::device::{
+    Activation, AdamW, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout,
+    Linear, LinearBackward, Relation, RowLoss,
+};
+use crate::{IdSpace, Ids, Space, View};
+
+/// Kinds of operations, each with its name; what is not listed is `other`.
+const KINDS: [&str; 12] = [
+    "product: forward",
+    "product: gradient of the input",
+    "product: gradient of the weights",
+    "gradient of the bias",
+    "attention: forward",
+    "attention: backward",
+    "add & norm: forward",
+    "add & norm: backward",
+    "activation: backward",
+    "embedding",
+    "optimiser",
+    "other",
+];
+
+/// A device with a stopwatch.
+pub struct Profiled<D> {
+    device: D,
+    clock: fn() -> f64,
+    seconds: [f64; KINDS.len()],
+}
+
+impl<D: Device> Profiled<D> {
+    /// Measures `device` with `clock`, which gives seconds from any moment on.
+    pub fn new(device: D, clock: fn() -> f64) -> Self {
+        Self { device, clock, seconds: [0.0; KINDS.len()] }
+    }
+
+    /// Seconds of each kind since the last call of [`Profiled::reset`], in a fixed order.
+    pub fn seconds(&self) -> impl Iterator<Item = (&'static str, f64)> + use<'_, D> {
+        KINDS.into_iter().zip(self.seconds)
+    }
+
+    /// Forgets all seconds.
+    pub fn reset(&mut self) {
+        self.seconds = [0.0; KINDS.len()];
+    }
+
+    fn time<R>(&mut self, kind: &str, work: impl FnOnce(&mut D) -> R) -> R {
+        let start = (self.clock)();
+        let result = work(&mut self.device);
+        let kind = KINDS.iter().position(|name| *name == kind).unwrap_or(KINDS.len() - 1);
+        self.seconds[kind] += (self.clock)() - start;
+        result
+    }
+}
+
+impl<D: std::fmt::Debug> std::fmt::Debug for Profiled<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Profiled").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+impl<D: Device> Device for Profiled<D> {
+    fn alloc(&mut self, len: usize) -> Space {
+        self.device.alloc(len)
+    }
+    fn resize(&mut self, space: Space, len: usize) {
+        self.device.resize(space, len);
+    }
+    fn alloc_ids(&mut self, len: usize) -> IdSpace {
+        self.device.alloc_ids(len)
+    }
+    fn bytes(&self) -> u64 {
+        self.device.bytes()
+    }
+    fn write(&mut self, to: View, values: &[f32]) {
+        self.time("other", |device| device.write(to, values));
+    }
+    fn read(&self, from: View) -> Vec<f32> {
+        self.device.read(from)
+    }
+    fn write_f64(&mut self, to: View, values: &[f64]) {
+        self.time("other", |device| device.write_f64(to, values));
+    }
+    fn read_f64(&self, from: View) -> Vec<f64> {
+        self.device.read_f64(from)
+    }
+    fn write_ids(&mut self, to: Ids, values: &[u32]) {
+        self.time("other", |device| device.write_ids(to, values));
+    }
+    fn fill(&mut self, to: View, value: f32) {
+        self.time("other", |device| device.fill(to, value));
+    }
+    fn copy(&mut self, from: View, to: View) {
+        self.time("other", |device| device.copy(from, to));
+    }
+    fn add_scaled(&mut self, scale: f64, from: View, to: View) {
+        self.time("other", |device| device.add_scaled(scale, from, to));
+    }
+    fn scale(&mut self, scale: f64, view: View) {
+        self.time("other", |device| device.scale(scale, view));
+    }
+    fn sum(&self, view: View) -> f64 {
+        self.device.sum(view)
+    }
+    fn sum_of_squares(&self, view: View) -> f64 {
+        self.device.sum_of_squares(view)
+    }
+    fn embed(&mut self, tables: &[(View, Ids)], out: View) {
+        self.time("embedding", |device| device.embed(tables, out));
+    }
+    fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
+        self.time("embedding", |device| device.embed_backward(d_out, tables));
+    }
+    fn linear(&mut self, op: &Linear) {
+        self.time(KINDS[0], |device| device.linear(op));
+    }
+    /// In three parts, which are independent of one another.
+    fn linear_backward(&mut self, op: &LinearBackward) {
+        let parts = [
+            (op.dx.is_some(), LinearBackward { dw: None, db: None, ..*op }),
+            (op.dw.is_some(), LinearBackward { dx: None, through: None, db: None, ..*op }),
+            (op.db.is_some(), LinearBackward { dx: None, through: None, dw: None, ..*op }),
+        ];
+        for (kind, (there, part)) in KINDS[1..].iter().zip(parts) {
+            if there {
+                self.time(kind, |device| device.linear_backward(&part));
+            }
+        }
+    }
+    fn activation_backward(&mut self, f: Activation, x: View, dy: View, dx: View) {
+        self.time("activation: backward", |device| device.activation_backward(f, x, dy, dx));
+    }
+    fn add_norm(&mut self, op: &AddNorm) {
+        self.time("add & norm: forward", |device| device.add_norm(op));
+    }
+    fn add_norm_backward(&mut self, op: &AddNormBackward) {
+        self.time("add & norm: backward", |device| device.add_norm_backward(op));
+    }
+    fn dropout(&mut self, op: &Dropout, x: View) {
+        self.time("other", |device| device.dropout(op, x));
+    }
+    fn attention(&mut self, op: &Attention) {
+        self.time("attention: forward", |device| device.attention(op));
+    }
+    fn attention_backward(&mut self, op: &AttentionBackward) {
+        self.time("attention: backward", |device| device.attention_backward(op));
+    }
+    fn mean_rows(&mut self, x: View, starts: Ids, y: View) {
+        self.time("other", |device| device.mean_rows(x, starts, y));
+    }
+    fn mean_rows_backward(&mut self, dy: View, starts: Ids, dx: View) {
+        self.time("other", |device| device.mean_rows_backward(dy, starts, dx));
+    }
+    fn row_loss(&mut self, op: &RowLoss) {
+        self.time("other", |device| device.row_loss(op));
+    }
+    fn relation(&mut self, op: &Relation) {
+        self.time("other", |device| device.relation(op));
+    }
+    fn adamw(&mut self, op: &AdamW<'_>) {
+        self.time("optimiser", |device| device.adamw(op));
+    }
+}
