@@ -1,16 +1,20 @@
 """Times one distillation step of a BERT classifier in PyTorch, as a rival.
 
-In: a shape, a batch size, a sequence length. Out: one JSON object.
-Never: reads weights or text; the model, the ids, the labels and the teacher's
-logits come from a fixed seed, and every step sees the same batch.
+In: a shape, a batch size, a sequence length; with --from a folder that
+`heirloom bench step --dump` wrote. Out: one JSON object with the loss of every
+step.
+Never: reads text; without --from the model, the ids, the labels and the
+teacher's logits come from a fixed seed. Every step sees the same batch.
 
 A step: forward, 0.5 * 4 * KL(teacher || student) at temperature 2 + 0.5 *
 cross-entropy with 2 labels, backward, AdamW, gradients cleared. No padding and
-no attention mask. With --infer: the forward pass alone, without dropout.
+no attention mask. Gradients are measured and clipped only with --max-grad-norm.
+With --infer: the forward pass and the loss alone, without dropout.
 
 python bench/peers/step_torch.py --model distilbert --batch 32 --seq 64 [--infer]
-    [--mode eager|compile|bf16|compile-bf16] [--threads 2] [--dropout 0] --json
-Needs: torch, transformers.
+    [--mode eager|compile|bf16|compile-bf16] [--threads 2] [--dropout 0]
+    [--from DIR] [--max-grad-norm 1] --json
+Needs: torch, transformers, safetensors.
 """
 
 import argparse
@@ -19,10 +23,12 @@ import resource
 import statistics
 import time
 import warnings
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
 SHAPES = {
@@ -46,6 +52,34 @@ def optimiser_of(model, kind):
     return torch.optim.AdamW(groups, lr=2e-5, **{kind: True})
 
 
+def drawn(arguments):
+    """Model, ids, labels and the teacher's logits from this script's own seed."""
+    config = BertConfig(
+        vocab_size=30522, max_position_embeddings=512, type_vocab_size=2, num_labels=2,
+        hidden_dropout_prob=arguments.dropout, attention_probs_dropout_prob=arguments.dropout,
+        **SHAPES[arguments.model],
+    )
+    model = BertForSequenceClassification._from_config(config, attn_implementation=arguments.attention)
+    ids = torch.randint(1000, 30522, (arguments.batch, arguments.seq))
+    labels = torch.randint(0, 2, (arguments.batch,))
+    teacher = 2 * torch.randn(arguments.batch, 2)
+    return model, ids, labels, teacher
+
+
+def handed_over(arguments):
+    """The same four from the folder of `heirloom bench step --dump`."""
+    model = BertForSequenceClassification.from_pretrained(
+        arguments.from_folder, dtype=torch.float32, attn_implementation=arguments.attention,
+        hidden_dropout_prob=arguments.dropout, attention_probs_dropout_prob=arguments.dropout,
+        classifier_dropout=arguments.dropout,
+    )
+    batch = load_file(arguments.from_folder / "batch.safetensors")
+    found = {key: getattr(model.config, key) for key in SHAPES[arguments.model]}
+    if found != SHAPES[arguments.model] or batch["ids"].shape != (arguments.batch, arguments.seq):
+        raise SystemExit(f"--from: {arguments.from_folder} holds another shape: {found}, ids {[*batch['ids'].shape]}")
+    return model, batch["ids"], batch["labels"], batch["teacher_logits"]
+
+
 def main():
     parser = argparse.ArgumentParser(description="Times one distillation step in PyTorch.")
     parser.add_argument("--model", choices=SHAPES, required=True)
@@ -59,6 +93,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR",
+                        help="take the model and the batch from here")
+    parser.add_argument("--max-grad-norm", type=float, default=0.0,
+                        help="clip the gradient to this length; 0 neither measures nor clips it")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of an indented object")
     arguments = parser.parse_args()
     if arguments.steps < 1 or arguments.warmup < 0:
@@ -68,16 +106,8 @@ def main():
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
 
-    config = BertConfig(
-        vocab_size=30522, max_position_embeddings=512, type_vocab_size=2, num_labels=2,
-        hidden_dropout_prob=arguments.dropout, attention_probs_dropout_prob=arguments.dropout,
-        **SHAPES[arguments.model],
-    )
-    model = BertForSequenceClassification._from_config(config, attn_implementation=arguments.attention)
+    model, ids, labels, teacher = (handed_over if arguments.from_folder else drawn)(arguments)
     model.train(not arguments.infer)
-    ids = torch.randint(1000, 30522, (arguments.batch, arguments.seq))
-    labels = torch.randint(0, 2, (arguments.batch,))
-    teacher = 2 * torch.randn(arguments.batch, 2)
     soft = (teacher / TEMPERATURE).softmax(-1)
 
     def loss_of():
@@ -96,6 +126,8 @@ def main():
                 return run().item()
         loss = run()
         loss.backward()
+        if arguments.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         return loss.item()
@@ -117,14 +149,17 @@ def main():
         "optimiser": None if arguments.infer else arguments.optimiser,
         "dropout": arguments.dropout,
         "threads": arguments.threads,
+        "max_grad_norm": arguments.max_grad_norm,
         "steps": arguments.steps,
         "median_ms": round(median, 3),
         "min_ms": round(min(times), 3),
+        "max_ms": round(max(times), 3),
         "tokens_per_second": round(arguments.batch * arguments.seq / median * 1000, 1),
         "peak_memory_mb": peak_memory_mb(),
         "imports_memory_mb": baseline,
         "loss_first": losses[0],
         "loss_last": losses[-1],
+        "losses": losses,
         "parameters": sum(p.numel() for p in model.parameters()),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
     Demo(DemoArgs),
-    /// Time one training step on this machine
+    /// Time one training step, or its products, on this machine
     Bench(BenchArgs),
 }
 
@@ -139,6 +139,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchCommand {
     /// One distillation step: student forward, loss against given teacher logits, backward, AdamW
     Step(BenchStepArgs),
+    /// The matrix products of that step's layers alone, at the best rate of several repeats
+    Products(BenchProductsArgs),
 }
 
 /// What `bench step` takes.
@@ -168,6 +170,30 @@ pub(crate) struct BenchStepArgs {
     /// Steps before them
     #[arg(long, default_value_t = 3)]
     pub(crate) warmup: usize,
+    /// Clip the gradient to this length; 0 neither measures nor clips it
+    #[arg(long, default_value_t = 0.0, value_name = "LENGTH")]
+    pub(crate) max_grad_norm: f64,
+    /// Write the model and the batch here before the first step, so that another program can
+    /// compute the same steps; DIR is new or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dump: Option<PathBuf>,
+}
+
+/// What `bench products` takes.
+#[derive(Debug, Args)]
+pub(crate) struct BenchProductsArgs {
+    /// Shape of the student
+    #[arg(long, value_enum)]
+    pub(crate) model: BenchModel,
+    /// Sequences per step
+    #[arg(long, default_value_t = 32)]
+    pub(crate) batch: usize,
+    /// Tokens per sequence
+    #[arg(long, default_value_t = 128)]
+    pub(crate) seq: usize,
+    /// How often each product is computed; the best counts
+    #[arg(long, default_value_t = 5)]
+    pub(crate) repeats: usize,
 }
 
 /// Shapes that are timed.

@@ -4,23 +4,22 @@
 
 use std::process::Command;
 
+use heirloom_store::TensorFile;
 use serde_json::Value;
 
 fn bench(args: &[&str]) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_heirloom"))
-        .args(["bench", "step"])
-        .args(args)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_heirloom")).arg("bench").args(args).output().unwrap()
 }
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "batch",
     "dropout",
     "gflops",
     "infer",
     "loss_first",
     "loss_last",
+    "losses",
+    "max_grad_norm",
     "max_ms",
     "median_ms",
     "min_ms",
@@ -37,7 +36,7 @@ const KEYS: [&str; 18] = [
 
 #[test]
 fn a_step_is_described_whole() {
-    let small = ["--model", "bert-mini", "--batch", "2", "--seq", "8", "--steps", "2"];
+    let small = ["step", "--model", "bert-mini", "--batch", "2", "--seq", "8", "--steps", "2"];
     let output = bench(&[&small[..], &["--warmup", "1", "--json"]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let timed: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -49,6 +48,8 @@ fn a_step_is_described_whole() {
         assert!(loss > 0.0 && loss < 10.0, "{key} {loss}");
     }
     assert_ne!(timed["loss_first"], timed["loss_last"], "a step moved no weight");
+    let losses = timed["losses"].as_array().unwrap();
+    assert_eq!((losses.len(), &losses[0]), (3, &timed["loss_first"]));
     let time = |key: &str| timed[key].as_f64().unwrap();
     assert!(time("min_ms") <= time("median_ms") && time("median_ms") <= time("max_ms"));
     // BertForSequenceClassification of this shape has as many.
@@ -57,15 +58,63 @@ fn a_step_is_described_whole() {
 
 #[test]
 fn a_forward_pass_alone_moves_no_weight() {
-    let small = ["--model", "bert-mini", "--batch", "1", "--seq", "4", "--steps", "2", "--infer"];
+    let small =
+        ["step", "--model", "bert-mini", "--batch", "1", "--seq", "4", "--steps", "2", "--infer"];
     let output = bench(&[&small[..], &["--warmup", "0", "--json"]].concat());
     let timed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(timed["loss_first"], timed["loss_last"]);
 }
 
+/// Losses of a few steps without dropout.
+fn losses(more: &[&str]) -> Value {
+    let small = ["step", "--model", "bert-mini", "--batch", "2", "--seq", "8", "--steps", "3"];
+    let plain = ["--warmup", "0", "--dropout", "0", "--json"];
+    let output = bench(&[&small[..], &plain, more].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let timed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    timed["losses"].clone()
+}
+
+#[test]
+fn the_gradient_is_clipped_only_where_asked() {
+    let free = losses(&[]);
+    assert_eq!(losses(&["--max-grad-norm", "1e9"]), free, "no gradient is that long");
+    let clipped = losses(&["--max-grad-norm", "1e-9"]);
+    assert_eq!(clipped[0], free[0]);
+    assert_ne!(clipped[2], free[2]);
+}
+
+#[test]
+fn what_another_program_needs_is_written_to_an_empty_folder_only() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("deep/dump");
+    let name = folder.to_str().unwrap();
+    assert_eq!(losses(&["--dump", name]), losses(&[]), "writing changed the steps");
+    for file in ["config.json", "model.safetensors", "batch.safetensors"] {
+        assert!(folder.join(file).is_file(), "{file}");
+    }
+    let batch = TensorFile::open(&folder.join("batch.safetensors")).unwrap();
+    let shapes = [("ids", &[2, 8][..]), ("labels", &[2]), ("teacher_logits", &[2, 2])];
+    for (array, shape) in shapes {
+        assert_eq!(batch.shape(array).unwrap(), shape, "{array}");
+    }
+    let again = bench(&["step", "--model", "bert-mini", "--dump", name]);
+    assert_eq!(again.status.code(), Some(2), "{}", String::from_utf8_lossy(&again.stderr));
+}
+
+#[test]
+fn products_have_a_rate_each() {
+    let small = ["products", "--model", "bert-mini", "--batch", "1", "--seq", "8"];
+    let output = bench(&[&small[..], &["--repeats", "1", "--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rates: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rates["products"].as_array().unwrap().len(), 4);
+    assert!(rates["best"].as_f64().unwrap() > 0.0);
+}
+
 #[test]
 fn another_precision_is_refused() {
-    let output = bench(&["--model", "bert-mini", "--precision", "bf16"]);
+    let output = bench(&["step", "--model", "bert-mini", "--precision", "bf16"]);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("this version computes in f32 only"), "{said}");

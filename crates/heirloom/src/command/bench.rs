@@ -1,12 +1,16 @@
 //! `heirloom bench`: how fast and how large one distillation step is on this machine.
 //!
-//! In: a shape, a batch size, a sequence length. Out: times, memory, and the loss that was computed.
+//! In: a shape, a batch size, a sequence length. Out: times, memory, and the losses computed; where
+//! asked, a folder from which another program can compute the same steps.
 //! Never: reads weights or text; weights, ids, labels and the teacher's logits come from a fixed
 //! seed, and every step sees the same batch.
 //!
 //! The step is that of `bench/peers/step_torch.py`: forward, ½ · 4 · KL(teacher ‖ student) at
-//! temperature 2 + ½ · cross-entropy, backward, AdamW that clears the gradient. It also measures and
-//! clips the gradient's length, which every step of a run does and that script does not.
+//! temperature 2 + ½ · cross-entropy, backward, AdamW that clears the gradient. Measuring and
+//! clipping the gradient's length, which every step of a run does, is left out by both unless asked.
+
+mod dump;
+mod products;
 
 use heirloom::failure::Failure;
 use heirloom_base::{Purpose, uniform, word};
@@ -57,20 +61,30 @@ const TEMPERATURE: f64 = 2.0;
 /// The optimiser's settings, those of the script above; the rest are PyTorch's defaults.
 const LEARNING_RATE: f64 = 2e-5;
 const WEIGHT_DECAY: f64 = 0.01;
-const LARGEST_NORM: f64 = 1.0;
 
 /// The seed of weights, batch and dropout.
 const SEED: u64 = 0;
 
 pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Failure> {
-    let BenchCommand::Step(args) = &args.what;
-    let timed = step(args, threads)?;
-    if show.json {
-        show.json(&timed);
-    } else {
-        show.data(&timed.table().text());
+    match &args.what {
+        BenchCommand::Step(args) => {
+            let timed = step(args, threads)?;
+            show_result(show, &timed, timed.table());
+        }
+        BenchCommand::Products(args) => {
+            let rates = products::measure(args, threads)?;
+            show_result(show, &rates, rates.table());
+        }
     }
     Ok(0)
+}
+
+fn show_result(show: Show, result: &impl Serialize, table: Table) {
+    if show.json {
+        show.json(result);
+    } else {
+        show.data(&table.text());
+    }
 }
 
 /// What was measured.
@@ -83,6 +97,7 @@ struct Timed {
     precision: &'static str,
     threads: usize,
     dropout: f32,
+    max_grad_norm: f64,
     steps: usize,
     parameters: usize,
     median_ms: f64,
@@ -95,6 +110,8 @@ struct Timed {
     planned_memory_mb: f64,
     loss_first: f64,
     loss_last: f64,
+    /// The loss of every step, those before the timed ones too.
+    losses: Vec<f64>,
     /// Floating-point operations that the products need, over the median time.
     gflops: f64,
 }
@@ -139,6 +156,9 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
     let shape = SHAPES[args.model as usize];
     let mut device = Cpu::new(threads);
     let mut student = Student::new(&mut device, shape, args)?;
+    if let Some(folder) = &args.dump {
+        dump::write(&student.model, &device, args, folder)?;
+    }
     let mut losses = Vec::new();
     let mut times = Vec::new();
     for at in 0..args.warmup + args.steps {
@@ -163,6 +183,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         precision: "f32",
         threads,
         dropout: args.dropout,
+        max_grad_norm: args.max_grad_norm,
         steps: args.steps,
         parameters: student.model.params().count(),
         median_ms: median,
@@ -173,6 +194,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         planned_memory_mb: device.bytes() as f64 / f64::from(1 << 20),
         loss_first: losses[0],
         loss_last: losses[losses.len() - 1],
+        losses,
         gflops: operations(shape, args) / median / 1e6,
     })
 }
@@ -181,10 +203,7 @@ fn check(args: &BenchStepArgs) -> Result<(), Failure> {
     if args.precision == BenchPrecision::Bf16 {
         return Err(Failure::usage("this version computes in f32 only"));
     }
-    let positive = [("--batch", args.batch), ("--seq", args.seq), ("--steps", args.steps)];
-    if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
-        return Err(Failure::usage(format!("{name} is 0, expected at least 1")));
-    }
+    at_least_one(&[("--batch", args.batch), ("--seq", args.seq), ("--steps", args.steps)])?;
     if args.seq > LONGEST {
         return Err(Failure::usage(format!("--seq is {}, expected at most {LONGEST}", args.seq)));
     }
@@ -200,7 +219,18 @@ fn check(args: &BenchStepArgs) -> Result<(), Failure> {
         let found = args.dropout;
         return Err(Failure::usage(format!("--dropout is {found}, expected 0 or more, below 1")));
     }
+    if !(args.max_grad_norm >= 0.0 && args.max_grad_norm.is_finite()) {
+        let found = args.max_grad_norm;
+        return Err(Failure::usage(format!("--max-grad-norm is {found}, expected 0 or more")));
+    }
     Ok(())
+}
+
+fn at_least_one(flags: &[(&str, usize)]) -> Result<(), Failure> {
+    match flags.iter().find(|(_, value)| *value == 0) {
+        Some((name, _)) => Err(Failure::usage(format!("{name} is 0, expected at least 1"))),
+        None => Ok(()),
+    }
 }
 
 /// Floating-point operations of the products that the step needs, two for each multiplication:
@@ -263,6 +293,8 @@ struct Learning {
     grads: Space,
     moments: [Space; 2],
     spans: Vec<Span>,
+    /// To which length the gradient is clipped; 0 leaves it unmeasured.
+    largest_norm: f64,
 }
 
 impl Student {
@@ -275,7 +307,8 @@ impl Student {
         let learning = (!args.infer).then(|| {
             let [grads, first, second] = [(); 3].map(|()| device.alloc(model.params().len()));
             let spans = model.params().spans(WEIGHT_DECAY);
-            Learning { grads, moments: [first, second], spans }
+            let largest_norm = args.max_grad_norm;
+            Learning { grads, moments: [first, second], spans, largest_norm }
         });
         let purpose =
             if args.infer { BuffersFor::Infer } else { BuffersFor::Train(Taps::default()) };
@@ -286,15 +319,10 @@ impl Student {
         upload(device, &mut room, batch, seq);
         let ids: IdSpace = device.alloc_ids(batch);
         let labels = Ids::at(ids, 0, batch);
-        let classes: Vec<u32> =
-            random(Drawn::Labels, batch).map(|number| (2.0 * number) as u32).collect();
-        device.write_ids(labels, &classes);
+        device.write_ids(labels, &classes(batch));
         let space = device.alloc(batch * LABELS);
         let teacher = View::matrix(space, 0, batch, LABELS);
-        let logits: Vec<f32> = random(Drawn::Teacher, batch * LABELS)
-            .map(|number| (WIDEST_LOGIT * (2.0 * number - 1.0)) as f32)
-            .collect();
-        device.write(teacher, &logits);
+        device.write(teacher, &teacher_logits(batch));
         let tokens = (batch * seq) as u64;
         let counts = Counts { labelled: batch as u64, sequences: batch as u64, tokens };
         Ok(Self { model, objective, buffers, batch: room, labels, teacher, counts, learning })
@@ -313,11 +341,16 @@ impl Student {
         let d_output = self.model.d_output(&self.buffers, output.rows());
         device.fill(d_output, 0.0);
         let loss = self.loss(device, output, Some(d_output));
-        let Learning { grads, moments: [first, second], spans } =
+        let Learning { grads, moments: [first, second], spans, largest_norm } =
             self.learning.as_ref().expect("a step that trains was planned with its moments");
         self.model.backward(device, &self.batch, &self.buffers, *grads, noise);
         let params = self.model.params();
-        let norm = device.sum_of_squares(params.flat(*grads)).sqrt();
+        let gradient_scale = if *largest_norm > 0.0 {
+            let norm = device.sum_of_squares(params.flat(*grads)).sqrt();
+            (largest_norm / (norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        };
         device.adamw(&AdamW {
             spaces: [params.weights(), *grads, *first, *second],
             spans,
@@ -326,7 +359,7 @@ impl Student {
             beta2: 0.999,
             epsilon: 1e-8,
             step: at + 1,
-            gradient_scale: (LARGEST_NORM / (norm + 1e-6)).min(1.0),
+            gradient_scale,
         });
         loss
     }
@@ -372,12 +405,26 @@ fn random(what: Drawn, count: usize) -> impl Iterator<Item = f64> {
     (0..count).map(number)
 }
 
+/// The ids of `count` tokens.
+fn words(count: usize) -> Vec<u32> {
+    let words = f64::from(VOCABULARY - FIRST_WORD);
+    random(Drawn::Ids, count).map(|number| FIRST_WORD + (words * number) as u32).collect()
+}
+
+/// The labels of `batch` sequences.
+fn classes(batch: usize) -> Vec<u32> {
+    random(Drawn::Labels, batch).map(|number| (LABELS as f64 * number) as u32).collect()
+}
+
+/// The teacher's logits of `batch` sequences.
+fn teacher_logits(batch: usize) -> Vec<f32> {
+    let logit = |number| (WIDEST_LOGIT * (2.0 * number - 1.0)) as f32;
+    random(Drawn::Teacher, batch * LABELS).map(logit).collect()
+}
+
 /// Copies a batch of `sequences` sequences of `length` tokens in.
 fn upload(device: &mut dyn Device, batch: &mut DeviceBatch, sequences: usize, length: usize) {
-    let words = f64::from(VOCABULARY - FIRST_WORD);
-    let ids: Vec<u32> = random(Drawn::Ids, sequences * length)
-        .map(|number| FIRST_WORD + (words * number) as u32)
-        .collect();
+    let ids = words(sequences * length);
     let places = || (0..sequences as u32).flat_map(|s| (0..length as u32).map(move |at| (s, at)));
     let positions: Vec<u32> = places().map(|(_, at)| at).collect();
     let rows: Vec<u32> = places().map(|(sequence, at)| sequence << 16 | at).collect();
@@ -409,6 +456,8 @@ mod tests {
             dropout: 0.0,
             steps: 1,
             warmup: 0,
+            max_grad_norm: 0.0,
+            dump: None,
         }
     }
 
@@ -444,6 +493,14 @@ mod tests {
             (
                 BenchStepArgs { dropout: 1.0, ..args(true) },
                 "--dropout is 1, expected 0 or more, below 1",
+            ),
+            (
+                BenchStepArgs { max_grad_norm: -1.0, ..args(true) },
+                "--max-grad-norm is -1, expected 0 or more",
+            ),
+            (
+                BenchStepArgs { max_grad_norm: f64::NAN, ..args(true) },
+                "--max-grad-norm is NaN, expected 0 or more",
             ),
         ];
         for (args, want) in rows {
