@@ -22,7 +22,7 @@ fn main() {
         Bench { cpu: Cpu::new(numbers.next().unwrap_or(0)), repeats: numbers.next().unwrap_or(20) };
     println!("{} threads", bench.cpu.threads());
     println!("{:>6} {:>6} {:>6} {:>9} {:>9} {:>9}", "N", "I", "O", "x·wᵀ", "dy·w", "dyᵀ·x");
-    for (tokens, width, inner) in [(420, 384, 1536), (2048, 768, 3072)] {
+    for (tokens, width, inner) in [(420, 384, 1536), (2048, 256, 1024), (2048, 768, 3072)] {
         for (from, to) in [(width, 3 * width), (width, width), (width, inner), (inner, width)] {
             bench.products(tokens, from, to);
         }
@@ -83,8 +83,16 @@ impl Bench {
         let (x, y) = (self.matrix(tokens, from), self.matrix(tokens, to));
         let (w, dw) = (self.matrix(to, from), self.matrix(to, from));
         let dx = self.matrix(tokens, from);
-        let backward =
-            LinearBackward { x, w, dy: y, dx: None, add_to_dx: false, through: None, dw: None, db: None };
+        let backward = LinearBackward {
+            x,
+            w,
+            dy: y,
+            dx: None,
+            add_to_dx: false,
+            through: None,
+            dw: None,
+            db: None,
+        };
         let times = [
             self.seconds(|cpu| cpu.linear(&Linear { x, w, b: None, y, activated: None })),
             self.seconds(|cpu| cpu.linear_backward(&LinearBackward { dx: Some(dx), ..backward })),

@@ -170,6 +170,9 @@ pub(crate) struct BenchStepArgs {
     /// Steps before them
     #[arg(long, default_value_t = 3)]
     pub(crate) warmup: usize,
+    /// Say how much of a step each kind of operation takes
+    #[arg(long)]
+    pub(crate) profile: bool,
     /// Clip the gradient to this length; 0 neither measures nor clips it
     #[arg(long, default_value_t = 0.0, value_name = "LENGTH")]
     pub(crate) max_grad_norm: f64,

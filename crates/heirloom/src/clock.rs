@@ -1,5 +1,6 @@
 //! The only file that reads the clock.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment from which time is measured.
@@ -18,6 +19,12 @@ impl Clock {
     pub(crate) fn seconds(&self) -> f64 {
         self.elapsed().as_secs_f64()
     }
+}
+
+/// Seconds since some moment that is the same for the whole process.
+pub(crate) fn stopwatch() -> f64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
 /// Now, as `2026-08-21 10:42:07 UTC` (proleptic Gregorian; Howard Hinnant's civil-from-days).

@@ -6,8 +6,8 @@
 
 use heirloom_base::{Purpose, Words};
 use heirloom_engine::{
-    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Init, Linear,
-    LinearBackward, Params, ParamsBuilder, Role, Space, View,
+    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Init,
+    Linear, LinearBackward, Params, ParamsBuilder, Role, Space, View,
 };
 
 use crate::buffers::{Buffers, LayerBuffers};

@@ -151,13 +151,14 @@ impl Products {
             // Without any inner index the sum is that of nothing.
             let mut inner = inners.next().unwrap_or(0..0);
             loop {
-                let width = inner.len() * tile.columns;
+                let width = panel(inner.len(), tile.columns);
                 self.packed.reserve(panels * width);
                 let packed = &mut self.packed[..panels * width];
                 if width > 0 {
-                    let source = Source { factor: b, inner: inner.clone(), rounding: self.rounding };
+                    let source =
+                        Source { factor: b, inner: inner.clone(), rounding: self.rounding };
                     let rows = (0..panels, RowsMut::of(packed, width));
-                    threads.pieces(rows, panels.div_ceil(4 * threads.count()), |(at, panels)| {
+                    threads.pieces(rows, 4, |(at, panels)| {
                         let first = columns.start + at.start * tile.columns;
                         let columns = first..columns.end.min(first + at.len() * tile.columns);
                         Arch::new().dispatch(PackPanels { source: &source, columns, panels });
@@ -169,24 +170,50 @@ impl Products {
                 let packed = &self.packed[..panels * width];
                 let rows = (0..m, c.again(), beside.again());
                 threads.pieces(rows, strip, |(rows, mut c, mut beside)| {
-                    let depths = inner.len().div_ceil(DEPTH);
-                    let room = depths * rows.len().next_multiple_of(tile.rows) * APART;
-                    let mut scratch = threads.scratch(room);
-                    let (source, scratch, rows) = (&source, &mut scratch[..room], rows);
-                    Arch::new().dispatch(PackStrip { source, rows: rows.clone(), packed: scratch });
-                    for block in ranges(columns.clone(), BLOCK) {
-                        Arch::new().dispatch(Tiles {
-                            c: &mut c,
-                            columns: block.clone(),
-                            first_column: columns.start,
-                            a: scratch,
-                            by_rows: matches!(source.factor, Factor::Plain(_)),
-                            b: packed,
-                            inner: inner.len(),
-                            add,
-                        });
-                        if last {
-                            finish(block, &mut c, &mut beside);
+                    let direct = source.rounding == Rounding::None;
+                    // Columns are copied a depth at a time, which the second cache can hold; `c` is
+                    // then passed over once for each.
+                    let at_once = match source.factor {
+                        Factor::Plain(_) => inner.len(),
+                        Factor::Transposed(_) => DEPTH,
+                    };
+                    for part in ranges(0..inner.len(), at_once.max(1)).chain(empty(inner.len())) {
+                        let source = Source {
+                            inner: inner.start + part.start..inner.start + part.end,
+                            ..source.clone()
+                        };
+                        let mut scratch;
+                        let left = match source.factor {
+                            // Rows that need no rounding are read where they lie.
+                            Factor::Plain(a) if direct => {
+                                Left::Rows(a.part(rows.clone(), source.inner.clone()))
+                            }
+                            _ => {
+                                let high = rows.len().next_multiple_of(tile.rows);
+                                let room = part.len().div_ceil(DEPTH) * high * APART;
+                                scratch = threads.scratch(room);
+                                let (packed, rows) = (&mut scratch[..room], rows.clone());
+                                Arch::new().dispatch(PackStrip { source: &source, rows, packed });
+                                match source.factor {
+                                    Factor::Plain(_) => Left::CopiedRows(&scratch[..room]),
+                                    Factor::Transposed(_) => Left::CopiedColumns(&scratch[..room]),
+                                }
+                            }
+                        };
+                        for block in ranges(columns.clone(), BLOCK) {
+                            Arch::new().dispatch(Tiles {
+                                c: &mut c,
+                                columns: block.clone(),
+                                first_column: columns.start,
+                                a: left,
+                                b: packed,
+                                inner: inner.len(),
+                                part: part.clone(),
+                                add: add || part.start > 0,
+                            });
+                            if last && part.end == inner.len() {
+                                finish(block, &mut c, &mut beside);
+                            }
                         }
                     }
                 });
@@ -199,10 +226,20 @@ impl Products {
     }
 }
 
+/// One empty part where there is nothing else to go through.
+fn empty(len: usize) -> Option<Range<usize>> {
+    (len == 0).then_some(0..0)
+}
+
 /// `range` in parts of `at_once`.
 fn ranges(range: Range<usize>, at_once: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(at_once).map(move |start| start..end.min(start + at_once))
+}
+
+/// Numbers from one panel to the next. Odd in cache lines where the panel is even, as in APART.
+fn panel(inner: usize, wide: usize) -> usize {
+    if inner == 0 { 0 } else { inner * wide + 16 }
 }
 
 /// Rows of a strip: at most [`STRIP`], as many strips for each thread as for any other, whole tiles.
@@ -241,6 +278,7 @@ impl WithSimd for TileShape {
 }
 
 /// Part of a factor that is to be copied.
+#[derive(Clone)]
 struct Source<'a> {
     factor: Factor<'a>,
     inner: Range<usize>,
@@ -370,18 +408,27 @@ impl PackStrip<'_, '_> {
                     }
                 }
                 Factor::Transposed(a) => {
-                    for (at, row) in depth.enumerate() {
-                        let (whole, rest) = a.row(row)[self.rows.clone()].as_chunks::<ROWS>();
-                        let mut tiles = packed.chunks_exact_mut(ROWS * APART);
-                        for (from, to) in whole.iter().zip(&mut tiles) {
-                            let to = &mut to.as_chunks_mut::<ROWS>().0[at];
-                            *to = *from;
-                            rounding.round(to);
-                        }
-                        if let (false, Some(to)) = (rest.is_empty(), tiles.next()) {
-                            let to = &mut to.as_chunks_mut::<ROWS>().0[at];
-                            *to = std::array::from_fn(|at| rest.get(at).copied().unwrap_or(0.0));
-                            rounding.round(to);
+                    // A few rows at a time, tile by tile, so that both sides stay near.
+                    for few in ranges(0..depth.len(), 16) {
+                        let tiles = packed.chunks_exact_mut(ROWS * APART);
+                        for (columns, to) in ranges(self.rows.clone(), ROWS).zip(tiles) {
+                            let to = &mut to.as_chunks_mut::<ROWS>().0[few.clone()];
+                            let first = depth.start + few.start;
+                            let start = first * a.stride + columns.start;
+                            let from = &a.values[start..];
+                            if columns.len() == ROWS {
+                                for (at, to) in to.iter_mut().enumerate() {
+                                    let from = &from[at * a.stride..at * a.stride + ROWS];
+                                    to.copy_from_slice(from);
+                                }
+                            } else {
+                                for (at, to) in to.iter_mut().enumerate() {
+                                    let from = &from[at * a.stride..][..columns.len()];
+                                    to.fill(0.0);
+                                    to[..columns.len()].copy_from_slice(from);
+                                }
+                            }
+                            rounding.round(to.as_flattened_mut());
                         }
                     }
                 }
@@ -390,16 +437,28 @@ impl PackStrip<'_, '_> {
     }
 }
 
+/// A strip of `a`.
+#[derive(Clone, Copy)]
+enum Left<'a> {
+    /// Where it lies.
+    Rows(Rows<'a>),
+    /// As [`PackStrip`] copies rows.
+    CopiedRows(&'a [f32]),
+    /// As [`PackStrip`] copies columns.
+    CopiedColumns(&'a [f32]),
+}
+
 /// Computes a block of `c`.
 struct Tiles<'a, 'b> {
     c: &'a mut RowsMut<'b>,
     columns: Range<usize>,
     /// The column of `c` that the first panel begins with.
     first_column: usize,
-    a: &'a [f32],
-    by_rows: bool,
+    a: Left<'a>,
     b: &'a [f32],
+    /// Inner indices of a panel of `b`, and those that `a` has.
     inner: usize,
+    part: Range<usize>,
     add: bool,
 }
 
@@ -420,27 +479,53 @@ impl Tiles<'_, '_> {
     #[inline(always)]
     fn compute<S: Simd, const ROWS: usize>(self, simd: S) {
         let wide = 2 * S::F32_LANES;
-        let Self { c, columns, first_column, a, by_rows, b, inner, add } = self;
+        let Self { c, columns, first_column, a, b, inner, part, add } = self;
         let high = c.rows.next_multiple_of(ROWS);
         if inner == 0 && !add {
             (0..c.rows).for_each(|row| c.row(row)[columns.clone()].fill(0.0));
         }
-        for (depth, a) in ranges(0..inner, DEPTH).zip(a.chunks_exact(high * APART)) {
+        for (at, depth) in ranges(0..part.len(), DEPTH).enumerate() {
             let add = add || depth.start > 0;
+            let first_row = part.start + depth.start;
             for columns in ranges(columns.clone(), wide) {
-                let panel = (columns.start - first_column) / wide;
-                let b = &b[(panel * inner + depth.start) * wide..][..depth.len() * wide];
-                let (b, _) = S::as_simd_f32s(b).0.as_chunks::<2>();
-                for (tile, a) in a.chunks_exact(ROWS * APART).enumerate() {
-                    let first = tile * ROWS;
+                let panels = (columns.start - first_column) / wide;
+                let b = &b[panels * panel(inner, wide) + first_row * wide..][..depth.len() * wide];
+                let b = S::as_simd_f32s(b).0.as_chunks::<2>().0;
+                for first in (0..c.rows).step_by(ROWS) {
                     let rows = first..c.rows.min(first + ROWS);
-                    for row in rows.clone() {
-                        prefetch(&c.row(row)[columns.clone()]);
+                    if add {
+                        // What is written need not be there; what is added to should be.
+                        for row in rows.clone() {
+                            prefetch(&c.row(row)[columns.clone()]);
+                        }
                     }
-                    let sums = if by_rows {
-                        sums_of_rows::<S, ROWS>(simd, a, b)
-                    } else {
-                        sums_of_columns::<S, ROWS>(simd, a, b)
+                    let copied = (at * high + first) * APART;
+                    let sums = match a {
+                        Left::Rows(a) if rows.len() == ROWS => {
+                            let start = first * a.stride + depth.start;
+                            let a_rows = &a.values[start..];
+                            let rows = std::array::from_fn(|row| {
+                                &a_rows[row * a.stride..][..depth.len()]
+                            });
+                            sums_of_rows::<S, ROWS>(simd, rows, b)
+                        }
+                        Left::Rows(a) => {
+                            // Rows beyond the last are computed from it and thrown away.
+                            let last = c.rows - 1;
+                            let rows = std::array::from_fn(|row| {
+                                &a.row(last.min(first + row))[depth.clone()]
+                            });
+                            sums_of_rows::<S, ROWS>(simd, rows, b)
+                        }
+                        Left::CopiedRows(a) => {
+                            let rows = std::array::from_fn(|row| {
+                                &a[copied + row * APART..][..depth.len()]
+                            });
+                            sums_of_rows::<S, ROWS>(simd, rows, b)
+                        }
+                        Left::CopiedColumns(a) => {
+                            sums_of_columns::<S, ROWS>(simd, &a[copied..][..ROWS * APART], b)
+                        }
                     };
                     store::<S, ROWS>(simd, c, rows, columns.clone(), &sums, add);
                 }
@@ -449,14 +534,14 @@ impl Tiles<'_, '_> {
     }
 }
 
-/// A tile of `c` from rows of `a`.
+/// A tile of `c` from rows of `a`, as long as `b`.
 #[inline(always)]
 fn sums_of_rows<S: Simd, const ROWS: usize>(
     simd: S,
-    a: &[f32],
+    rows: [&[f32]; ROWS],
     b: &[[S::f32s; 2]],
 ) -> [[S::f32s; 2]; ROWS] {
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &a[row * APART..][..b.len()]);
+    let rows = rows.map(|row| &row[..b.len()]);
     let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
     for (at, b) in b.iter().enumerate() {
         for (row, sums) in rows.iter().zip(&mut sums) {
@@ -496,20 +581,26 @@ fn store<S: Simd, const ROWS: usize>(
     sums: &[[S::f32s; 2]; ROWS],
     add: bool,
 ) {
-    let whole = columns.len() == 2 * S::F32_LANES;
+    if rows.len() == ROWS && columns.len() == 2 * S::F32_LANES {
+        // With every bound known, the sums never leave the registers.
+        let stride = c.stride;
+        let start = rows.start * stride + columns.start;
+        let c = &mut c.values[start..start + (ROWS - 1) * stride + 2 * S::F32_LANES];
+        for row in 0..ROWS {
+            let c = S::as_mut_simd_f32s(&mut c[row * stride..][..2 * S::F32_LANES]).0;
+            for part in 0..2 {
+                let sum = sums[row][part];
+                c[part] = if add { simd.add_f32s(c[part], sum) } else { sum };
+            }
+        }
+        return;
+    }
     for (row, sums) in rows.zip(sums) {
         let c = &mut c.row(row)[columns.clone()];
-        if whole {
-            let (c, _) = S::as_mut_simd_f32s(c);
-            for (c, &sum) in c.iter_mut().zip(sums) {
-                *c = if add { simd.add_f32s(*c, sum) } else { sum };
-            }
-        } else {
-            for (c, &sum) in c.chunks_mut(S::F32_LANES).zip(sums) {
-                let old = simd.partial_load_f32s(c);
-                let new = if add { simd.add_f32s(old, sum) } else { sum };
-                simd.partial_store_f32s(c, new);
-            }
+        for (c, &sum) in c.chunks_mut(S::F32_LANES).zip(sums) {
+            let old = simd.partial_load_f32s(c);
+            let new = if add { simd.add_f32s(old, sum) } else { sum };
+            simd.partial_store_f32s(c, new);
         }
     }
 }

@@ -154,8 +154,7 @@ impl Cpu {
     pub(super) fn linear_gradient(&mut self, op: &LinearBackward, dx: View) {
         let (f, z) = op.through.unzip();
         assert!(f.is_none() || !op.add_to_dx, "dx is written where it goes through f");
-        let ([w, dy, z], [dx]) =
-            self.memory.borrow([op.w, op.dy, z.unwrap_or_else(nothing)], [dx]);
+        let ([w, dy, z], [dx]) = self.memory.borrow([op.w, op.dy, z.unwrap_or_else(nothing)], [dx]);
         assert!(f.is_none() || (z.rows, z.cols) == (dx.rows, dx.cols), "shape before f");
         let (dy, w) = (Factor::Plain(dy), Factor::Plain(w));
         let beside = Beside { write: None, read: f.is_some().then_some(z) };

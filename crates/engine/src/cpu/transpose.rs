@@ -62,9 +62,8 @@ mod tests {
 
     #[test]
     fn shuffles_turn_a_square_as_plain_loops_do() {
-        let rows = std::array::from_fn(|row| {
-            std::array::from_fn(|column| (8 * row + column) as f32)
-        });
+        let rows =
+            std::array::from_fn(|row| std::array::from_fn(|column| (8 * row + column) as f32));
         let want = plain(rows);
         assert_eq!((want[3][5], want[7][0]), (43.0, 7.0));
         assert_eq!(transpose(rows, false), want);

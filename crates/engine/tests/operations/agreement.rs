@@ -6,7 +6,9 @@ use heirloom_engine::{
 };
 use proptest::prelude::*;
 
-use crate::rows::{self, Att, Drop, Emb, Held, Lin, Loss, Mean, Norm, Op, Rel, Sides, Through, run};
+use crate::rows::{
+    self, Att, Drop, Emb, Held, Lin, Loss, Mean, Norm, Op, Rel, Sides, Through, run,
+};
 
 /// Largest difference allowed, relative to the largest number of the same matrix: about a hundred
 /// roundings of `f32`, for sums over up to a few thousand terms.

@@ -5,7 +5,8 @@ use heirloom_engine::{
 };
 
 use crate::rows::{
-    Att, Drop, Emb, Held, Input, Lin, Loss, Mean, Norm, Op, Rel, Sides, place, run, weights,
+    Att, Drop, Emb, Held, Input, Lin, Loss, Mean, Norm, Op, Rel, Sides, Through, place, run,
+    weights,
 };
 
 /// Half the distance of the two points of a difference. Its square times a third derivative of
@@ -62,6 +63,7 @@ fn of_each_activation() {
     for f in [Gelu, GeluTanh, Relu, Silu, Tanh] {
         let activation = Some(f);
         check(&Lin { rows: 4, from: 3, to: 5, bias: true, activation, add_to_dx: false });
+        check(&Through { rows: 4, from: 3, inner: 5, to: 2, activation: f });
     }
 }
 

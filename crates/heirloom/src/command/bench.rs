@@ -14,7 +14,7 @@ mod products;
 
 use heirloom::failure::Failure;
 use heirloom_base::{Purpose, uniform, word};
-use heirloom_engine::{AdamW, Cpu, Device, IdSpace, Ids, Space, Span, View};
+use heirloom_engine::{AdamW, Cpu, Device, IdSpace, Ids, Profiled, Space, Span, View};
 use heirloom_models::{
     Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise,
     Purpose as BuffersFor, Taps,
@@ -27,7 +27,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::args::{BenchArgs, BenchCommand, BenchPrecision, BenchStepArgs};
-use crate::clock::Clock;
+use crate::clock::{Clock, stopwatch};
 use crate::show::Show;
 
 /// A shape that is timed.
@@ -70,6 +70,9 @@ pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Fa
         BenchCommand::Step(args) => {
             let timed = step(args, threads)?;
             show_result(show, &timed, timed.table());
+            if let (false, Some(profile)) = (show.json, timed.profile_table()) {
+                show.data(&profile.text());
+            }
         }
         BenchCommand::Products(args) => {
             let rates = products::measure(args, threads)?;
@@ -114,6 +117,9 @@ struct Timed {
     losses: Vec<f64>,
     /// Floating-point operations that the products need, over the median time.
     gflops: f64,
+    /// Milliseconds of a step, on average, by kind of operation; where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<Map<String, Value>>,
 }
 
 impl Timed {
@@ -151,10 +157,33 @@ impl Timed {
     }
 }
 
+impl Timed {
+    /// Kinds of operations, the longest first.
+    fn profile_table(&self) -> Option<Table> {
+        let mut rows: Vec<(&str, f64)> = self
+            .profile
+            .as_ref()?
+            .iter()
+            .filter_map(|(kind, value)| Some((kind.as_str(), value.as_f64()?)))
+            .collect();
+        rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let total: f64 = rows.iter().map(|(_, time)| time).sum();
+        let mut table = Table::new(["operation", "ms per step", "% of the step"]);
+        for (kind, time) in rows {
+            table.row([
+                kind.into(),
+                Cell::Number { value: time, decimals: 2 },
+                Cell::Number { value: 100.0 * time / total, decimals: 1 },
+            ]);
+        }
+        Some(table)
+    }
+}
+
 fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
     check(args)?;
     let shape = SHAPES[args.model as usize];
-    let mut device = Cpu::new(threads);
+    let mut device = Profiled::new(Cpu::new(threads), stopwatch);
     let mut student = Student::new(&mut device, shape, args)?;
     if let Some(folder) = &args.dump {
         dump::write(&student.model, &device, args, folder)?;
@@ -162,6 +191,9 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
     let mut losses = Vec::new();
     let mut times = Vec::new();
     for at in 0..args.warmup + args.steps {
+        if at == args.warmup {
+            device.reset();
+        }
         let clock = Clock::start();
         losses.push(if args.infer {
             student.infer(&mut device)
@@ -172,6 +204,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
             times.push(1000.0 * clock.seconds());
         }
     }
+    let profile = args.profile.then(|| profile(&device, &times));
     times.sort_by(f64::total_cmp);
     let median = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
     let tokens = (args.batch * args.seq) as f64;
@@ -196,7 +229,22 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         loss_last: losses[losses.len() - 1],
         losses,
         gflops: operations(shape, args) / median / 1e6,
+        profile,
     })
+}
+
+/// Milliseconds of a step by kind of operation; what no operation took is said too.
+fn profile(device: &Profiled<Cpu>, times: &[f64]) -> Map<String, Value> {
+    let steps = times.len() as f64;
+    let mut rest = times.iter().sum::<f64>() / steps;
+    let mut profile = Map::new();
+    for (kind, seconds) in device.seconds() {
+        let milliseconds = 1000.0 * seconds / steps;
+        rest -= milliseconds;
+        profile.insert(kind.to_owned(), milliseconds.into());
+    }
+    profile.insert("between operations".to_owned(), rest.into());
+    profile
 }
 
 fn check(args: &BenchStepArgs) -> Result<(), Failure> {
@@ -456,6 +504,7 @@ mod tests {
             dropout: 0.0,
             steps: 1,
             warmup: 0,
+            profile: false,
             max_grad_norm: 0.0,
             dump: None,
         }

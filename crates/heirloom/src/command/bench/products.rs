@@ -105,7 +105,16 @@ impl Bench {
         let (y, dy) = (self.matrix(tokens, outputs), self.matrix(tokens, outputs));
         let (w, dw) = (self.matrix(outputs, inputs), self.matrix(outputs, inputs));
         let forward = Linear { x, w, b: None, y, activated: None };
-        let backward = LinearBackward { x, w, dy, dx: None, add_to_dx: false, dw: None, db: None };
+        let backward = LinearBackward {
+            x,
+            w,
+            dy,
+            dx: None,
+            add_to_dx: false,
+            through: None,
+            dw: None,
+            db: None,
+        };
         let input = LinearBackward { dx: Some(dx), ..backward };
         let weight = LinearBackward { dw: Some(dw), ..backward };
         let operations = 2e-9 * (tokens * inputs * outputs) as f64;
