@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,14 +31,33 @@ class Failed(Exception):
     """A program that ended without an answer; its text is the program's own last words."""
 
 
+def finished(command, extra_environment=None):
+    """Runs a command; returns what it printed, and the most it held resident, in MiB."""
+    environment = {**os.environ, **(extra_environment or {})}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as talk:
+        try:
+            child = subprocess.Popen([str(word) for word in command], stdout=out, stderr=talk, env=environment)
+        except OSError as error:
+            raise Failed(str(error)) from error
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        talk.seek(0)
+        if child.returncode != 0:
+            raise Failed(last_words(talk.read()) or f"exit code {child.returncode}")
+        return out.read().strip(), usage.ru_maxrss / 1024
+
+
+def last_words(talk):
+    """Why a program failed: our `error:` line, or the end of a traceback."""
+    lines = [line for line in talk.splitlines() if line.strip()]
+    ours = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (ours or lines or [""])[-1]
+
+
 def run_json(command, extra_environment=None):
     """Runs a command and returns the JSON object on the last line it printed."""
-    environment = {**os.environ, **(extra_environment or {})}
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise Failed(said[-1].removeprefix("error: ") if said else f"exit code {done.returncode}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(finished(command, extra_environment)[0].splitlines()[-1])
 
 
 def say(text):
