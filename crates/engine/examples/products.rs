@@ -27,9 +27,6 @@ fn main() {
             bench.products(tokens, from, to);
         }
     }
-    if std::env::args().any(|argument| argument == "only") {
-        return;
-    }
     for (tokens, width, inner) in [(420, 384, 1536), (2048, 768, 3072)] {
         bench.rows(tokens, width, inner);
         bench.attention(tokens, width, 42);

@@ -123,10 +123,9 @@ fn serve(shared: &Shared, index: usize) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             lock(&shared.panic).get_or_insert(panic);
         }
-        if shared.busy.fetch_sub(1, Ordering::Release) == 1 {
-            if let Some(caller) = &*lock(&shared.caller) {
-                caller.unpark();
-            }
+        let last = shared.busy.fetch_sub(1, Ordering::Release) == 1;
+        if let (true, Some(caller)) = (last, &*lock(&shared.caller)) {
+            caller.unpark();
         }
     }
 }

@@ -27,10 +27,6 @@ const BLOCK: usize = 256;
 const STRIP: usize = 96;
 /// Numbers of `b` that are copied at a time, which bounds the memory: 16 MiB.
 const PACKED: usize = 1 << 22;
-/// Distance of the rows of a copied strip: not a power of two, whose multiples would meet in the
-/// same lines of the first cache.
-const APART: usize = DEPTH + 16;
-
 /// A factor of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Factor<'a> {
@@ -46,25 +42,6 @@ impl Factor<'_> {
         match self {
             Self::Plain(rows) => (rows.rows, rows.cols),
             Self::Transposed(rows) => (rows.cols, rows.rows),
-        }
-    }
-}
-
-/// What the factors are rounded to before they are multiplied; sums are always `f32`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Rounding {
-    /// They are taken as they are.
-    #[default]
-    None,
-    /// To the nearest `bf16`, ties to even.
-    Bf16,
-}
-
-impl Rounding {
-    #[inline(always)]
-    fn round(self, numbers: &mut [f32]) {
-        if self == Self::Bf16 {
-            numbers.iter_mut().for_each(|x| *x = to_bf16(*x));
         }
     }
 }
@@ -94,19 +71,13 @@ impl Cut for Beside<'_> {
     }
 }
 
-/// Memory that products reuse, and how they round.
+/// Memory that products reuse.
 #[derive(Default)]
 pub(super) struct Products {
     packed: Lines,
-    rounding: Rounding,
 }
 
 impl Products {
-    /// Products whose factors are rounded.
-    pub(super) fn new(rounding: Rounding) -> Self {
-        Self { packed: Lines::default(), rounding }
-    }
-
     /// Bytes held.
     pub(super) fn bytes(&self) -> u64 {
         self.packed.bytes()
@@ -155,8 +126,7 @@ impl Products {
                 self.packed.reserve(panels * width);
                 let packed = &mut self.packed[..panels * width];
                 if width > 0 {
-                    let source =
-                        Source { factor: b, inner: inner.clone(), rounding: self.rounding };
+                    let source = Source { factor: b, inner: inner.clone() };
                     let rows = (0..panels, RowsMut::of(packed, width));
                     threads.pieces(rows, 4, |(at, panels)| {
                         let first = columns.start + at.start * tile.columns;
@@ -164,40 +134,29 @@ impl Products {
                         Arch::new().dispatch(PackPanels { source: &source, columns, panels });
                     });
                 }
-                let source = Source { factor: a, inner: inner.clone(), rounding: self.rounding };
                 let next = inners.next();
                 let (add, last) = (accumulate || inner.start > 0, next.is_none());
                 let packed = &self.packed[..panels * width];
                 let rows = (0..m, c.again(), beside.again());
                 threads.pieces(rows, strip, |(rows, mut c, mut beside)| {
-                    let direct = source.rounding == Rounding::None;
                     // Columns are copied a depth at a time, which the second cache can hold; `c` is
                     // then passed over once for each.
-                    let at_once = match source.factor {
+                    let at_once = match a {
                         Factor::Plain(_) => inner.len(),
                         Factor::Transposed(_) => DEPTH,
                     };
                     for part in ranges(0..inner.len(), at_once.max(1)).chain(empty(inner.len())) {
-                        let source = Source {
-                            inner: inner.start + part.start..inner.start + part.end,
-                            ..source.clone()
-                        };
+                        let these = inner.start + part.start..inner.start + part.end;
                         let mut scratch;
-                        let left = match source.factor {
-                            // Rows that need no rounding are read where they lie.
-                            Factor::Plain(a) if direct => {
-                                Left::Rows(a.part(rows.clone(), source.inner.clone()))
-                            }
-                            _ => {
-                                let high = rows.len().next_multiple_of(tile.rows);
-                                let room = part.len().div_ceil(DEPTH) * high * APART;
+                        let left = match a {
+                            Factor::Plain(a) => Left::Rows(a.part(rows.clone(), these)),
+                            Factor::Transposed(a) => {
+                                let room = rows.len().next_multiple_of(tile.rows) * part.len();
                                 scratch = threads.scratch(room);
-                                let (packed, rows) = (&mut scratch[..room], rows.clone());
-                                Arch::new().dispatch(PackStrip { source: &source, rows, packed });
-                                match source.factor {
-                                    Factor::Plain(_) => Left::CopiedRows(&scratch[..room]),
-                                    Factor::Transposed(_) => Left::CopiedColumns(&scratch[..room]),
-                                }
+                                let (from, packed) =
+                                    (a.part(these, rows.clone()), &mut scratch[..room]);
+                                Arch::new().dispatch(PackStrip { from, packed });
+                                Left::Columns(packed)
                             }
                         };
                         for block in ranges(columns.clone(), BLOCK) {
@@ -237,7 +196,8 @@ fn ranges(range: Range<usize>, at_once: usize) -> impl Iterator<Item = Range<usi
     range.step_by(at_once).map(move |start| start..end.min(start + at_once))
 }
 
-/// Numbers from one panel to the next. Odd in cache lines where the panel is even, as in APART.
+/// Numbers from one panel to the next. Not a power of two, whose
+/// multiples would meet in the same lines of the first cache.
 fn panel(inner: usize, wide: usize) -> usize {
     if inner == 0 { 0 } else { inner * wide + 16 }
 }
@@ -278,20 +238,9 @@ impl WithSimd for TileShape {
 }
 
 /// Part of a factor that is to be copied.
-#[derive(Clone)]
 struct Source<'a> {
     factor: Factor<'a>,
     inner: Range<usize>,
-    rounding: Rounding,
-}
-
-/// To the nearest `bf16`, ties to even.
-#[inline(always)]
-pub(super) fn to_bf16(x: f32) -> f32 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
-    // Rounding could carry a NaN over to another number.
-    if x.is_nan() { x } else { f32::from_bits(rounded) }
 }
 
 /// Copies panels of `b`, each as wide as a tile: `[inner][columns]`, the gap filled with zeros.
@@ -305,17 +254,7 @@ impl WithSimd for PackPanels<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        match self.source.rounding {
-            Rounding::None => self.pack::<S>(|x| x),
-            Rounding::Bf16 => self.pack::<S>(to_bf16),
-        }
-    }
-}
-
-impl PackPanels<'_, '_> {
-    #[inline(always)]
-    fn pack<S: Simd>(mut self, round: impl Fn(f32) -> f32) {
+    fn with_simd<S: Simd>(mut self, _: S) {
         let wide = 2 * S::F32_LANES;
         let inner = self.source.inner.clone();
         match self.source.factor {
@@ -325,13 +264,13 @@ impl PackPanels<'_, '_> {
                     let (whole, rest) = row.split_at(row.len() / wide * wide);
                     for (panel, from) in whole.chunks_exact(wide).enumerate() {
                         let to = &mut self.panels.row(panel)[at * wide..][..wide];
-                        to.iter_mut().zip(from).for_each(|(to, &from)| *to = round(from));
+                        to.copy_from_slice(from);
                     }
                     if !rest.is_empty() {
                         let panel = whole.len() / wide;
                         let to = &mut self.panels.row(panel)[at * wide..][..wide];
                         to.fill(0.0);
-                        to.iter_mut().zip(rest).for_each(|(to, &from)| *to = round(from));
+                        to[..rest.len()].copy_from_slice(rest);
                     }
                 }
             }
@@ -348,9 +287,9 @@ impl PackPanels<'_, '_> {
                                 let from = b.row(columns.start + eight.start + at);
                                 let from = &from[inner.start + part.start..][..part.len()];
                                 if let Ok(from) = <&[f32; 8]>::try_from(from) {
-                                    *to = from.map(&round);
+                                    *to = *from;
                                 } else {
-                                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = round(x));
+                                    to[..from.len()].copy_from_slice(from);
                                 }
                             }
                             let turned = transpose(rows, S::F32_LANES >= 8);
@@ -367,11 +306,11 @@ impl PackPanels<'_, '_> {
     }
 }
 
-/// Copies the rows of a strip, one depth after another: as rows [`APART`] apart where `a` lies so,
-/// else as `[inner][tile's rows]` for each tile. Rows beyond the last are zero.
+/// Copies columns that are rows of a strip: `[inner][tile's rows]` for each tile. Rows beyond the
+/// last are zero.
 struct PackStrip<'a, 'b> {
-    source: &'a Source<'a>,
-    rows: Range<usize>,
+    /// `[inner][strip's rows]`.
+    from: Rows<'a>,
     packed: &'b mut [f32],
 }
 
@@ -391,45 +330,22 @@ impl WithSimd for PackStrip<'_, '_> {
 impl PackStrip<'_, '_> {
     #[inline(always)]
     fn pack<const ROWS: usize>(self) {
-        let rounding = self.source.rounding;
-        let rows = self.rows.len().next_multiple_of(ROWS);
-        let depths = ranges(self.source.inner.clone(), DEPTH);
-        for (depth, packed) in depths.zip(self.packed.chunks_exact_mut(rows * APART)) {
-            match self.source.factor {
-                Factor::Plain(a) => {
-                    for (at, to) in packed.chunks_exact_mut(APART).enumerate() {
-                        let to = &mut to[..depth.len()];
-                        if at < self.rows.len() {
-                            to.copy_from_slice(&a.row(self.rows.start + at)[depth.clone()]);
-                            rounding.round(to);
-                        } else {
-                            to.fill(0.0);
-                        }
+        let Self { from, packed } = self;
+        // A few rows at a time, tile by tile, so that both sides stay near.
+        for few in ranges(0..from.rows, 16) {
+            let tiles = packed.chunks_exact_mut(ROWS * from.rows);
+            for (columns, to) in ranges(0..from.cols, ROWS).zip(tiles) {
+                let to = &mut to.as_chunks_mut::<ROWS>().0[few.clone()];
+                let from_few = &from.values[few.start * from.stride + columns.start..];
+                if columns.len() == ROWS {
+                    for (at, to) in to.iter_mut().enumerate() {
+                        to.copy_from_slice(&from_few[at * from.stride..][..ROWS]);
                     }
-                }
-                Factor::Transposed(a) => {
-                    // A few rows at a time, tile by tile, so that both sides stay near.
-                    for few in ranges(0..depth.len(), 16) {
-                        let tiles = packed.chunks_exact_mut(ROWS * APART);
-                        for (columns, to) in ranges(self.rows.clone(), ROWS).zip(tiles) {
-                            let to = &mut to.as_chunks_mut::<ROWS>().0[few.clone()];
-                            let first = depth.start + few.start;
-                            let start = first * a.stride + columns.start;
-                            let from = &a.values[start..];
-                            if columns.len() == ROWS {
-                                for (at, to) in to.iter_mut().enumerate() {
-                                    let from = &from[at * a.stride..at * a.stride + ROWS];
-                                    to.copy_from_slice(from);
-                                }
-                            } else {
-                                for (at, to) in to.iter_mut().enumerate() {
-                                    let from = &from[at * a.stride..][..columns.len()];
-                                    to.fill(0.0);
-                                    to[..columns.len()].copy_from_slice(from);
-                                }
-                            }
-                            rounding.round(to.as_flattened_mut());
-                        }
+                } else {
+                    for (at, to) in to.iter_mut().enumerate() {
+                        to.fill(0.0);
+                        let from = &from_few[at * from.stride..][..columns.len()];
+                        to[..columns.len()].copy_from_slice(from);
                     }
                 }
             }
@@ -442,10 +358,8 @@ impl PackStrip<'_, '_> {
 enum Left<'a> {
     /// Where it lies.
     Rows(Rows<'a>),
-    /// As [`PackStrip`] copies rows.
-    CopiedRows(&'a [f32]),
-    /// As [`PackStrip`] copies columns.
-    CopiedColumns(&'a [f32]),
+    /// As [`PackStrip`] copies it: one depth of it.
+    Columns(&'a [f32]),
 }
 
 /// Computes a block of `c`.
@@ -480,11 +394,10 @@ impl Tiles<'_, '_> {
     fn compute<S: Simd, const ROWS: usize>(self, simd: S) {
         let wide = 2 * S::F32_LANES;
         let Self { c, columns, first_column, a, b, inner, part, add } = self;
-        let high = c.rows.next_multiple_of(ROWS);
         if inner == 0 && !add {
             (0..c.rows).for_each(|row| c.row(row)[columns.clone()].fill(0.0));
         }
-        for (at, depth) in ranges(0..part.len(), DEPTH).enumerate() {
+        for depth in ranges(0..part.len(), DEPTH) {
             let add = add || depth.start > 0;
             let first_row = part.start + depth.start;
             for columns in ranges(columns.clone(), wide) {
@@ -499,14 +412,12 @@ impl Tiles<'_, '_> {
                             prefetch(&c.row(row)[columns.clone()]);
                         }
                     }
-                    let copied = (at * high + first) * APART;
                     let sums = match a {
                         Left::Rows(a) if rows.len() == ROWS => {
                             let start = first * a.stride + depth.start;
                             let a_rows = &a.values[start..];
-                            let rows = std::array::from_fn(|row| {
-                                &a_rows[row * a.stride..][..depth.len()]
-                            });
+                            let rows =
+                                std::array::from_fn(|row| &a_rows[row * a.stride..][..depth.len()]);
                             sums_of_rows::<S, ROWS>(simd, rows, b)
                         }
                         Left::Rows(a) => {
@@ -517,14 +428,9 @@ impl Tiles<'_, '_> {
                             });
                             sums_of_rows::<S, ROWS>(simd, rows, b)
                         }
-                        Left::CopiedRows(a) => {
-                            let rows = std::array::from_fn(|row| {
-                                &a[copied + row * APART..][..depth.len()]
-                            });
-                            sums_of_rows::<S, ROWS>(simd, rows, b)
-                        }
-                        Left::CopiedColumns(a) => {
-                            sums_of_columns::<S, ROWS>(simd, &a[copied..][..ROWS * APART], b)
+                        Left::Columns(a) => {
+                            let a = &a[first * part.len()..][..ROWS * part.len()];
+                            sums_of_columns::<S, ROWS>(simd, a, b)
                         }
                     };
                     store::<S, ROWS>(simd, c, rows, columns.clone(), &sums, add);

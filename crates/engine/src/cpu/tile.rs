@@ -3,9 +3,9 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Rows of `c` computed together: with two registers each, as many sums in flight as hide the
-/// latency of a fused multiplication and addition.
-const BAND: usize = 4;
+/// Rows of `c` computed together: with two registers each, as many sums as sixteen registers hold
+/// beside the factors.
+const BAND: usize = 6;
 
 /// The left factor: element `(row, inner)` lies at `row · rows + inner · cols`.
 #[derive(Clone, Copy)]
@@ -64,6 +64,8 @@ impl WithSimd for Product<'_> {
                 1 => band_of::<S, 1>(simd, c, left, b, width, factor, into),
                 2 => band_of::<S, 2>(simd, c, left, b, width, factor, into),
                 3 => band_of::<S, 3>(simd, c, left, b, width, factor, into),
+                4 => band_of::<S, 4>(simd, c, left, b, width, factor, into),
+                5 => band_of::<S, 5>(simd, c, left, b, width, factor, into),
                 _ => band_of::<S, BAND>(simd, c, left, b, width, factor, into),
             }
         }

@@ -241,7 +241,7 @@ impl<T: Real> Device for Reference<T> {
             if let Some((f, z)) = op.through {
                 let z = self.load(z);
                 for (dx, &z) in dx.values.iter_mut().zip(&z.values) {
-                    *dx = *dx * pointwise::slope(f, z);
+                    *dx *= pointwise::slope(f, z);
                 }
             }
             if op.add_to_dx { self.add_to(view, &dx) } else { self.store(view, &dx) }
