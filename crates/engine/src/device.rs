@@ -289,6 +289,59 @@ pub struct AdamW<'a> {
     pub gradient_scale: f64,
 }
 
+/// What AdamW multiplies by at one step: the same for every number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Move {
+    /// t, from 1.
+    pub step: u64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Factor of the gradient (clipping).
+    pub gradient_scale: f64,
+}
+
+/// The AdamW of a table of which a step sees few rows: takes rows through all steps that they have
+/// missed, exactly as [`AdamW`] would have with a gradient of zero, bit for bit.
+///
+/// Moments fade and weights move on also where there is no gradient, so a row cannot be left out;
+/// but nobody looks at it until it is looked up again. What it missed then needs arithmetic only,
+/// where a pass over the whole table at every step needs memory's bandwidth.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWRows<'a> {
+    /// The table's weights, gradient, first and second moment: four twins, `[V, C]`.
+    pub tables: [View; 4],
+    /// Rows to take along, each once; `None` for all.
+    pub rows: Option<Ids>,
+    /// The step each row has reached, `[V]`: read, and set to the last of `moves`.
+    pub reached: Ids,
+    /// Consecutive steps. None that a row has missed may come before the first.
+    pub moves: &'a [Move],
+    /// Whether the gradient of `rows` is that of the last move, and is to be cleared; otherwise no
+    /// move has one.
+    pub has_gradient: bool,
+    /// Decoupled decay.
+    pub weight_decay: f64,
+    /// β₁.
+    pub beta1: f64,
+    /// β₂.
+    pub beta2: f64,
+    /// ε.
+    pub epsilon: f64,
+}
+
+impl AdamWRows<'_> {
+    /// Moves that a row has missed which had reached `reached`.
+    ///
+    /// # Panics
+    /// Where one of them is not there.
+    pub(crate) fn missed(&self, reached: u32) -> std::ops::Range<usize> {
+        let Some(first) = self.moves.first() else { return 0..0 };
+        let next = u64::from(reached) + 1;
+        assert!(first.step <= next, "step {next} of a row, of moves from {}", first.step);
+        ((next - first.step) as usize).min(self.moves.len())..self.moves.len()
+    }
+}
+
 /// What an implementation of the numerics offers. One caller at a time; all shapes are checked at
 /// entry and a mismatch is a panic, since shapes are decided by the plan and not by data.
 pub trait Device {
@@ -323,6 +376,8 @@ pub trait Device {
     fn sum(&self, view: View) -> f64;
     /// Sum of squares, likewise.
     fn sum_of_squares(&self, view: View) -> f64;
+    /// Sum of squares of some rows, in their order.
+    fn sum_of_squares_of_rows(&self, view: View, rows: Ids) -> f64;
 
     /// `out[n] = Σ table[ids[n]]` over pairs of table and indices; one pair gathers rows.
     fn embed(&mut self, tables: &[(View, Ids)], out: View);
@@ -355,4 +410,6 @@ pub trait Device {
     fn relation(&mut self, op: &Relation);
     /// See [`AdamW`].
     fn adamw(&mut self, op: &AdamW<'_>);
+    /// See [`AdamWRows`].
+    fn adamw_rows(&mut self, op: &AdamWRows<'_>);
 }

@@ -4,8 +4,8 @@
 //! Never: a clock of its own.
 
 use crate::device::{
-    Activation, AdamW, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout,
-    Linear, LinearBackward, Relation, RowLoss,
+    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Attention, AttentionBackward, Device,
+    Dropout, Linear, LinearBackward, Relation, RowLoss,
 };
 use crate::{IdSpace, Ids, Space, View};
 
@@ -109,6 +109,9 @@ impl<D: Device> Device for Profiled<D> {
     fn sum_of_squares(&self, view: View) -> f64 {
         self.device.sum_of_squares(view)
     }
+    fn sum_of_squares_of_rows(&self, view: View, rows: Ids) -> f64 {
+        self.device.sum_of_squares_of_rows(view, rows)
+    }
     fn embed(&mut self, tables: &[(View, Ids)], out: View) {
         self.time("embedding", |device| device.embed(tables, out));
     }
@@ -163,5 +166,8 @@ impl<D: Device> Device for Profiled<D> {
     }
     fn adamw(&mut self, op: &AdamW<'_>) {
         self.time("optimiser", |device| device.adamw(op));
+    }
+    fn adamw_rows(&mut self, op: &AdamWRows<'_>) {
+        self.time("optimiser", |device| device.adamw_rows(op));
     }
 }

@@ -50,6 +50,12 @@ impl Model {
         &self.params
     }
 
+    /// The weights of the word embeddings, `[V, C]`, which are only ever looked up by row: a step
+    /// has a gradient for the rows of its words and no other.
+    pub fn word_embeddings(&self) -> View {
+        self.encoder.word_embeddings
+    }
+
     /// How many entries of the index, from the first, belong to the encoder.
     pub(crate) fn encoder_params(&self) -> usize {
         self.encoder_params

@@ -21,7 +21,8 @@ use heirloom_store::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::trainer::{Learned, Trainer};
+use crate::Learned;
+use crate::trainer::Trainer;
 use crate::{Error, Progress};
 
 /// The plan's file in a run folder.
@@ -122,7 +123,8 @@ impl<'d> RunFolder<'d> {
     }
 
     /// Commits a checkpoint of `trainer` and removes those that need not stay.
-    pub fn commit(&mut self, trainer: &Trainer) -> Result<Committed, Error> {
+    pub fn commit(&mut self, trainer: &mut Trainer) -> Result<Committed, Error> {
+        trainer.catch_up();
         let progress = trainer.progress();
         let step = progress.step();
         // The record must reach as far as the checkpoint says it does.
@@ -182,9 +184,7 @@ impl<'d> RunFolder<'d> {
             }
             trainer.device_mut().write(view, &values);
         }
-        *trainer.progress_mut() = progress;
-        // The plan may have been given more steps, or fewer.
-        trainer.reconsider();
+        trainer.resumed(progress);
         self.record.truncate_to(committed.manifest().record_len)?;
         self.parent = Some(step);
         Ok(())
@@ -196,7 +196,8 @@ impl<'d> RunFolder<'d> {
     }
 
     /// Commits the student as a model folder called `name`, replacing an earlier one.
-    pub fn save_model(&mut self, trainer: &Trainer, name: &str) -> Result<Committed, Error> {
+    pub fn save_model(&mut self, trainer: &mut Trainer, name: &str) -> Result<Committed, Error> {
+        trainer.catch_up();
         let needs = Bytes(4 * trainer.student.params.len() as u64);
         let mut draft = Draft::begin(self.disk, &self.path.join(name), needs)?;
         put_weights(&mut draft, trainer)?;

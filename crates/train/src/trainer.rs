@@ -9,7 +9,7 @@ use heirloom_base::Step;
 use heirloom_data::label::Label;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::{Batch, micro_ranges};
-use heirloom_engine::{AdamW, Device, IGNORED, IdSpace, Ids, Params, Space, Span, View};
+use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Move, View};
 use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Loaded, Model, Noise, Purpose};
 use heirloom_objective::{Counts, Labels, Objective, Parts, Signals, TeacherSignals};
 use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind};
@@ -18,34 +18,12 @@ use heirloom_store::{Disk, TensorFolder};
 use crate::predict::{Predictor, inputs};
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
-    Best, Error, Job, NotFinite, Progress, StepRecord, StudentWeights, TeacherAnswers, TermRecord,
-    answer_all, learning_rate, micro_capacity, terms,
+    Adam, Best, Error, Job, Learned, NotFinite, Progress, StepRecord, StudentWeights,
+    TeacherAnswers, TermRecord, answer_all, learning_rate, micro_capacity, terms,
 };
 
 /// Tokens that an evaluation reads at once.
 const EVALUATION_TOKENS: usize = 4096;
-
-/// A flat buffer with its gradient and moments, and what an optimiser does to it.
-#[derive(Debug)]
-pub(crate) struct Learned {
-    pub(crate) params: Params,
-    pub(crate) grads: Space,
-    pub(crate) first: Space,
-    pub(crate) second: Space,
-    spans: Vec<Span>,
-}
-
-impl Learned {
-    fn new(device: &mut dyn Device, params: Params, weight_decay: f64) -> Self {
-        let [grads, first, second] = [(); 3].map(|()| device.alloc(params.len()));
-        let spans = params.spans(weight_decay);
-        Self { params, grads, first, second, spans }
-    }
-
-    fn squares(&self, device: &dyn Device) -> f64 {
-        device.sum_of_squares(self.params.flat(self.grads))
-    }
-}
 
 /// Labels of a micro-batch, on the device.
 #[derive(Debug)]
@@ -67,6 +45,8 @@ pub struct Trainer {
     buffers: Buffers,
     batch: DeviceBatch,
     host: Batch,
+    /// Words of the step.
+    words: Vec<u32>,
     labels: LabelRoom,
     teacher: TeacherAnswers,
     teacher_logits: View,
@@ -122,8 +102,14 @@ impl Trainer {
         let capacity = Self::capacity(&job);
         let model = Model::new(device, job.student_config.clone(), head);
         let loaded = load_student(device, &job, &model)?;
-        let decay = plan.training.weight_decay;
-        let student = Learned::new(device, model.params().clone(), decay);
+        let adam = Adam {
+            beta1: plan.training.adam_beta1,
+            beta2: plan.training.adam_beta2,
+            epsilon: plan.training.adam_epsilon,
+            weight_decay: plan.training.weight_decay,
+        };
+        let table = Some(model.word_embeddings());
+        let student = Learned::new(device, model.params().clone(), adam, table);
         let (terms, projected) = terms(&plan.objective);
         let taps = Objective::taps(&terms);
         let inside = Objective::looks_inside(&terms);
@@ -132,7 +118,7 @@ impl Trainer {
         let objective = Objective::new(device, terms, &projected, config, teacher_config, capacity);
         // A seed of their own, so that projections do not repeat the first weights' words.
         objective.params().init(device, plan.training.seed.wrapping_add(1));
-        let projections = Learned::new(device, objective.params().clone(), decay);
+        let projections = Learned::new(device, objective.params().clone(), adam, None);
         let buffers = model.buffers(device, capacity, &Purpose::Train(taps));
         let batch = model.batch(device, capacity);
         let width = head.width(config);
@@ -159,6 +145,7 @@ impl Trainer {
             buffers,
             batch,
             host: Batch::default(),
+            words: Vec::new(),
             labels,
             teacher,
             teacher_logits: logits,
@@ -191,7 +178,8 @@ impl Trainer {
     }
 
     /// The student's weights under their public names: name, shape, numbers.
-    pub fn weights(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    pub fn weights(&mut self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        self.catch_up();
         self.model.tensors(&*self.device)
     }
 
@@ -208,10 +196,6 @@ impl Trainer {
     /// Where the run is.
     pub fn progress(&self) -> &Progress {
         &self.progress
-    }
-
-    pub(crate) fn progress_mut(&mut self) -> &mut Progress {
-        &mut self.progress
     }
 
     pub(crate) fn device(&self) -> &dyn Device {
@@ -234,6 +218,13 @@ impl Trainer {
         let (examples, after) = self.order.next_step(&self.job.train, cursor, step_rule);
         let ranges = micro_ranges(&self.job.train, &examples, rule(training.micro_batch));
         let counts = self.counts(&examples);
+        self.words.clear();
+        for &example in &examples {
+            self.words.extend_from_slice(self.job.train.example(example as usize).ids);
+        }
+        self.words.sort_unstable();
+        self.words.dedup();
+        self.student.see(&mut *self.device, &self.words);
         let mut parts = Parts::default();
         for range in &ranges {
             self.host.refill(&self.job.train, &examples[range.clone()], range.start);
@@ -321,18 +312,23 @@ impl Trainer {
         let largest = training.max_grad_norm;
         // As `torch.nn.utils.clip_grad_norm_`, whose 1e-6 keeps the quotient below one.
         let clip = if largest > 0.0 { (largest / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        for learned in [&self.student, &self.projections] {
-            self.device.adamw(&AdamW {
-                spaces: [learned.params.weights(), learned.grads, learned.first, learned.second],
-                spans: &learned.spans,
-                learning_rate,
-                beta1: training.adam_beta1,
-                beta2: training.adam_beta2,
-                epsilon: training.adam_epsilon,
-                step: self.progress.updates,
-                gradient_scale: clip,
-            });
+        let at = Move { step: self.progress.updates, learning_rate, gradient_scale: clip };
+        for learned in [&mut self.student, &mut self.projections] {
+            learned.step(&mut *self.device, at);
         }
+    }
+
+    /// Brings weights and moments up to date for whoever reads them.
+    pub(crate) fn catch_up(&mut self) {
+        self.student.catch_up(&mut *self.device);
+    }
+
+    /// Hears that weights and moments are those of `progress`.
+    pub(crate) fn resumed(&mut self, progress: Progress) {
+        self.student.resumed(&mut *self.device, progress.updates);
+        self.progress = progress;
+        // The plan may have been given more steps, or fewer.
+        self.reconsider();
     }
 
     /// Drops the gradient of a step that is not finite, or says why the run must stop.
@@ -344,7 +340,7 @@ impl Trainer {
     ) -> Result<(), Error> {
         let not_finite = self.explain(cursor, parts, examples);
         for learned in [&self.student, &self.projections] {
-            self.device.fill(learned.params.flat(learned.grads), 0.0);
+            learned.clear(&mut *self.device);
         }
         let training = &self.job.plan.training;
         match training.on_nonfinite {
@@ -384,6 +380,7 @@ impl Trainer {
     /// The student's outputs for the validation set, `[examples, width]`; `None` where the plan
     /// never evaluates.
     pub fn outputs(&mut self) -> Option<Vec<f32>> {
+        self.student.catch_up(&mut *self.device);
         let validation = self.job.validation.as_ref()?;
         let evaluator = self.evaluator.as_mut()?;
         Some(evaluator.outputs(&mut *self.device, &self.model, validation))
@@ -435,7 +432,7 @@ impl Trainer {
     }
 
     /// Decides anew whether the run has ended: by its length, or early.
-    pub(crate) fn reconsider(&mut self) {
+    fn reconsider(&mut self) {
         let (training, progress) = (&self.job.plan.training, &mut self.progress);
         let early = match training.early_stopping {
             EarlyStopping::Never => false,

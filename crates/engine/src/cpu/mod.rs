@@ -20,13 +20,14 @@ mod transpose;
 use std::fmt;
 
 use crate::device::{
-    Activation, AdamW, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout,
-    Linear, LinearBackward, Relation, RowLoss,
+    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Attention, AttentionBackward, Device,
+    Dropout, Linear, LinearBackward, Relation, RowLoss,
 };
 use crate::{IdSpace, Ids, Space, View};
 
-use lanes::sum2_f64;
+use lanes::{sum2_f64, vectorised};
 use memory::Memory;
+use optimise::Factors;
 use product::{Factor, Products};
 use relation::Kept;
 use threads::Threads;
@@ -38,6 +39,7 @@ pub struct Cpu {
     threads: Threads,
     products: Products,
     kept: Kept,
+    factors: Vec<Factors>,
 }
 
 impl Cpu {
@@ -49,6 +51,7 @@ impl Cpu {
             threads: Threads::new(threads),
             products: Products::default(),
             kept: Kept::default(),
+            factors: Vec::new(),
         }
     }
 
@@ -74,6 +77,19 @@ struct IdMemory(Vec<Vec<u32>>);
 impl IdMemory {
     fn read(&self, ids: Ids) -> &[u32] {
         &self.0[ids.space.0 as usize][ids.offset..ids.offset + ids.len]
+    }
+
+    /// Sets the indices at `places` of `ids`, or all of them.
+    fn set(&mut self, ids: Ids, places: Option<Ids>, value: u32) {
+        let Some(places) = places else {
+            self.0[ids.space.0 as usize][ids.offset..ids.offset + ids.len].fill(value);
+            return;
+        };
+        for at in 0..places.len {
+            let place = self.read(places)[at] as usize;
+            assert!(place < ids.len, "index {place} of {}", ids.len);
+            self.0[ids.space.0 as usize][ids.offset + place] = value;
+        }
     }
 }
 
@@ -151,6 +167,18 @@ impl Device for Cpu {
         self.reduce(view, |run| sum2_f64(run, run, |x, _| f64::from(x) * f64::from(x)))
     }
 
+    fn sum_of_squares_of_rows(&self, view: View, rows: Ids) -> f64 {
+        let numbers = self.memory.read(view);
+        let squares = |&row: &u32| {
+            let row = numbers.row(row as usize);
+            sum2_f64(row, row, |x, _| f64::from(x) * f64::from(x))
+        };
+        vectorised(
+            #[inline(always)]
+            || self.ids.read(rows).iter().map(squares).sum(),
+        )
+    }
+
     fn embed(&mut self, tables: &[(View, Ids)], out: View) {
         self.embed_rows(tables, out);
     }
@@ -219,5 +247,9 @@ impl Device for Cpu {
 
     fn adamw(&mut self, op: &AdamW<'_>) {
         self.adamw_spans(op);
+    }
+
+    fn adamw_rows(&mut self, op: &AdamWRows<'_>) {
+        self.adamw_of_rows(op);
     }
 }

@@ -13,8 +13,8 @@ pub(crate) use losses::SHORTEST;
 pub use real::Real;
 
 use crate::device::{
-    Activation, AdamW, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout,
-    Linear, LinearBackward, Relation, RowLoss,
+    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Attention, AttentionBackward, Device,
+    Dropout, Linear, LinearBackward, Relation, RowLoss,
 };
 use crate::{IdSpace, Ids, Space, View};
 
@@ -182,6 +182,12 @@ impl<T: Real> Device for Reference<T> {
 
     fn sum_of_squares(&self, view: View) -> f64 {
         self.load(view).values.iter().map(|value| value.f64() * value.f64()).sum()
+    }
+
+    fn sum_of_squares_of_rows(&self, view: View, rows: Ids) -> f64 {
+        let numbers = self.load(view);
+        let rows = self.load_ids(rows).iter();
+        rows.flat_map(|&row| numbers.row(row as usize)).map(|x| x.f64() * x.f64()).sum()
     }
 
     fn embed(&mut self, tables: &[(View, Ids)], out: View) {
@@ -386,22 +392,87 @@ impl<T: Real> Device for Reference<T> {
     }
 
     fn adamw(&mut self, op: &AdamW<'_>) {
-        let [weights, gradient, first, second] = op.spaces.map(|space| space.0 as usize);
-        let correct1 = 1.0 - op.beta1.powf(op.step as f64);
-        let correct2 = 1.0 - op.beta2.powf(op.step as f64);
         for span in op.spans {
+            let by = Factors {
+                learning_rate: op.learning_rate,
+                beta1: op.beta1,
+                beta2: op.beta2,
+                epsilon: op.epsilon,
+                step: op.step,
+                weight_decay: span.weight_decay,
+            };
             for at in span.start..span.end {
-                let g = self.spaces[gradient][at].f64() * op.gradient_scale;
-                let m = op.beta1 * self.spaces[first][at].f64() + (1.0 - op.beta1) * g;
-                let v = op.beta2 * self.spaces[second][at].f64() + (1.0 - op.beta2) * g * g;
-                let w = self.spaces[weights][at].f64();
-                let w = w - op.learning_rate * span.weight_decay * w;
-                let step = m / correct1 / ((v / correct2).sqrt() + op.epsilon);
-                self.spaces[weights][at] = T::of(w - op.learning_rate * step);
-                self.spaces[first][at] = T::of(m);
-                self.spaces[second][at] = T::of(v);
-                self.spaces[gradient][at] = T::default();
+                let places = op.spaces.map(|space| (space.0 as usize, at));
+                self.adamw_one(by, places, Some(op.gradient_scale));
             }
+        }
+    }
+
+    fn adamw_rows(&mut self, op: &AdamWRows<'_>) {
+        let Some(last) = op.moves.last() else { return };
+        let all: Vec<u32> = (0..op.tables[0].rows as u32).collect();
+        let rows = op.rows.map_or(all, |rows| self.load_ids(rows).to_vec());
+        for row in rows {
+            for place in op.missed(self.load_ids(op.reached)[row as usize]) {
+                let at = &op.moves[place];
+                let by = Factors {
+                    learning_rate: at.learning_rate,
+                    beta1: op.beta1,
+                    beta2: op.beta2,
+                    epsilon: op.epsilon,
+                    step: at.step,
+                    weight_decay: op.weight_decay,
+                };
+                let here = op.has_gradient && place + 1 == op.moves.len();
+                for col in 0..op.tables[0].cols {
+                    let places = op.tables.map(|table| {
+                        let row = row as usize * table.stride;
+                        (table.space.0 as usize, table.offset + row + col)
+                    });
+                    self.adamw_one(by, places, here.then_some(at.gradient_scale));
+                }
+            }
+            let reached = op.reached.offset + row as usize;
+            self.ids[op.reached.space.0 as usize][reached] = last.step as u32;
+        }
+    }
+}
+
+/// Factors of one step of AdamW.
+#[derive(Clone, Copy)]
+struct Factors {
+    learning_rate: f64,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    step: u64,
+    weight_decay: f64,
+}
+
+impl<T: Real> Reference<T> {
+    /// Moves one number; its places are (space, index) of weight, gradient and moments. Without a
+    /// `gradient_scale` the gradient is taken for zero and left as it is.
+    fn adamw_one(
+        &mut self,
+        by: Factors,
+        [weight, gradient, first, second]: [(usize, usize); 4],
+        gradient_scale: Option<f64>,
+    ) {
+        let number = |(space, at): (usize, usize)| self.spaces[space][at].f64();
+        let g = gradient_scale.map_or(0.0, |scale| number(gradient) * scale);
+        let m = by.beta1 * number(first) + (1.0 - by.beta1) * g;
+        let v = by.beta2 * number(second) + (1.0 - by.beta2) * g * g;
+        let w = number(weight);
+        let w = w - by.learning_rate * by.weight_decay * w;
+        let (correct1, correct2) =
+            (1.0 - by.beta1.powf(by.step as f64), 1.0 - by.beta2.powf(by.step as f64));
+        let step = m / correct1 / ((v / correct2).sqrt() + by.epsilon);
+        let mut set = |(space, at): (usize, usize), to| self.spaces[space][at] = T::of(to);
+        set(weight, w - by.learning_rate * step);
+        set(first, m);
+        set(second, v);
+        if gradient_scale.is_some() {
+            set(gradient, 0.0);
         }
     }
 }

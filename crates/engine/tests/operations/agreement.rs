@@ -2,7 +2,8 @@
 //! numbers of threads.
 
 use heirloom_engine::{
-    Activation, AdamW, Cpu, Device, HiddenDistance, IGNORED, Reference, RelationMeasure, Span, View,
+    Activation, AdamW, AdamWRows, Cpu, Device, HiddenDistance, IGNORED, Ids, Move, Reference,
+    RelationMeasure, Span, View,
 };
 use proptest::prelude::*;
 
@@ -213,6 +214,102 @@ fn adamw_agrees_over_several_steps_and_spares_what_no_span_covers() {
         close("adamw", &format!("space {place}"), got, want);
     }
     assert!(steps(&mut Cpu::new(3)) == got, "three threads");
+}
+
+/// AdamW of `rows` of a table, with a gradient in the last of `moves` or none at all.
+fn of_rows<'a>(
+    (tables, reached): ([View; 4], Ids),
+    moves: &'a [Move],
+    rows: Option<Ids>,
+    has_gradient: bool,
+    weight_decay: f64,
+) -> AdamWRows<'a> {
+    let (beta1, beta2, epsilon) = (0.9, 0.99, 1e-8);
+    AdamWRows { tables, rows, reached, moves, has_gradient, weight_decay, beta1, beta2, epsilon }
+}
+
+/// Twelve rows of a table, of which each step sees a few, one sees none, and two are never seen.
+/// Taken along only when they are seen, all must end as a pass over everything at every step
+/// leaves them, whatever the device, the threads, and the moment at which all are caught up.
+#[test]
+fn rows_taken_along_late_end_as_rows_moved_at_every_step() {
+    let (rows, cols, steps) = (12, 71, 40);
+    let seen = |step: u64| -> Vec<u32> {
+        (0..10).filter(|row| step != 7 && (step * 7 + row * 5) % 11 < 3).map(|x| x as u32).collect()
+    };
+    let passes = |device: &mut dyn Device, weight_decay: f64, late: Option<u64>| {
+        let spaces = [(); 4].map(|()| device.alloc(rows * cols));
+        let tables = spaces.map(|space| View::matrix(space, 0, rows, cols));
+        device.write_f64(tables[0], &rows::input(1, rows, cols).values);
+        let [reached, touched] = [(); 2].map(|()| device.alloc_ids(rows));
+        let table = (tables, Ids::at(reached, 0, rows));
+        let mut moves = Vec::new();
+        let mut norms = Vec::new();
+        for step in 1..=steps {
+            let here = seen(step);
+            let touched = Ids::at(touched, 0, here.len());
+            device.write_ids(touched, &here);
+            if late.is_some() {
+                device.adamw_rows(&of_rows(table, &moves, Some(touched), false, weight_decay));
+            }
+            let gradient = rows::input(1 + step, rows, cols).values;
+            for &row in &here {
+                let row = row as usize;
+                let numbers = &gradient[row * cols..(row + 1) * cols];
+                device.write_f64(tables[1].row_range(row..row + 1), numbers);
+            }
+            norms.push(device.sum_of_squares_of_rows(tables[1], touched));
+            let at = Move {
+                step,
+                learning_rate: 1e-2 / step as f64,
+                gradient_scale: 1.0 / (1 + step % 3) as f64,
+            };
+            match late {
+                Some(every) => {
+                    moves.push(at);
+                    device.adamw_rows(&of_rows(table, &moves, Some(touched), true, weight_decay));
+                    if step % every == 0 || step == steps {
+                        device.adamw_rows(&of_rows(table, &moves, None, false, weight_decay));
+                        moves.clear();
+                    }
+                }
+                None => device.adamw(&AdamW {
+                    spaces,
+                    spans: &[Span { start: 0, end: rows * cols, weight_decay }],
+                    learning_rate: at.learning_rate,
+                    beta1: 0.9,
+                    beta2: 0.99,
+                    epsilon: 1e-8,
+                    step,
+                    gradient_scale: at.gradient_scale,
+                }),
+            }
+        }
+        (tables.map(|table| device.read_f64(table)), norms)
+    };
+    for weight_decay in [0.0, 0.1] {
+        let want = passes(&mut Reference::<f64>::new(), weight_decay, None);
+        assert!(want.0[0] != rows::input(1, rows, cols).values, "something moved");
+        let want32 = passes(&mut Cpu::new(1), weight_decay, None);
+        for every in [1, 9, 1000] {
+            let late = Some(every);
+            assert_eq!(passes(&mut Reference::<f64>::new(), weight_decay, late), want);
+            for threads in [1, 3] {
+                assert_eq!(passes(&mut Cpu::new(threads), weight_decay, late), want32);
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "of moves from 5")]
+fn a_step_that_a_row_missed_and_nobody_remembers_is_refused() {
+    let mut cpu = Cpu::new(1);
+    let spaces = [(); 4].map(|()| cpu.alloc(8));
+    let reached = Ids::at(cpu.alloc_ids(2), 0, 2);
+    let tables = spaces.map(|space| View::matrix(space, 0, 2, 4));
+    let moves = [Move { step: 5, learning_rate: 0.1, gradient_scale: 1.0 }];
+    cpu.adamw_rows(&of_rows((tables, reached), &moves, None, false, 0.0));
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod products;
 
 use heirloom::failure::Failure;
 use heirloom_base::{Purpose, uniform, word};
-use heirloom_engine::{AdamW, Cpu, Device, IdSpace, Ids, Profiled, Space, Span, View};
+use heirloom_engine::{Cpu, Device, IdSpace, Ids, Move, Profiled, View};
 use heirloom_models::{
     Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise,
     Purpose as BuffersFor, Taps,
@@ -23,6 +23,7 @@ use heirloom_objective::{
     Counts, LabelLoss, Labels, Objective, Signals, TeacherSignals, TeacherTerm, Term, TermKind,
 };
 use heirloom_report::table::{Cell, Table};
+use heirloom_train::{Adam, Learned};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -336,11 +337,11 @@ struct Student {
     learning: Option<Learning>,
 }
 
-/// Twins of the weights, and what the optimiser moves.
+/// Gradient and moments.
 struct Learning {
-    grads: Space,
-    moments: [Space; 2],
-    spans: Vec<Span>,
+    learned: Learned,
+    /// The words of the batch, each once.
+    words: Vec<u32>,
     /// To which length the gradient is clipped; 0 leaves it unmeasured.
     largest_norm: f64,
 }
@@ -353,10 +354,13 @@ impl Student {
         let model = Model::new(device, config, Head::SingleLabel { labels: LABELS });
         model.init(device, SEED);
         let learning = (!args.infer).then(|| {
-            let [grads, first, second] = [(); 3].map(|()| device.alloc(model.params().len()));
-            let spans = model.params().spans(WEIGHT_DECAY);
-            let largest_norm = args.max_grad_norm;
-            Learning { grads, moments: [first, second], spans, largest_norm }
+            let adam = Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: WEIGHT_DECAY };
+            let table = Some(model.word_embeddings());
+            let learned = Learned::new(device, model.params().clone(), adam, table);
+            let mut words = words(batch * seq);
+            words.sort_unstable();
+            words.dedup();
+            Learning { learned, words, largest_norm: args.max_grad_norm }
         });
         let purpose =
             if args.infer { BuffersFor::Infer } else { BuffersFor::Train(Taps::default()) };
@@ -385,30 +389,23 @@ impl Student {
     /// A whole step, number `at` from 0.
     fn train(&mut self, device: &mut dyn Device, at: u64) -> f64 {
         let noise = Some(Noise { seed: SEED, step: at });
+        let mut learning = self.learning.take().expect("a step that trains has its moments");
+        let Learning { learned, words, largest_norm } = &mut learning;
+        learned.see(device, words);
         let output = self.model.forward(device, &self.batch, &self.buffers, noise);
         let d_output = self.model.d_output(&self.buffers, output.rows());
         device.fill(d_output, 0.0);
         let loss = self.loss(device, output, Some(d_output));
-        let Learning { grads, moments: [first, second], spans, largest_norm } =
-            self.learning.as_ref().expect("a step that trains was planned with its moments");
-        self.model.backward(device, &self.batch, &self.buffers, *grads, noise);
-        let params = self.model.params();
+        self.model.backward(device, &self.batch, &self.buffers, learned.grads, noise);
         let gradient_scale = if *largest_norm > 0.0 {
-            let norm = device.sum_of_squares(params.flat(*grads)).sqrt();
-            (largest_norm / (norm + 1e-6)).min(1.0)
+            let norm = learned.squares(device).sqrt();
+            (*largest_norm / (norm + 1e-6)).min(1.0)
         } else {
             1.0
         };
-        device.adamw(&AdamW {
-            spaces: [params.weights(), *grads, *first, *second],
-            spans,
-            learning_rate: LEARNING_RATE,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            step: at + 1,
-            gradient_scale,
-        });
+        let at = Move { step: at + 1, learning_rate: LEARNING_RATE, gradient_scale };
+        learned.step(device, at);
+        self.learning = Some(learning);
         loss
     }
 

@@ -74,7 +74,7 @@ impl Demo {
         // the same first weights and the same order of texts.
         let seeds = (1..=sizes.seeds).map(|nth| seed.wrapping_add(nth));
         let answering = Clock::start();
-        let (distilled, labels_only) = self.students(&teacher, &texts, seeds)?;
+        let (distilled, labels_only) = self.students(&mut teacher, &texts, seeds)?;
         let answering = answering.seconds();
         show.say(&format!(
             "teacher answered the students' {} texts: {answering:.1} s",
@@ -110,7 +110,7 @@ impl Demo {
     /// then.
     fn students(
         &self,
-        teacher: &Trainer,
+        teacher: &mut Trainer,
         texts: &Texts,
         seeds: impl Iterator<Item = u64>,
     ) -> Result<(Vec<Trainer>, Vec<Trainer>), Failure> {
@@ -198,7 +198,7 @@ fn outputs(trainer: &mut Trainer) -> Vec<f32> {
 
 /// Writes the teacher as a model folder, the way every run does, and reads back what a student's
 /// plan needs to know of it.
-fn save(teacher: &Trainer, folder: &Path) -> Result<(TeacherJob, ModelFacts), Failure> {
+fn save(teacher: &mut Trainer, folder: &Path) -> Result<(TeacherJob, ModelFacts), Failure> {
     let path = folder.join("teacher");
     let holder = Holder::this_process(&now());
     let plan = teacher.plan().to_toml();

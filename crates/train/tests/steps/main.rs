@@ -6,3 +6,4 @@ mod cutting;
 mod nonfinite;
 mod schedule;
 mod tiny;
+mod words;

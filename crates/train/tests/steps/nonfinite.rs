@@ -35,20 +35,20 @@ fn broken(name: &str, at: usize, sets: &[&str]) -> Trainer {
 }
 
 /// The weights as bits, so that what is no number can be compared.
-fn bits(trainer: &Trainer) -> Vec<u32> {
+fn bits(trainer: &mut Trainer) -> Vec<u32> {
     trainer.weights().iter().flat_map(|(_, _, values)| values.iter().map(|x| x.to_bits())).collect()
 }
 
 #[test]
 fn a_run_that_stops_names_step_terms_parameter_and_examples() {
     let mut trainer = broken("classifier.weight", 3, &["training.batch_size=10"]);
-    let before = bits(&trainer);
+    let before = bits(&mut trainer);
     let error = trainer.step().unwrap_err();
     insta::assert_snapshot!(error, @r#"step 1 is not finite: term `label`, term `teacher`; first gradient that is not finite: `bert.embeddings.word_embeddings.weight`; training examples 21, 22, 5, 8, 2, 0, 1, 12 and 2 more; the weights are those before this step; lower `training.learning_rate`, or set `training.on_nonfinite = "skip"` to leave such steps out"#);
     assert_eq!(error.exit_code(), 5);
     let Error::Diverged(what) = &error else { panic!("{error:?}") };
     assert_eq!((what.step.0, what.examples.len()), (1, 10));
-    assert!(bits(&trainer) == before, "the weights are those before the step");
+    assert!(bits(&mut trainer) == before, "the weights are those before the step");
     assert_eq!(trainer.progress().updates, 0);
 }
 
@@ -59,11 +59,11 @@ fn a_learning_rate_beyond_all_measure_stops_before_it_spoils_the_weights() {
     job.plan.training.learning_rate = 1e30;
     let mut trainer = trainer(job, single);
     trainer.step().unwrap();
-    let before = bits(&trainer);
+    let before = bits(&mut trainer);
     let error = trainer.step().unwrap_err();
     let Error::Diverged(what) = &error else { panic!("{error:?}") };
     assert_eq!(what.step.0, 2);
-    assert!(bits(&trainer) == before);
+    assert!(bits(&mut trainer) == before);
     assert!(before.iter().all(|&bits| f32::from_bits(bits).is_finite()));
 }
 
@@ -75,16 +75,16 @@ fn a_step_left_out_leaves_the_weights_and_the_next_goes_on() {
     assert_eq!(trainer.plan().training.on_nonfinite, OnNonfinite::Skip);
     let (mut left_out, mut taken) = (0, 0);
     while !trainer.progress().finished {
-        let before = bits(&trainer);
+        let before = bits(&mut trainer);
         let step = trainer.step().unwrap();
         if step.skipped {
             left_out += 1;
             assert!(!step.loss.is_finite() || !step.gradient_norm.is_finite());
-            assert!(bits(&trainer) == before, "step {} was left out", step.step);
+            assert!(bits(&mut trainer) == before, "step {} was left out", step.step);
         } else {
             taken += 1;
             assert!(step.loss.is_finite() && step.gradient_norm.is_finite());
-            assert!(bits(&trainer) != before, "step {} moves the weights", step.step);
+            assert!(bits(&mut trainer) != before, "step {} moves the weights", step.step);
         }
     }
     assert!(left_out > 0 && taken > 12, "{left_out} left out, {taken} taken");
@@ -101,7 +101,7 @@ fn a_run_that_skips_stops_at_its_limit() {
         "training.nonfinite_limit=2",
     ];
     let mut trainer = broken(NORM, 0, &sets);
-    let before = bits(&trainer);
+    let before = bits(&mut trainer);
     for _ in 0..2 {
         let step = trainer.step().unwrap();
         assert!(step.skipped && step.loss.is_finite() && !step.gradient_norm.is_finite());
@@ -110,5 +110,5 @@ fn a_run_that_skips_stops_at_its_limit() {
     insta::assert_snapshot!(error, @"step 3 is not finite; first gradient that is not finite: `bert.embeddings.word_embeddings.weight`; training examples 2, 0; 2 steps were left out, which is the plan's `training.nonfinite_limit`");
     assert!(matches!(error, Error::TooManySkipped(_, 2)));
     assert_eq!(error.exit_code(), 5);
-    assert!(bits(&trainer) == before);
+    assert!(bits(&mut trainer) == before);
 }
