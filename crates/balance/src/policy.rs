@@ -1,0 +1,56 @@
+//! The interface of all policies.
+
+use std::fmt::Debug;
+
+use crate::{Alignments, At, Decision, Samples};
+
+/// What a policy must be given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Alignments with a second set's gradient.
+    pub alignments: bool,
+    /// What the classifier sees.
+    pub features: bool,
+}
+
+/// The numbers of a checkpoint do not belong to this policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// How many it expects.
+    pub expected: usize,
+    /// How many there were.
+    pub found: usize,
+}
+
+/// Decides the weights of a step's losses.
+///
+/// In a step: [`Policy::align`] where alignments were measured for it, with all its samples at once;
+/// [`Policy::decide`] for each micro-batch; [`Policy::learn`] at its end.
+pub trait Policy: Debug + Send {
+    /// What it must be given.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Hears how far each loss would help the second set.
+    fn align(&mut self, _alignments: &Alignments<'_>, _at: At) {}
+
+    /// The weights of some samples, constants of this step.
+    fn decide(&self, samples: &Samples<'_>, at: At) -> Decision;
+
+    /// Hears the step's mean losses, label and teacher, once all of it has been computed.
+    fn learn(&mut self, _means: [f64; 2], _at: At) {}
+
+    /// All that it has learnt, as it must survive a crash.
+    fn state(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// Puts back what [`Policy::state`] gave.
+    fn restore(&mut self, state: &[f64]) -> Result<(), Restored> {
+        match state.len() {
+            0 => Ok(()),
+            found => Err(Restored { expected: 0, found }),
+        }
+    }
+}
