@@ -342,6 +342,57 @@ impl AdamWRows<'_> {
     }
 }
 
+/// An optimiser's rule, as far as one step is concerned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Update {
+    /// `w ← w − lr · g`.
+    Sgd {
+        /// Learning rate.
+        learning_rate: f64,
+    },
+    /// As [`AdamW`] moves.
+    AdamW {
+        /// β₁.
+        beta1: f64,
+        /// β₂.
+        beta2: f64,
+        /// ε.
+        epsilon: f64,
+        /// Where it is.
+        at: Move,
+    },
+}
+
+/// A step taken on trial: moves the weights as [`Update`] says; gradient and moments stay.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead<'a> {
+    /// Weights, gradient, first and second moment: four twins.
+    pub spaces: [Space; 4],
+    /// Runs of the buffers and their decay.
+    pub spans: &'a [Span],
+    /// The rule.
+    pub update: Update,
+}
+
+/// How far a step's weights follow its gradient: `d ← d ∘ ∂w′/∂g`, number by number, with `w′` what
+/// [`Ahead`] makes of `w`.
+///
+/// A number with neither gradient nor second moment would move by the sign of the least gradient;
+/// that slope, 1/ε, says nothing of a real step, and counts as 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Slope<'a> {
+    /// What is multiplied: a twin of the weights.
+    pub direction: Space,
+    /// The gradient of the step; `None` for zero.
+    pub gradient: Option<Space>,
+    /// First and second moment before the step.
+    pub moments: [Space; 2],
+    /// Runs of the buffers.
+    pub spans: &'a [Span],
+    /// The rule.
+    pub update: Update,
+}
+
 /// What an implementation of the numerics offers. One caller at a time; all shapes are checked at
 /// entry and a mismatch is a panic, since shapes are decided by the plan and not by data.
 pub trait Device {
@@ -381,6 +432,8 @@ pub trait Device {
 
     /// `out[n] = Σ table[ids[n]]` over pairs of table and indices; one pair gathers rows.
     fn embed(&mut self, tables: &[(View, Ids)], out: View);
+    /// `table[ids[n]] = from[n]`; each row at most once.
+    fn set_rows(&mut self, from: View, table: View, ids: Ids);
     /// `d_table[ids[n]] += d_out[n]` for each pair.
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]);
     /// See [`Linear`].
@@ -412,4 +465,8 @@ pub trait Device {
     fn adamw(&mut self, op: &AdamW<'_>);
     /// See [`AdamWRows`].
     fn adamw_rows(&mut self, op: &AdamWRows<'_>);
+    /// See [`Ahead`].
+    fn step_ahead(&mut self, op: &Ahead<'_>);
+    /// See [`Slope`].
+    fn slope(&mut self, op: &Slope<'_>);
 }

@@ -22,9 +22,9 @@ mod view;
 pub use arena::{ArenaPlan, Mark};
 pub use cpu::Cpu;
 pub use device::{
-    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Attention, AttentionBackward, Device,
-    Dropout, HiddenDistance, IGNORED, Linear, LinearBackward, Move, Relation, RelationMeasure,
-    RowLoss, Span, Target,
+    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
+    Device, Dropout, HiddenDistance, IGNORED, Linear, LinearBackward, Move, Relation,
+    RelationMeasure, RowLoss, Slope, Span, Target, Update,
 };
 pub use params::{Init, Param, Params, ParamsBuilder, Role};
 pub use profiled::Profiled;

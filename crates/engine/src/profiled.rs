@@ -4,8 +4,8 @@
 //! Never: a clock of its own.
 
 use crate::device::{
-    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Attention, AttentionBackward, Device,
-    Dropout, Linear, LinearBackward, Relation, RowLoss,
+    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
+    Device, Dropout, Linear, LinearBackward, Relation, RowLoss, Slope,
 };
 use crate::{IdSpace, Ids, Space, View};
 
@@ -115,6 +115,9 @@ impl<D: Device> Device for Profiled<D> {
     fn embed(&mut self, tables: &[(View, Ids)], out: View) {
         self.time("embedding", |device| device.embed(tables, out));
     }
+    fn set_rows(&mut self, from: View, table: View, ids: Ids) {
+        self.time("embedding", |device| device.set_rows(from, table, ids));
+    }
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
         self.time("embedding", |device| device.embed_backward(d_out, tables));
     }
@@ -166,6 +169,12 @@ impl<D: Device> Device for Profiled<D> {
     }
     fn adamw(&mut self, op: &AdamW<'_>) {
         self.time("optimiser", |device| device.adamw(op));
+    }
+    fn step_ahead(&mut self, op: &Ahead<'_>) {
+        self.time("optimiser", |device| device.step_ahead(op));
+    }
+    fn slope(&mut self, op: &Slope<'_>) {
+        self.time("optimiser", |device| device.slope(op));
     }
     fn adamw_rows(&mut self, op: &AdamWRows<'_>) {
         self.time("optimiser", |device| device.adamw_rows(op));

@@ -3,6 +3,7 @@
 //! In and out: as [`Device`] says. Never: a result that depends on the number of threads or on
 //! scheduling; an allocation that grows with the model in the steady state of a step.
 
+mod ahead;
 mod attention;
 mod lanes;
 mod losses;
@@ -20,8 +21,8 @@ mod transpose;
 use std::fmt;
 
 use crate::device::{
-    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Attention, AttentionBackward, Device,
-    Dropout, Linear, LinearBackward, Relation, RowLoss,
+    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
+    Device, Dropout, Linear, LinearBackward, Relation, RowLoss, Slope,
 };
 use crate::{IdSpace, Ids, Space, View};
 
@@ -183,6 +184,14 @@ impl Device for Cpu {
         self.embed_rows(tables, out);
     }
 
+    fn set_rows(&mut self, from: View, table: View, ids: Ids) {
+        assert_eq!((table.cols(), ids.len()), (from.cols(), from.rows()), "shapes of rows to set");
+        let ([from], [mut table]) = self.memory.borrow([from], [table]);
+        for (at, &row) in self.ids.read(ids).iter().enumerate() {
+            table.row(row as usize).copy_from_slice(from.row(at));
+        }
+    }
+
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
         self.embed_gradient(d_out, tables);
     }
@@ -247,6 +256,14 @@ impl Device for Cpu {
 
     fn adamw(&mut self, op: &AdamW<'_>) {
         self.adamw_spans(op);
+    }
+
+    fn step_ahead(&mut self, op: &Ahead<'_>) {
+        self.steps_ahead(op);
+    }
+
+    fn slope(&mut self, op: &Slope<'_>) {
+        self.slopes(op);
     }
 
     fn adamw_rows(&mut self, op: &AdamWRows<'_>) {

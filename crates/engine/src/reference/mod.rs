@@ -13,8 +13,8 @@ pub(crate) use losses::SHORTEST;
 pub use real::Real;
 
 use crate::device::{
-    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Attention, AttentionBackward, Device,
-    Dropout, Linear, LinearBackward, Relation, RowLoss,
+    Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
+    Device, Dropout, Linear, LinearBackward, Relation, RowLoss, Slope, Update,
 };
 use crate::{IdSpace, Ids, Space, View};
 
@@ -200,6 +200,14 @@ impl<T: Real> Device for Reference<T> {
             }
         }
         self.store(out, &sum);
+    }
+
+    fn set_rows(&mut self, from: View, table: View, ids: Ids) {
+        let (from, mut numbers) = (self.load(from), self.load(table));
+        for (at, &row) in self.load_ids(ids).iter().enumerate() {
+            numbers.row_mut(row as usize).copy_from_slice(from.row(at));
+        }
+        self.store(table, &numbers);
     }
 
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
@@ -408,6 +416,28 @@ impl<T: Real> Device for Reference<T> {
         }
     }
 
+    fn step_ahead(&mut self, op: &Ahead<'_>) {
+        for span in op.spans {
+            for at in span.start..span.end {
+                let [w, g, m, v] = op.spaces.map(|space| self.spaces[space.0 as usize][at].f64());
+                let moved = moved(op.update, span.weight_decay, w, [g, m, v]);
+                self.spaces[op.spaces[0].0 as usize][at] = T::of(moved);
+            }
+        }
+    }
+
+    fn slope(&mut self, op: &Slope<'_>) {
+        for span in op.spans {
+            for at in span.start..span.end {
+                let number = |space: Space| self.spaces[space.0 as usize][at].f64();
+                let [m, v] = op.moments.map(number);
+                let g = op.gradient.map_or(0.0, number);
+                let slope = slope(op.update, [g, m, v]);
+                self.spaces[op.direction.0 as usize][at] = T::of(number(op.direction) * slope);
+            }
+        }
+    }
+
     fn adamw_rows(&mut self, op: &AdamWRows<'_>) {
         let Some(last) = op.moves.last() else { return };
         let all: Vec<u32> = (0..op.tables[0].rows as u32).collect();
@@ -434,6 +464,40 @@ impl<T: Real> Device for Reference<T> {
             }
             let reached = op.reached.offset + row as usize;
             self.ids[op.reached.space.0 as usize][reached] = last.step as u32;
+        }
+    }
+}
+
+/// The weight after a step.
+fn moved(update: Update, decay: f64, w: f64, [g, m, v]: [f64; 3]) -> f64 {
+    match update {
+        Update::Sgd { learning_rate } => w - learning_rate * g,
+        Update::AdamW { beta1, beta2, epsilon, at } => {
+            let g = g * at.gradient_scale;
+            let m = (beta1 * m + (1.0 - beta1) * g) / (1.0 - beta1.powf(at.step as f64));
+            let v = (beta2 * v + (1.0 - beta2) * g * g) / (1.0 - beta2.powf(at.step as f64));
+            w - at.learning_rate * (decay * w + m / (v.sqrt() + epsilon))
+        }
+    }
+}
+
+/// Its derivative with respect to the gradient.
+fn slope(update: Update, [g, m, v]: [f64; 3]) -> f64 {
+    match update {
+        Update::Sgd { learning_rate } => -learning_rate,
+        Update::AdamW { beta1, beta2, epsilon, at } => {
+            let g = g * at.gradient_scale;
+            let (correct1, correct2) =
+                (1.0 - beta1.powf(at.step as f64), 1.0 - beta2.powf(at.step as f64));
+            let m = (beta1 * m + (1.0 - beta1) * g) / correct1;
+            let root = ((beta2 * v + (1.0 - beta2) * g * g) / correct2).sqrt();
+            if root == 0.0 {
+                return 0.0;
+            }
+            let d_root = (1.0 - beta2) * g / (correct2 * root);
+            let below = root + epsilon;
+            let d_step = (1.0 - beta1) / correct1 / below - m * d_root / (below * below);
+            -at.learning_rate * at.gradient_scale * d_step
         }
     }
 }

@@ -2,8 +2,8 @@
 //! numbers of threads.
 
 use heirloom_engine::{
-    Activation, AdamW, AdamWRows, Cpu, Device, HiddenDistance, IGNORED, Ids, Move, Reference,
-    RelationMeasure, Span, View,
+    Activation, AdamW, AdamWRows, Ahead, Cpu, Device, HiddenDistance, IGNORED, Ids, Move,
+    Reference, RelationMeasure, Slope, Span, Update, View,
 };
 use proptest::prelude::*;
 
@@ -298,6 +298,93 @@ fn rows_taken_along_late_end_as_rows_moved_at_every_step() {
                 assert_eq!(passes(&mut Cpu::new(threads), weight_decay, late), want32);
             }
         }
+    }
+}
+
+/// A step on trial moves as a real one and leaves gradient and moments alone; its slope is that of
+/// finite differences, in double precision; and both devices agree.
+#[test]
+fn a_step_on_trial_moves_as_a_real_one_and_has_the_slope_of_finite_differences() {
+    let len = 4_000;
+    let at = Move { step: 3, learning_rate: 1e-2, gradient_scale: 0.5 };
+    let adam = Update::AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-4, at };
+    let updates = [adam, Update::Sgd { learning_rate: 0.3 }];
+    let spans = [Span { start: 0, end: len - 3, weight_decay: 0.1 }];
+    let filled = |device: &mut dyn Device, more: f64| {
+        let spaces = [(); 5].map(|()| device.alloc(len));
+        for (seed, space) in (1..).zip(spaces) {
+            let mut numbers = rows::input(seed, 1, len).values;
+            match seed {
+                2 => numbers.iter_mut().for_each(|g| *g += more),
+                4 => numbers.iter_mut().for_each(|v| *v *= *v),
+                _ => (),
+            }
+            device.write_f64(View::matrix(space, 0, 1, len), &numbers);
+        }
+        spaces
+    };
+    let read = |device: &dyn Device, space| device.read_f64(View::matrix(space, 0, 1, len));
+    let ahead = |device: &mut dyn Device, update, more| {
+        let [weights, gradient, first, second, _] = filled(device, more);
+        let spaces = [weights, gradient, first, second];
+        device.step_ahead(&Ahead { spaces, spans: &spans, update });
+        spaces.map(|space| read(device, space))
+    };
+    let slope = |device: &mut dyn Device, update, zero: bool| {
+        let [_, gradient, first, second, direction] = filled(device, 0.0);
+        let gradient = (!zero).then_some(gradient);
+        let moments = [first, second];
+        device.slope(&Slope { direction, gradient, moments, spans: &spans, update });
+        read(device, direction)
+    };
+    for update in updates {
+        let want = ahead(&mut Reference::<f64>::new(), update, 0.0);
+        let got = ahead(&mut Cpu::new(2), update, 0.0);
+        for place in 0..4 {
+            close("ahead", &format!("space {place}"), &got[place], &want[place]);
+            assert!(place == 0 || got[place] != want[0], "gradient and moments are themselves");
+        }
+        for zero in [false, true] {
+            let want = slope(&mut Reference::<f64>::new(), update, zero);
+            close("slope", "direction", &slope(&mut Cpu::new(2), update, zero), &want);
+        }
+        let slopes = slope(&mut Reference::<f64>::new(), update, false);
+        let h = 1e-6;
+        let [more, less] = [h, -h].map(|h| ahead(&mut Reference::<f64>::new(), update, h));
+        let direction = rows::input(5, 1, len).values;
+        for number in 0..len - 3 {
+            let want = direction[number] * (more[0][number] - less[0][number]) / (2.0 * h);
+            let near = (slopes[number] - want).abs() <= 1e-6 * want.abs().max(1e-2);
+            assert!(near, "slope {number} is {}, should be {want}", slopes[number]);
+        }
+    }
+    let mut device = Reference::<f64>::new();
+    let [weights, gradient, first, second, _] = filled(&mut device, 0.0);
+    device.adamw(&AdamW {
+        spaces: [weights, gradient, first, second],
+        spans: &spans,
+        learning_rate: at.learning_rate,
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-4,
+        step: at.step,
+        gradient_scale: at.gradient_scale,
+    });
+    let want = read(&device, weights);
+    let got = ahead(&mut Reference::<f64>::new(), adam, 0.0);
+    close("ahead", "real step", &got[0], &want);
+}
+
+#[test]
+fn rows_are_set_where_they_belong() {
+    for device in [&mut Reference::<f64>::new() as &mut dyn Device, &mut Cpu::new(2)] {
+        let [table, from] = [4, 2].map(|rows| View::matrix(device.alloc(3 * rows), 0, rows, 3));
+        let ids = Ids::at(device.alloc_ids(2), 0, 2);
+        device.write_ids(ids, &[3, 1]);
+        device.write(from, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        device.set_rows(from, table, ids);
+        let want = [0.0, 0.0, 0.0, 4.0, 5.0, 6.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0];
+        assert_eq!(device.read(table), want);
     }
 }
 
