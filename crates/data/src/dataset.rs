@@ -218,7 +218,7 @@ impl Dataset {
             match label {
                 Label::Class(class) => counts[*class as usize] += 1,
                 Label::Multi(values) => {
-                    counts.iter_mut().zip(values).for_each(|(count, &value)| {
+                    counts.iter_mut().zip(values.iter()).for_each(|(count, &value)| {
                         *count += usize::from(value > 0.0);
                     });
                 }

@@ -4,6 +4,8 @@
 //! Out: a class, a score, several classes at once, or nothing.
 //! Never: a guess. A label that is not in the list is a problem with what was expected.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, alternatives, listed, nearest};
@@ -24,7 +26,7 @@ pub enum RawLabel {
 }
 
 /// A label as training uses it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Label {
     /// The example has none.
     None,
@@ -32,8 +34,9 @@ pub enum Label {
     Class(u32),
     /// A number to come near to.
     Score(f32),
-    /// For each class, 1 where it applies and 0 where it does not.
-    Multi(Vec<f32>),
+    /// For each class, 1 where it applies and 0 where it does not; shared, so that a batch holds
+    /// it without a copy.
+    Multi(Arc<[f32]>),
 }
 
 /// What a label can be.
@@ -142,7 +145,7 @@ impl Labels {
         for part in parts {
             values[self.class(part)? as usize] = 1.0;
         }
-        Ok(Label::Multi(values))
+        Ok(Label::Multi(values.into()))
     }
 
     fn class(&self, raw: &RawLabel) -> Result<u32, LabelProblem> {
@@ -291,10 +294,10 @@ mod tests {
     #[test]
     fn several_labels_come_from_a_list_or_from_text() {
         let labels = Labels::multi(["a", "b", "c"], '|');
-        check(&labels, text("c|a"), Label::Multi(vec![1.0, 0.0, 1.0]));
-        check(&labels, text(""), Label::Multi(vec![0.0; 3]));
-        check(&labels, RawLabel::List(vec![text("b")]), Label::Multi(vec![0.0, 1.0, 0.0]));
-        check(&labels, RawLabel::Integer(2), Label::Multi(vec![0.0, 0.0, 1.0]));
+        check(&labels, text("c|a"), Label::Multi([1.0, 0.0, 1.0].into()));
+        check(&labels, text(""), Label::Multi([0.0; 3].into()));
+        check(&labels, RawLabel::List(vec![text("b")]), Label::Multi([0.0, 1.0, 0.0].into()));
+        check(&labels, RawLabel::Integer(2), Label::Multi([0.0, 0.0, 1.0].into()));
     }
 
     #[test]

@@ -9,8 +9,6 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
 use crate::dataset::Dataset;
 use crate::label::Label;
 use crate::order::{BatchRule, LARGEST_STEP, count};
@@ -22,7 +20,7 @@ pub const LONGEST_SEQUENCE: usize = 1 << 16;
 pub type MicroRule = BatchRule;
 
 /// Sequences end to end: N tokens of S sequences.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Tokens, `[N]`.
     pub ids: Vec<u32>,

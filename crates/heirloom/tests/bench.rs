@@ -23,6 +23,7 @@ const KEYS: [&str; 20] = [
     "max_ms",
     "median_ms",
     "min_ms",
+    "minor_faults_per_step",
     "model",
     "parameters",
     "peak_memory_mb",

@@ -6,7 +6,7 @@
 
 use heirloom_base::{Purpose, Words};
 use heirloom_engine::{
-    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Init,
+    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Ids, Init,
     Linear, LinearBackward, Params, ParamsBuilder, Role, Space, View,
 };
 
@@ -174,12 +174,8 @@ impl Encoder {
         let n = batch.tokens();
         let embedded = buffers.embedded.first_rows(n);
         let hidden = buffers.hidden(0).first_rows(n);
-        let mut tables = vec![
-            (self.word_embeddings, batch.ids()),
-            (self.position_embeddings, batch.positions()),
-        ];
-        tables.extend(self.type_embeddings.map(|table| (table, batch.types())));
-        device.embed(&tables, embedded);
+        let (tables, count) = self.tables(batch);
+        device.embed(&tables[..count], embedded);
         device.add_norm(&AddNorm {
             x: embedded,
             residual: None,
@@ -235,13 +231,18 @@ impl Encoder {
             d_gamma: Some(Params::twin(self.norm.gamma, grads)),
             d_beta: Some(Params::twin(self.norm.beta, grads)),
         });
-        let mut tables = vec![
-            (Params::twin(self.word_embeddings, grads), batch.ids()),
-            (Params::twin(self.position_embeddings, grads), batch.positions()),
-        ];
-        let types = self.type_embeddings.map(|table| (Params::twin(table, grads), batch.types()));
-        tables.extend(types);
-        device.embed_backward(d_hidden, &tables);
+        let (tables, count) = self.tables(batch);
+        let tables = tables.map(|(table, ids)| (Params::twin(table, grads), ids));
+        device.embed_backward(d_hidden, &tables[..count]);
+    }
+
+    /// The tables whose rows are summed for each token, with its row in each, and how many of the
+    /// three there are: not every family has token types.
+    fn tables(&self, batch: &DeviceBatch) -> ([(View, Ids); 3], usize) {
+        let words = (self.word_embeddings, batch.ids());
+        let positions = (self.position_embeddings, batch.positions());
+        let types = self.type_embeddings.map(|table| (table, batch.types()));
+        ([words, positions, types.unwrap_or(words)], 2 + usize::from(types.is_some()))
     }
 }
 

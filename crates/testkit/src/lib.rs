@@ -1,9 +1,12 @@
-//! What tests share: a comparison that names the worst element, and a disk that fails on request.
+//! What tests share: a comparison that names the worst element, a disk that fails on request, and an
+//! allocator that counts.
 
 mod close;
+mod counting;
 mod crash;
 mod disk;
 
 pub use close::close;
+pub use counting::{Allocations, Counting, minor_faults};
 pub use crash::{Contents, Crash, Names};
 pub use disk::{Cause, Fault, FaultDisk, Lasting};

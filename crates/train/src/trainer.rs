@@ -30,6 +30,9 @@ const EVALUATION_TOKENS: usize = 4096;
 struct LabelRoom {
     classes: IdSpace,
     numbers: View,
+    /// The same on their way there; room kept from step to step.
+    host_classes: Vec<u32>,
+    host_numbers: Vec<f32>,
 }
 
 /// A run in memory.
@@ -50,6 +53,8 @@ pub struct Trainer {
     labels: LabelRoom,
     teacher: TeacherAnswers,
     teacher_logits: View,
+    /// A cached teacher's answers on their way there; room kept from step to step.
+    host_logits: Vec<f32>,
     evaluator: Option<Predictor>,
     progress: Progress,
     loaded: Loaded,
@@ -126,7 +131,12 @@ impl Trainer {
             let space = device.alloc(capacity.sequences * width);
             View::matrix(space, 0, capacity.sequences, width)
         });
-        let labels = LabelRoom { classes: device.alloc_ids(capacity.sequences), numbers };
+        let labels = LabelRoom {
+            classes: device.alloc_ids(capacity.sequences),
+            numbers,
+            host_classes: Vec::new(),
+            host_numbers: Vec::new(),
+        };
         if let (Some(job), true) = (&job.teacher, live) {
             let live = LiveTeacher::new(device, job, head, capacity, inside)?;
             teacher = TeacherAnswers::Live(Box::new(live));
@@ -149,6 +159,7 @@ impl Trainer {
             labels,
             teacher,
             teacher_logits: logits,
+            host_logits: Vec::new(),
             evaluator,
             progress: Progress::default(),
             loaded,
@@ -280,8 +291,9 @@ impl Trainer {
             TeacherAnswers::Cached(cache) => {
                 let logits = self.teacher_logits.first_rows(self.host.sequences());
                 let rows = self.host.examples.iter().flat_map(|&at| cache.row(at as usize));
-                let rows: Vec<f32> = rows.copied().collect();
-                device.write(logits, &rows);
+                self.host_logits.clear();
+                self.host_logits.extend(rows);
+                device.write(logits, &self.host_logits);
                 Some(TeacherSignals { logits, inside: None })
             }
             TeacherAnswers::Live(live) => {
@@ -460,7 +472,7 @@ fn load_student(device: &mut dyn Device, job: &Job, model: &Model) -> Result<Loa
 
 impl LabelRoom {
     /// Copies the labels in; also says how many rows have one.
-    fn upload(&self, device: &mut dyn Device, head: Head, batch: &Batch) -> (Labels, u64) {
+    fn upload(&mut self, device: &mut dyn Device, head: Head, batch: &Batch) -> (Labels, u64) {
         let labelled = batch.labels.iter().filter(|label| **label != Label::None).count() as u64;
         let rows = batch.sequences();
         if let Head::SingleLabel { .. } = head {
@@ -469,12 +481,14 @@ impl LabelRoom {
                 _ => IGNORED,
             };
             let ids = Ids::at(self.classes, 0, rows);
-            let classes: Vec<u32> = batch.labels.iter().map(class).collect();
-            device.write_ids(ids, &classes);
+            self.host_classes.clear();
+            self.host_classes.extend(batch.labels.iter().map(class));
+            device.write_ids(ids, &self.host_classes);
             return (Labels::Classes(ids), labelled);
         }
         let view = self.numbers.first_rows(rows);
-        let mut numbers = Vec::with_capacity(view.len());
+        let numbers = &mut self.host_numbers;
+        numbers.clear();
         for label in &batch.labels {
             match label {
                 Label::Score(score) => numbers.push(*score),
@@ -484,7 +498,7 @@ impl LabelRoom {
                 }
             }
         }
-        device.write(view, &numbers);
+        device.write(view, numbers);
         (Labels::Numbers(view), labelled)
     }
 }

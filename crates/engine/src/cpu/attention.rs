@@ -43,6 +43,19 @@ pub(super) fn slices<const N: usize>(scratch: &mut [f32], lengths: [usize; N]) -
     lengths.map(|length| rest.split_off_mut(..length).expect("scratch was asked to be this long"))
 }
 
+/// Lengths of the forward pass's scratch for a sequence of `length` rows, heads `each` wide.
+fn forward_scratch(length: usize, each: usize) -> [usize; 4] {
+    let (long, wide) = (padded(length), padded(each));
+    [each * long, length * wide, BAND * long, BAND * wide]
+}
+
+/// The same of the backward pass.
+fn backward_scratch(length: usize, each: usize) -> [usize; 11] {
+    let (long, wide) = (padded(length), padded(each));
+    let (turned, rows, band, narrow) = (each * long, length * wide, BAND * long, BAND * wide);
+    [turned, turned, rows, rows, rows, band, band, band, narrow, narrow, narrow]
+}
+
 /// The next multiple of the lanes.
 pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(LANES)
@@ -66,15 +79,16 @@ impl Cpu {
         let addresses = op.dropout.map_or(&[][..], |dropout| self.ids.read(dropout.rows));
         let ([qkv], [out, lse]) = self.memory.borrow([op.qkv], [op.out, op.lse]);
         let each = op.qkv.cols() / 3 / op.heads;
-        let (out, lse) = (Grid::new(out, starts, each), Grid::new(lse, starts, 1));
+        let [out_marks, lse_marks, ..] = &mut self.marks;
+        let out = Grid::new(out, starts, each, out_marks);
+        let lse = Grid::new(lse, starts, 1, lse_marks);
         let items = (starts.len() - 1) * op.heads;
+        self.threads.reserve(forward_scratch(op.longest, each).iter().sum());
         self.threads.each(items, cost(op, items), |item| {
             let (sequence, head) = (item / op.heads, item % op.heads);
             let one = head_of(op, qkv, starts, addresses, sequence, head);
             let (out, lse) = (out.tile(sequence, head), lse.tile(sequence, head));
-            let (length, each) = (one.length(), one.query.cols);
-            let (long, wide) = (padded(length), padded(each));
-            let lengths = [each * long, length * wide, BAND * long, BAND * wide];
+            let lengths = forward_scratch(one.length(), each);
             let mut scratch = self.threads.scratch(lengths.iter().sum());
             let parts = slices(&mut scratch, lengths);
             vectorised(
@@ -95,8 +109,9 @@ impl Cpu {
             self.memory.borrow([forward.qkv, forward.lse, op.d_out], [op.d_qkv]);
         let heads = forward.heads;
         let each = forward.qkv.cols() / 3 / heads;
-        let d_qkv = Grid::new(d_qkv, starts, each);
+        let d_qkv = Grid::new(d_qkv, starts, each, &mut self.marks[0]);
         let items = (starts.len() - 1) * heads;
+        self.threads.reserve(backward_scratch(forward.longest, each).iter().sum());
         self.threads.each(items, 2 * cost(forward, items), |item| {
             let (sequence, head) = (item / heads, item % heads);
             let one = head_of(forward, qkv, starts, addresses, sequence, head);
@@ -104,12 +119,7 @@ impl Cpu {
             let lse = lse.part(rows.clone(), head..head + 1);
             let d_out = d_out.part(rows, head * each..(head + 1) * each);
             let tiles = [0, 1, 2].map(|part| d_qkv.tile(sequence, part * heads + head));
-            let length = one.length();
-            let (long, wide) = (padded(length), padded(each));
-            let turned = each * long;
-            let (rows, band, narrow) = (length * wide, BAND * long, BAND * wide);
-            let lengths =
-                [turned, turned, rows, rows, rows, band, band, band, narrow, narrow, narrow];
+            let lengths = backward_scratch(one.length(), each);
             let mut scratch = self.threads.scratch(lengths.iter().sum());
             let parts = slices(&mut scratch, lengths);
             vectorised(

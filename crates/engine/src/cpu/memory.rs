@@ -30,12 +30,15 @@ impl Lines {
         Self { lines: bytemuck::zeroed_vec(len.div_ceil(16)), len }
     }
 
-    /// Makes room for `len` numbers at least; what they hold is not said.
+    /// Makes room for `len` numbers at least; what they hold is not said. Grows by half at least, so
+    /// that a run of slowly growing batches asks a handful of times; what is not used yet is not
+    /// touched either, and so takes no memory.
     pub(super) fn reserve(&mut self, len: usize) {
         if self.len < len {
             // The old memory is given back before the new is asked for.
+            let room = len.max(self.len + self.len / 2);
             *self = Self::default();
-            *self = Self::zeros(len);
+            *self = Self::zeros(room);
         }
     }
 
@@ -229,6 +232,27 @@ impl<'a> RowsMut<'a> {
     }
 }
 
+/// Which tiles of a grid are taken: room that is kept between operations.
+#[derive(Default)]
+pub(super) struct Marks(Vec<AtomicBool>);
+
+impl Marks {
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.capacity() as u64
+    }
+
+    /// `count` marks, none of them set.
+    fn cleared(&mut self, count: usize) -> &[AtomicBool] {
+        if self.0.len() < count {
+            self.0.resize_with(count, AtomicBool::default);
+        }
+        let marks = &mut self.0[..count];
+        marks.iter_mut().for_each(|mark| *mark.get_mut() = false);
+        marks
+    }
+}
+
 /// A matrix to write, cut into tiles of which each can be taken once, by any thread.
 pub(super) struct Grid<'a> {
     start: *mut f32,
@@ -237,7 +261,7 @@ pub(super) struct Grid<'a> {
     stride: usize,
     row_cuts: &'a [u32],
     width: usize,
-    taken: Vec<AtomicBool>,
+    taken: &'a [AtomicBool],
     matrix: PhantomData<&'a mut [f32]>,
 }
 
@@ -255,8 +279,14 @@ mod tiles {
     unsafe impl Send for Grid<'_> {}
 
     impl<'a> Grid<'a> {
-        /// Cuts `matrix` at the rows `row_cuts` (from 0 to its last) and every `width` columns.
-        pub(in crate::cpu) fn new(matrix: RowsMut<'a>, row_cuts: &'a [u32], width: usize) -> Self {
+        /// Cuts `matrix` at the rows `row_cuts` (from 0 to its last) and every `width` columns;
+        /// `marks` serve this grid alone for as long as it lives.
+        pub(in crate::cpu) fn new(
+            matrix: RowsMut<'a>,
+            row_cuts: &'a [u32],
+            width: usize,
+            marks: &'a mut Marks,
+        ) -> Self {
             assert!(row_cuts.is_sorted(), "row cuts {row_cuts:?}");
             let ends = (row_cuts.first(), row_cuts.last());
             let rows = matrix.rows as u32;
@@ -270,7 +300,7 @@ mod tiles {
                 stride: matrix.stride,
                 row_cuts,
                 width,
-                taken: (0..tiles).map(|_| AtomicBool::new(false)).collect(),
+                taken: marks.cleared(tiles),
                 matrix: PhantomData,
             }
         }
@@ -365,17 +395,27 @@ mod tests {
         let columns = view.columns(1..6);
         let ([], [rows]) = memory.borrow([], [columns]);
         let cuts = [0, 1, 1, 4];
-        let grid = Grid::new(rows, &cuts, 2);
+        let mut marks = Marks::default();
+        let grid = Grid::new(rows, &cuts, 2, &mut marks);
         for (band, rows) in [1, 0, 3].into_iter().enumerate() {
             for part in 0..3 {
                 let mut tile = grid.tile(band, part);
                 (0..rows).for_each(|row| tile.row(row).fill((1 + 3 * band + part) as f32));
             }
         }
-        drop(grid);
         let want = [[0.0, 1.0, 1.0, 2.0, 2.0, 3.0], [0.0, 7.0, 7.0, 8.0, 8.0, 9.0]];
         assert_eq!(memory.read(view).row(0), want[0]);
         assert_eq!(memory.read(view).row(3), want[1]);
+    }
+
+    #[test]
+    fn marks_of_an_earlier_grid_are_forgotten() {
+        let (mut memory, view) = memory();
+        let mut marks = Marks::default();
+        for _ in 0..2 {
+            let ([], [rows]) = memory.borrow([], [view]);
+            Grid::new(rows, &[0, 4], 3, &mut marks).tile(0, 1);
+        }
     }
 
     #[test]
@@ -383,7 +423,8 @@ mod tests {
     fn a_tile_taken_twice_is_refused() {
         let (mut memory, view) = memory();
         let ([], [rows]) = memory.borrow([], [view]);
-        let grid = Grid::new(rows, &[0, 4], 3);
+        let mut marks = Marks::default();
+        let grid = Grid::new(rows, &[0, 4], 3, &mut marks);
         grid.tile(0, 0);
         grid.tile(0, 0);
     }

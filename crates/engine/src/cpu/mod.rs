@@ -1,7 +1,8 @@
 //! The fast device: `f32`, vector instructions chosen at run time, a pool of threads of its own.
 //!
 //! In and out: as [`Device`] says. Never: a result that depends on the number of threads or on
-//! scheduling; an allocation that grows with the model in the steady state of a step.
+//! scheduling; an allocation in the steady state of a step, once its largest batch was seen
+//! ([`Device::read`] aside, whose result is the caller's).
 
 mod ahead;
 mod attention;
@@ -27,7 +28,7 @@ use crate::device::{
 use crate::{IdSpace, Ids, Space, View};
 
 use lanes::{sum2_f64, vectorised};
-use memory::Memory;
+use memory::{Marks, Memory};
 use optimise::Factors;
 use product::{Factor, Products};
 use relation::Kept;
@@ -41,6 +42,8 @@ pub struct Cpu {
     products: Products,
     kept: Kept,
     factors: Vec<Factors>,
+    /// For the grids of one operation, of which there are four at most.
+    marks: [Marks; 4],
 }
 
 impl Cpu {
@@ -53,6 +56,7 @@ impl Cpu {
             products: Products::default(),
             kept: Kept::default(),
             factors: Vec::new(),
+            marks: Default::default(),
         }
     }
 
@@ -110,7 +114,8 @@ impl Device for Cpu {
 
     fn bytes(&self) -> u64 {
         let ids: usize = self.ids.0.iter().map(Vec::len).sum();
-        let scratch = self.threads.bytes() + self.products.bytes() + self.kept.bytes();
+        let marks: u64 = self.marks.iter().map(Marks::bytes).sum();
+        let scratch = self.threads.bytes() + self.products.bytes() + self.kept.bytes() + marks;
         self.memory.bytes() + scratch + (ids * size_of::<u32>()) as u64
     }
 
@@ -128,8 +133,12 @@ impl Device for Cpu {
     }
 
     fn write_f64(&mut self, to: View, values: &[f64]) {
-        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-        self.write(to, &values);
+        assert_eq!(values.len(), to.len(), "numbers for a view");
+        let ([], [mut rows]) = self.memory.borrow([], [to]);
+        for (row, values) in values.chunks(to.cols().max(1)).enumerate() {
+            let pairs = rows.row(row).iter_mut().zip(values);
+            pairs.for_each(|(to, &value)| *to = value as f32);
+        }
     }
 
     fn read_f64(&self, from: View) -> Vec<f64> {

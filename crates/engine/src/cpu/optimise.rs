@@ -87,7 +87,11 @@ impl Cpu {
         let count = rows.map_or(table.rows(), <[u32]>::len);
         let ends = [0, table.rows() as u32];
         let ([], tables) = self.memory.borrow([], op.tables);
-        let grids = tables.map(|table| Grid::new(table, &ends, COLUMNS));
+        let [m0, m1, m2, m3] = &mut self.marks;
+        let mut marks = [m0, m1, m2, m3].into_iter();
+        let grids = tables.map(|table| {
+            Grid::new(table, &ends, COLUMNS, marks.next().expect("as many marks as tables"))
+        });
         // As if each row had missed a few steps.
         let cost = 8 * count * COLUMNS;
         self.threads.each(table.cols().div_ceil(COLUMNS), cost, |block| {

@@ -137,6 +137,9 @@ impl Products {
                 let next = inners.next();
                 let (add, last) = (accumulate || inner.start > 0, next.is_none());
                 let packed = &self.packed[..panels * width];
+                if let Factor::Transposed(_) = a {
+                    threads.reserve(strip * DEPTH.min(inner.len()));
+                }
                 let rows = (0..m, c.again(), beside.again());
                 threads.pieces(rows, strip, |(rows, mut c, mut beside)| {
                     // Columns are copied a depth at a time, which the second cache can hold; `c` is

@@ -73,15 +73,18 @@ impl Cpu {
         kept.losses.resize(kept.losses.len().max(rows * op.heads), 0.0);
         let reads = [op.a, op.b, op.teacher_a, op.teacher_b];
         let ([a, b, teacher_a, teacher_b], [losses]) = self.memory.borrow(reads, [op.losses]);
-        let grid = |values, cols, width| Grid::new(RowsMut::of(values, cols), starts, width);
-        let head_losses = grid(&mut kept.losses[..rows * op.heads], op.heads, 1);
+        let [marks, marks_a, marks_b, _] = &mut self.marks;
+        let grid =
+            |values, cols, width, marks| Grid::new(RowsMut::of(values, cols), starts, width, marks);
+        let head_losses = grid(&mut kept.losses[..rows * op.heads], op.heads, 1, marks);
         let grids = with_gradients.then(|| {
             let (d_a, d_b) = (&mut kept.d_a[..wanted], &mut kept.d_b[..wanted]);
-            (grid(d_a, width, each), grid(d_b, width, each))
+            (grid(d_a, width, each, marks_a), grid(d_b, width, each, marks_b))
         });
         let items = (starts.len() - 1) * op.heads;
         let mean_length = rows * op.heads / items.max(1);
         let cost = 2 * mean_length * (mean_length + 2 * (each + teacher_each));
+        self.threads.reserve(scratch(op.longest, each, teacher_each).iter().sum());
         self.threads.each(items, cost, |item| {
             let (sequence, head) = (item / op.heads, item % op.heads);
             let rows = starts[sequence] as usize..starts[sequence + 1] as usize;
@@ -98,18 +101,7 @@ impl Cpu {
                 .as_ref()
                 .map(|(d_a, d_b)| (d_a.tile(sequence, head), d_b.tile(sequence, head)));
             let losses = head_losses.tile(sequence, head);
-            let (long, wide) = (padded(rows.len()), padded(each));
-            let lengths = [
-                each * long,
-                teacher_each * long,
-                rows.len() * wide,
-                rows.len() * padded(teacher_each),
-                rows.len() * wide,
-                BAND * long,
-                BAND * long,
-                BAND * wide,
-                BAND * wide,
-            ];
+            let lengths = scratch(rows.len(), each, teacher_each);
             let mut scratch = self.threads.scratch(lengths.iter().sum());
             let parts = slices(&mut scratch, lengths);
             vectorised(
@@ -117,7 +109,6 @@ impl Cpu {
                 || compare(&one, losses, tiles, parts),
             );
         });
-        drop((head_losses, grids));
         let of_heads = Rows::of(&kept.losses[..rows * op.heads], op.heads);
         let mut losses = losses;
         for row in 0..rows {
@@ -138,6 +129,15 @@ impl Cpu {
             }
         });
     }
+}
+
+/// Lengths of the scratch for a sequence of `length` rows and heads of the two widths.
+fn scratch(length: usize, each: usize, teacher_each: usize) -> [usize; 9] {
+    let (long, wide) = (padded(length), padded(each));
+    let (rows, teacher_rows) = (length * wide, length * padded(teacher_each));
+    let (band, narrow) = (BAND * long, BAND * wide);
+    let turned = [each * long, teacher_each * long];
+    [turned[0], turned[1], rows, teacher_rows, rows, band, band, narrow, narrow]
 }
 
 /// The columns of one head in the rows of one sequence.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::lanes::{self, drop_row, sum2, vectorised};
-use super::memory::{Grid, RowsMut, nothing};
+use super::memory::{Grid, Marks, RowsMut, nothing};
 use super::product::{Beside, Factor};
 use super::threads::Threads;
 use super::{Cpu, math};
@@ -106,7 +106,7 @@ impl Cpu {
             let ([d_out], [table]) = self.memory.borrow([d_out], [table]);
             let ends = [0, table.rows as u32];
             let blocks = table.cols.div_ceil(COLUMNS);
-            let grid = Grid::new(table, &ends, COLUMNS);
+            let grid = Grid::new(table, &ends, COLUMNS, &mut self.marks[0]);
             self.threads.each(blocks, ids.len() * COLUMNS, |block| {
                 let mut sums = grid.tile(0, block);
                 let first = block * COLUMNS;
@@ -300,7 +300,7 @@ impl Cpu {
                     *sum += dy * ((x - mean) * rstd);
                 }
             };
-            columns(&self.threads, d_gamma, dy.rows, products);
+            columns(&self.threads, &mut self.marks[0], d_gamma, dy.rows, products);
         }
     }
 
@@ -308,7 +308,8 @@ impl Cpu {
     pub(super) fn sum_columns(&mut self, from: View, to: View) {
         let ([from], [to]) = self.memory.borrow([from], [to]);
         assert_eq!(from.cols, to.values.len(), "one sum per column");
-        columns(&self.threads, to, from.rows, |row, columns, sums| {
+        let marks = &mut self.marks[0];
+        columns(&self.threads, marks, to, from.rows, |row, columns, sums| {
             sums.iter_mut().zip(&from.row(row)[columns]).for_each(|(sum, part)| *sum += part);
         });
     }
@@ -351,7 +352,7 @@ impl Cpu {
         let ([dy], [dx]) = self.memory.borrow([dy], [dx]);
         assert_eq!((dy.rows + 1, dy.cols), (starts.len(), dx.cols), "shapes of the means");
         let (cost, width) = (dx.rows * dx.cols / dy.rows.max(1), dx.cols);
-        let grid = Grid::new(dx, starts, width);
+        let grid = Grid::new(dx, starts, width, &mut self.marks[0]);
         self.threads.each(dy.rows, cost, |sequence| {
             let length = starts[sequence + 1] - starts[sequence];
             let mut rows = grid.tile(sequence, 0);
@@ -366,13 +367,14 @@ impl Cpu {
 /// Adds to each number of `to` what `add` gathers from the rows below `rows` for its column.
 fn columns(
     threads: &Threads,
+    marks: &mut Marks,
     to: RowsMut<'_>,
     rows: usize,
     add: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
 ) {
     let width = to.values.len();
     let ends = [0, 1];
-    let grid = Grid::new(RowsMut::of(to.values, width), &ends, COLUMNS);
+    let grid = Grid::new(RowsMut::of(to.values, width), &ends, COLUMNS, marks);
     threads.each(width.div_ceil(COLUMNS), rows * COLUMNS, |block| {
         let mut tile = grid.tile(0, block);
         let to = tile.row(0);

@@ -105,13 +105,19 @@ impl Threads {
         tree(partial)
     }
 
-    /// `len` numbers that belong to the calling thread while the guard is held; their contents are
+    /// Makes room for `len` numbers of scratch on every thread: before an operation begins, since
+    /// which of them get to work depends on scheduling, and memory may not.
+    pub(super) fn reserve(&self, len: usize) {
+        self.scratch.iter().for_each(|scratch| lock(scratch).reserve(len));
+    }
+
+    /// `len` numbers, [reserved](Self::reserve) before, that belong to the calling thread while the guard is held; their contents are
     /// whatever was left there. Nothing parallel may be started meanwhile.
     pub(super) fn scratch(&self, len: usize) -> MutexGuard<'_, Lines> {
         // With one thread the caller's serves, whatever pool it may belong to elsewhere.
         let thread = if self.pool.is_some() { pool::index() } else { 0 };
-        let mut scratch = lock(&self.scratch[thread]);
-        scratch.reserve(len);
+        let scratch = lock(&self.scratch[thread]);
+        assert!(scratch.len() >= len, "{len} numbers of scratch were not reserved");
         scratch
     }
 }

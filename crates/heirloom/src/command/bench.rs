@@ -1,7 +1,7 @@
 //! `heirloom bench`: how fast and how large one distillation step is on this machine.
 //!
-//! In: a shape, a batch size, a sequence length. Out: times, memory, and the losses computed; where
-//! asked, a folder from which another program can compute the same steps.
+//! In: a shape, a batch size, a sequence length. Out: times, memory, page faults, and the losses
+//! computed; where asked, a folder from which another program can compute the same steps.
 //! Never: reads weights or text; weights, ids, labels and the teacher's logits come from a fixed
 //! seed, and every step sees the same batch.
 //!
@@ -13,7 +13,7 @@ mod dump;
 mod products;
 
 use heirloom::failure::Failure;
-use heirloom_base::{Purpose, uniform, word};
+use heirloom_base::{Bytes, Purpose, uniform, word};
 use heirloom_engine::{Cpu, Device, IdSpace, Ids, Move, Profiled, View};
 use heirloom_models::{
     Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise,
@@ -29,6 +29,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{BenchArgs, BenchCommand, BenchPrecision, BenchStepArgs};
 use crate::clock::{Clock, stopwatch};
+use crate::process::{minor_faults, peak_memory};
 use crate::show::Show;
 
 /// A shape that is timed.
@@ -108,6 +109,8 @@ struct Timed {
     min_ms: f64,
     max_ms: f64,
     tokens_per_second: f64,
+    /// Pages touched for the first time, per timed step; `None` where the system does not say.
+    minor_faults_per_step: Option<f64>,
     /// The most that was resident, in MiB; `None` where the system does not say.
     peak_memory_mb: Option<f64>,
     /// What the device holds, in MiB.
@@ -135,6 +138,7 @@ impl Timed {
             "max ms",
             "tokens/s",
             "GFLOP/s",
+            "faults/step",
             "peak MiB",
             "planned MiB",
             "first loss",
@@ -149,6 +153,7 @@ impl Timed {
             number(self.max_ms, 1),
             number(self.tokens_per_second, 0),
             number(self.gflops, 1),
+            self.minor_faults_per_step.map_or(Cell::Missing, |faults| number(faults, 1)),
             self.peak_memory_mb.map_or(Cell::Missing, |peak| number(peak, 1)),
             number(self.planned_memory_mb, 1),
             number(self.loss_first, 4),
@@ -191,9 +196,11 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
     }
     let mut losses = Vec::new();
     let mut times = Vec::new();
+    let mut faults_before = None;
     for at in 0..args.warmup + args.steps {
         if at == args.warmup {
             device.reset();
+            faults_before = minor_faults();
         }
         let clock = Clock::start();
         losses.push(if args.infer {
@@ -205,6 +212,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
             times.push(1000.0 * clock.seconds());
         }
     }
+    let faults = minor_faults().zip(faults_before).map(|(after, before)| after - before);
     let profile = args.profile.then(|| profile(&device, &times));
     times.sort_by(f64::total_cmp);
     let median = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
@@ -224,14 +232,19 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         min_ms: times[0],
         max_ms: times[times.len() - 1],
         tokens_per_second: tokens / median * 1000.0,
-        peak_memory_mb: peak_memory(),
-        planned_memory_mb: device.bytes() as f64 / f64::from(1 << 20),
+        minor_faults_per_step: faults.map(|faults| faults as f64 / args.steps as f64),
+        peak_memory_mb: peak_memory().map(mebibytes),
+        planned_memory_mb: mebibytes(Bytes(device.bytes())),
         loss_first: losses[0],
         loss_last: losses[losses.len() - 1],
         losses,
         gflops: operations(shape, args) / median / 1e6,
         profile,
     })
+}
+
+fn mebibytes(bytes: Bytes) -> f64 {
+    bytes.0 as f64 / f64::from(1 << 20)
 }
 
 /// Milliseconds of a step by kind of operation; what no operation took is said too.
@@ -293,14 +306,6 @@ fn operations(shape: Shape, args: &BenchStepArgs) -> f64 {
     let classifier = 2.0 * (c * c + c * LABELS as f64);
     let forward = batch * seq * shape.layers as f64 * layer + batch * classifier;
     if args.infer { forward } else { 3.0 * forward }
-}
-
-/// The most memory that was resident, in MiB.
-fn peak_memory() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kibibytes / 1024.0)
 }
 
 fn config(shape: Shape, dropout: f32) -> Result<EncoderConfig, Failure> {
