@@ -15,6 +15,7 @@ mod arena;
 mod cpu;
 mod device;
 mod params;
+mod precision;
 mod profiled;
 mod reference;
 mod view;
@@ -27,6 +28,7 @@ pub use device::{
     RelationMeasure, RowLoss, Slope, Span, Target, Update,
 };
 pub use params::{Init, Param, Params, ParamsBuilder, Role};
+pub use precision::Precision;
 pub use profiled::Profiled;
 pub use reference::{Real, Reference};
 pub use view::{IdSpace, Ids, Space, View};

@@ -25,12 +25,12 @@ use crate::device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
     Device, Dropout, Linear, LinearBackward, Relation, RowLoss, Slope,
 };
-use crate::{IdSpace, Ids, Space, View};
+use crate::{IdSpace, Ids, Precision, Space, View};
 
 use lanes::{sum2_f64, vectorised};
 use memory::{Marks, Memory};
 use optimise::Factors;
-use product::{Factor, Products};
+use product::{Factor, Kernel, Products};
 use relation::Kept;
 use threads::Threads;
 
@@ -55,9 +55,22 @@ impl Cpu {
             threads: Threads::new(threads),
             products: Products::default(),
             kept: Kept::default(),
-            factors: Vec::new(),
+            factors: Vec::with_capacity(512),
             marks: Default::default(),
         }
+    }
+
+    /// The same device, whose linear layers compute from factors of `precision`.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { products: Products::by(Kernel::of(precision)), ..self }
+    }
+
+    /// Whether this processor has an instruction for [`Precision::Bf16`] (AVX512-BF16). Where it
+    /// has none, factors are rounded and multiplied in `f32`: no time is gained. The two differ in
+    /// the last bits of their sums.
+    pub fn has_bf16() -> bool {
+        matches!(Kernel::of(Precision::Bf16), Kernel::Pairs(_))
     }
 
     /// How many threads work.

@@ -111,8 +111,8 @@ impl Threads {
         self.scratch.iter().for_each(|scratch| lock(scratch).reserve(len));
     }
 
-    /// `len` numbers, [reserved](Self::reserve) before, that belong to the calling thread while the guard is held; their contents are
-    /// whatever was left there. Nothing parallel may be started meanwhile.
+    /// `len` numbers, [reserved](Self::reserve) before, that belong to the calling thread while the
+    /// guard is held; their contents are whatever was left there. Nothing parallel may be started meanwhile.
     pub(super) fn scratch(&self, len: usize) -> MutexGuard<'_, Lines> {
         // With one thread the caller's serves, whatever pool it may belong to elsewhere.
         let thread = if self.pool.is_some() { pool::index() } else { 0 };

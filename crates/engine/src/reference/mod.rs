@@ -16,13 +16,15 @@ use crate::device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
     Device, Dropout, Linear, LinearBackward, Relation, RowLoss, Slope, Update,
 };
-use crate::{IdSpace, Ids, Space, View};
+use crate::precision::bf16;
+use crate::{IdSpace, Ids, Precision, Space, View};
 
 /// A device of plain loops.
 #[derive(Debug, Default)]
 pub struct Reference<T> {
     spaces: Vec<Vec<T>>,
     ids: Vec<Vec<u32>>,
+    precision: Precision,
 }
 
 /// A matrix copied out of a view.
@@ -57,7 +59,14 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 impl<T: Real> Reference<T> {
     /// A device that holds nothing.
     pub fn new() -> Self {
-        Self { spaces: Vec::new(), ids: Vec::new() }
+        Self { spaces: Vec::new(), ids: Vec::new(), precision: Precision::F32 }
+    }
+
+    /// The same device, the factors of whose linear layers are rounded to `precision`; products
+    /// and sums keep the kind of number that this device computes in.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     fn load(&self, view: View) -> Mat<T> {
@@ -68,6 +77,17 @@ impl<T: Real> Reference<T> {
             values.extend_from_slice(&space[start..start + view.cols]);
         }
         Mat { values, cols: view.cols }
+    }
+
+    /// A factor of a linear layer's product. A double becomes the nearest `f32` first, which is
+    /// what a device of `f32` would round.
+    fn load_factor(&self, view: View) -> Mat<T> {
+        let mut factor = self.load(view);
+        if self.precision == Precision::Bf16 {
+            let rounded = |value: T| T::of(bf16(value.f64() as f32).into());
+            factor.values.iter_mut().for_each(|value| *value = rounded(*value));
+        }
+        factor
     }
 
     fn store(&mut self, view: View, mat: &Mat<T>) {
@@ -224,7 +244,7 @@ impl<T: Real> Device for Reference<T> {
     }
 
     fn linear(&mut self, op: &Linear) {
-        let (x, w) = (self.load(op.x), self.load(op.w));
+        let (x, w) = (self.load_factor(op.x), self.load_factor(op.w));
         let bias = op.b.map(|b| self.load(b));
         let mut y = Mat::zeros(x.rows(), w.rows());
         for row in 0..x.rows() {
@@ -241,7 +261,7 @@ impl<T: Real> Device for Reference<T> {
     }
 
     fn linear_backward(&mut self, op: &LinearBackward) {
-        let (x, w, dy) = (self.load(op.x), self.load(op.w), self.load(op.dy));
+        let [x, w, dy] = [op.x, op.w, op.dy].map(|view| self.load_factor(view));
         if let Some(view) = op.dx {
             let mut dx = Mat::zeros(dy.rows(), w.cols);
             for row in 0..dy.rows() {
@@ -272,6 +292,8 @@ impl<T: Real> Device for Reference<T> {
             self.add_to(view, &dw);
         }
         if let Some(view) = op.db {
+            // A bias is no factor: its gradient is the sum of what was not rounded.
+            let dy = self.load(op.dy);
             let mut db = Mat::zeros(1, dy.cols);
             for row in 0..dy.rows() {
                 db.values.iter_mut().zip(dy.row(row)).for_each(|(sum, &part)| *sum += part);

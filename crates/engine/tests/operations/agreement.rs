@@ -2,8 +2,8 @@
 //! numbers of threads.
 
 use heirloom_engine::{
-    Activation, AdamW, AdamWRows, Ahead, Cpu, Device, HiddenDistance, IGNORED, Ids, Move,
-    Reference, RelationMeasure, Slope, Span, Update, View,
+    Activation, AdamW, AdamWRows, Ahead, Cpu, Device, HiddenDistance, IGNORED, Ids, Linear,
+    LinearBackward, Move, Precision, Reference, RelationMeasure, Slope, Span, Update, View,
 };
 use proptest::prelude::*;
 
@@ -30,9 +30,16 @@ fn close(name: &str, what: &str, got: &[f64], want: &[f64]) {
 }
 
 fn agree(op: &dyn Op) {
-    let name = op.name();
-    let want = run(&mut Reference::<f64>::new(), op);
-    let got = run(&mut Cpu::new(1), op);
+    agree_in(Precision::F32, op);
+}
+
+/// Both devices round the same numbers, so that the tolerance need not be wider for a lower
+/// precision: where a factor was computed, and not given, it must be the same number in both.
+fn agree_in(precision: Precision, op: &dyn Op) {
+    let name = format!("{precision:?} {}", op.name());
+    let want = run(&mut Reference::<f64>::new().with_precision(precision), op);
+    let cpu = |threads| Cpu::new(threads).with_precision(precision);
+    let got = run(&mut cpu(1), op);
     for (at, (got, want)) in got.results.iter().zip(&want.results).enumerate() {
         close(&name, &format!("result {at}"), got, want);
     }
@@ -46,7 +53,7 @@ fn agree(op: &dyn Op) {
         }
     }
     for threads in [1, 2, 2, 3] {
-        let again = run(&mut Cpu::new(threads), op);
+        let again = run(&mut cpu(threads), op);
         assert!(again.results == got.results, "{name}: results with {threads} threads");
         assert!(again.kept == got.kept, "{name}: what is kept with {threads} threads");
         assert!(again.gradients == got.gradients, "{name}: gradients with {threads} threads");
@@ -93,6 +100,99 @@ fn products_of_every_remainder_agree() {
     for from in [1, 7, 9, 511, 512, 513, 1030] {
         agree(&Lin { rows: 9, from, to: 35, bias: false, activation: None, add_to_dx: true });
     }
+}
+
+/// A slope of 0 or 1 leaves a gradient, the factor of the backward products, the same number.
+const EXACT: Option<Activation> = Some(Activation::Relu);
+
+#[test]
+fn linear_agrees_where_factors_are_rounded() {
+    for (at, (rows, from, to)) in
+        [(1, 8, 24), (7, 24, 8), (33, 384, 33), (130, 385, 383), (1, 384, 2), (420, 64, 100)]
+            .into_iter()
+            .enumerate()
+    {
+        let (bias, add_to_dx) = (at % 2 == 0, at % 3 == 0);
+        for activation in [None, EXACT] {
+            agree_in(Precision::Bf16, &Lin { rows, from, to, bias, activation, add_to_dx });
+        }
+    }
+    let (bias, activation) = (true, None);
+    for odd in [1, 5, 15, 33, 97, 193, 257, 513, 1031] {
+        for (rows, from, to) in [(odd, 17, 31), (13, odd, 35), (13, 41, odd)] {
+            let op = Lin { rows, from, to, bias, activation, add_to_dx: true };
+            agree_in(Precision::Bf16, &op);
+        }
+    }
+}
+
+#[test]
+fn a_gradient_through_an_activation_agrees_where_factors_are_rounded() {
+    let shapes = [(1, 8, 3), (7, 33, 40), (33, 300, 16), (130, 100, 57), (200, 600, 40)];
+    for (f, (rows, inner, to)) in ACTIVATIONS.into_iter().zip(shapes) {
+        let backward = |device: &mut dyn Device| {
+            let numbers = [(rows, inner), (rows, inner), (to, inner), (rows, to)];
+            let mut seed = 30;
+            let [x, z, w, dy] = numbers.map(|(rows, cols)| {
+                seed += 1;
+                let view = rows::new(device, rows, cols);
+                device.write_f64(view, &rows::input(seed, rows, cols).values);
+                view
+            });
+            let [dz, dw] = [(rows, inner), (to, inner)].map(|(r, c)| rows::new(device, r, c));
+            device.linear_backward(&LinearBackward {
+                x,
+                w,
+                dy,
+                dx: Some(dz),
+                add_to_dx: false,
+                through: Some((f, z)),
+                dw: Some(dw),
+                db: None,
+            });
+            [dz, dw].map(|view| device.read_f64(view))
+        };
+        let want = backward(&mut Reference::<f64>::new().with_precision(Precision::Bf16));
+        let got = backward(&mut Cpu::new(2).with_precision(Precision::Bf16));
+        for (what, (got, want)) in ["dz", "dw"].into_iter().zip(got.iter().zip(&want)) {
+            close(&format!("bf16 through {f:?}"), what, got, want);
+        }
+    }
+}
+
+#[test]
+fn factors_alone_are_rounded() {
+    let op = Lin { rows: 9, from: 40, to: 17, bias: true, activation: None, add_to_dx: false };
+    let single = run(&mut Reference::<f64>::new(), &op);
+    let rounded = run(&mut Reference::<f64>::new().with_precision(Precision::Bf16), &op);
+    let off = |got: &[f64], want: &[f64]| {
+        got.iter().zip(want).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
+    };
+    // A factor is off by 2⁻⁹ at most; forty products of unit size, so within a tenth, yet visible.
+    assert!((1e-3..0.1).contains(&off(&rounded.results[0], &single.results[0])));
+    for at in [0, 1] {
+        let [got, want] = [&rounded, &single].map(|of| of.gradients[at].as_deref().expect("one"));
+        assert!((1e-3..0.1).contains(&off(got, want)), "gradient {at}");
+    }
+    // The bias's gradient is a sum without products.
+    assert_eq!(rounded.gradients[2], single.gradients[2]);
+}
+
+#[test]
+fn numbers_with_eight_significant_bits_give_the_same_product_in_both_precisions() {
+    let product = |precision| {
+        let mut cpu = Cpu::new(1).with_precision(precision);
+        let [x, w, y] = [(5, 33), (7, 33), (5, 7)].map(|(r, c)| rows::new(&mut cpu, r, c));
+        for view in [x, w] {
+            // Whole numbers, so that every order of the sums gives the same.
+            let values: Vec<f32> = (0..view.len()).map(|at| (at * 37 % 511) as f32 / 2.0).collect();
+            let whole: Vec<f32> = values.iter().map(|x| x.floor() - 128.0).collect();
+            cpu.write(view, &whole);
+        }
+        cpu.linear(&Linear { x, w, b: None, y, activated: None });
+        cpu.read(y)
+    };
+    assert_eq!(product(Precision::Bf16), product(Precision::F32));
 }
 
 #[test]
@@ -411,6 +511,8 @@ fn empty_batches_are_no_work_and_no_fault() {
     ] {
         assert!(run(&mut cpu, op).results[0].is_empty(), "{}", op.name());
     }
+    let op = Lin { rows: 0, from: 8, to: 3, bias: true, activation: None, add_to_dx: true };
+    agree_in(Precision::Bf16, &op);
 }
 
 proptest! {
@@ -420,6 +522,13 @@ proptest! {
     fn linear_and_norm_agree_for_any_shape(rows in 1usize..70, from in 1usize..70, to in 1usize..70) {
         agree(&Lin { rows, from, to, bias: true, activation: None, add_to_dx: true });
         agree(&Norm { rows, cols: from + 8, residual: true, dropout: true, in_place: false });
+    }
+
+    #[test]
+    fn linear_agrees_for_any_shape_where_factors_are_rounded(
+        rows in 1usize..70, from in 1usize..70, to in 1usize..70, bias: bool, add_to_dx: bool,
+    ) {
+        agree_in(Precision::Bf16, &Lin { rows, from, to, bias, activation: None, add_to_dx });
     }
 
     #[test]
