@@ -14,6 +14,7 @@
 mod arena;
 mod cpu;
 mod device;
+mod divergence;
 mod params;
 mod profiled;
 mod reference;
@@ -26,6 +27,7 @@ pub use device::{
     HiddenDistance, IGNORED, Linear, LinearBackward, Relation, RelationMeasure, RowLoss, Span,
     Target,
 };
+pub use divergence::Divergence;
 pub use params::{Init, Param, Params, ParamsBuilder, Role};
 pub use profiled::Profiled;
 pub use reference::{Real, Reference};

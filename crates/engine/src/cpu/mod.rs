@@ -4,6 +4,7 @@
 //! scheduling; an allocation that grows with the model in the steady state of a step.
 
 mod attention;
+mod divergences;
 mod lanes;
 mod losses;
 mod math;
