@@ -6,7 +6,7 @@
 
 use heirloom_base::Words;
 
-use crate::{IdSpace, Ids, Space, View};
+use crate::{Divergence, IdSpace, Ids, Space, View};
 
 /// The label of a row that does not count.
 pub const IGNORED: u32 = u32::MAX;
@@ -170,14 +170,20 @@ pub struct AttentionBackward {
 pub enum Target {
     /// `−ln softmax(x)[label]`; a row labelled [`IGNORED`] has loss 0 and gradient 0.
     Labels(Ids),
-    /// `factor · KL(softmax(t/T) ‖ softmax(x/T))` (Hinton et al. 2015, arXiv:1503.02531).
+    /// `factor · D(softmax(t/T), softmax(x/T))` (Hinton et al. 2015, arXiv:1503.02531), `D` a
+    /// [`Divergence`].
     Teacher {
-        /// Teacher's logits, `[R, V]`.
+        /// Teacher's logits, `[R, V]`; −∞ forbids a class.
         logits: View,
+        /// Which divergence.
+        divergence: Divergence,
         /// T, positive.
         temperature: f64,
         /// T² as a rule, so that the gradient's size does not depend on T.
         factor: f64,
+        /// Label of each row, or [`IGNORED`], `[R]`: what [`Divergence::Decoupled`] needs, and no
+        /// other looks at.
+        labels: Option<Ids>,
     },
     /// Mean over columns of `−y ln σ(x) − (1 − y) ln(1 − σ(x))`, `y` in `0.0..=1.0`, `[R, V]`.
     Binary(View),
@@ -197,7 +203,7 @@ pub enum HiddenDistance {
     Normalized,
 }
 
-/// A loss per row, and the gradient of `scale` times their sum.
+/// A loss per row, and the gradient of `scale` times their sum, weighted row by row where asked.
 #[derive(Clone, Copy, Debug)]
 pub struct RowLoss {
     /// The student's side, `[R, V]`.
@@ -206,7 +212,11 @@ pub struct RowLoss {
     pub target: Target,
     /// Factor of the gradient: weight of the term over the count of the whole optimiser step.
     pub scale: f64,
-    /// Loss of each row, `[R, 1]`, written, without `scale`.
+    /// Factor of each row's gradient besides `scale`, `[R, 1]`; a constant, whatever it was made
+    /// from. A row of weight exactly 0 leaves the gradient as it is, even where its own is not
+    /// finite.
+    pub weights: Option<View>,
+    /// Loss of each row, `[R, 1]`, written, without `scale` and `weights`.
     pub losses: View,
     /// Gradient of `x`, `[R, V]`, *added to*; `None` where only the value is wanted.
     pub dx: Option<View>,

@@ -14,6 +14,7 @@
 mod arena;
 mod cpu;
 mod device;
+mod divergence;
 mod params;
 mod precision;
 mod profiled;
@@ -27,6 +28,7 @@ pub use device::{
     Device, Dropout, HiddenDistance, IGNORED, Linear, LinearBackward, Move, Relation,
     RelationMeasure, RowLoss, Slope, Span, Target, Update,
 };
+pub use divergence::Divergence;
 pub use params::{Init, Param, Params, ParamsBuilder, Role};
 pub use precision::Precision;
 pub use profiled::Profiled;

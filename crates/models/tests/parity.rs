@@ -270,6 +270,7 @@ fn check(case: &str, device: &mut dyn Device, bounds: &Bounds) {
             x: output,
             target: loss.target,
             scale: loss.factor / loss.count,
+            weights: None,
             losses: rows,
             dx: Some(d_output),
         });

@@ -78,17 +78,17 @@ impl HiddenTerm {
         let target = Target::Distance(self.distance, t);
         let tap = signals.inside.d_hidden_tap(self.student).map(|tap| tap.first_rows(tokens));
         let (Some(scale), Some(tap)) = (scale, tap) else {
-            device.row_loss(&RowLoss { x: y, target, scale: 0.0, losses, dx: None });
+            device.row_loss(&RowLoss { x: y, target, scale: 0.0, weights: None, losses, dx: None });
             return losses;
         };
         // Straight into the tap where nothing lies between; through scratch otherwise.
         if self.projection.is_none() && self.rows == Rows::All {
-            device.row_loss(&RowLoss { x: y, target, scale, losses, dx: Some(tap) });
+            device.row_loss(&RowLoss { x: y, target, scale, weights: None, losses, dx: Some(tap) });
             return losses;
         }
         let dy = scratch.d_projected.reshaped_rows(rows, y.cols());
         device.fill(dy, 0.0);
-        device.row_loss(&RowLoss { x: y, target, scale, losses, dx: Some(dy) });
+        device.row_loss(&RowLoss { x: y, target, scale, weights: None, losses, dx: Some(dy) });
         let dx = match (self.projection, projection_grads) {
             (Some(w), Some(grads)) => {
                 let dx = scratch.d_student.reshaped_rows(rows, x.cols());

@@ -14,7 +14,7 @@ use crate::{Counts, HiddenTerm, LabelLoss, RelationTerm, Rows, Signals, TeacherT
 pub enum TermKind {
     /// The output against the labels.
     Label(LabelLoss),
-    /// The output's distribution against the teacher's.
+    /// The output's distribution against the teacher's, by a divergence.
     Teacher(TeacherTerm),
     /// The output's numbers against the teacher's, by squared difference: scores, which have no
     /// distribution, and the logits of labels that do not exclude one another, whose softmax says
@@ -181,7 +181,7 @@ impl Objective {
                     self.row_losses(device, signals, loss.target(signals.labels), scale)
                 }
                 TermKind::Teacher(teacher) => {
-                    let target = teacher.target(signals.teacher_logits());
+                    let target = teacher.target(signals.teacher_logits(), signals.labels);
                     self.row_losses(device, signals, target, scale)
                 }
                 TermKind::TeacherNumbers => {
@@ -232,7 +232,7 @@ impl Objective {
     ) -> View {
         let losses = self.scratch.losses.first_rows(signals.output.rows());
         let (x, dx) = (signals.output, signals.d_output);
-        device.row_loss(&RowLoss { x, target, scale, losses, dx });
+        device.row_loss(&RowLoss { x, target, scale, weights: None, losses, dx });
         losses
     }
 }

@@ -8,7 +8,8 @@
 use std::path::Path;
 
 use heirloom_engine::{
-    Cpu, Device, HiddenDistance, IGNORED, Ids, Params, Reference, RelationMeasure, Space, View,
+    Cpu, Device, Divergence, HiddenDistance, IGNORED, Ids, Params, Reference, RelationMeasure,
+    Space, View,
 };
 use heirloom_models::{
     Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise, Purpose,
@@ -71,7 +72,11 @@ fn every_term(project: bool) -> Vec<(Term, bool)> {
     let relation = |sides, student, teacher, measure| {
         TermKind::Relation(RelationTerm { sides, student, teacher, heads: 2, measure })
     };
-    let soft = TeacherTerm { temperature: 2.0, scale_by_temperature_squared: true };
+    let soft = TeacherTerm {
+        divergence: Divergence::ForwardKl,
+        temperature: 2.0,
+        scale_by_temperature_squared: true,
+    };
     let (mean_squared, cosine) = (HiddenDistance::MeanSquared, HiddenDistance::Cosine);
     [
         (0.3, TermKind::Label(LabelLoss::CrossEntropy), false),

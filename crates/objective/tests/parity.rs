@@ -1,6 +1,6 @@
-//! Every loss against numbers from autograd (`fixtures/objective.safetensors`, whose formulas are
-//! in the head of `fixtures/make_objective.py`): each row's loss by the engine's operation, totals
-//! and gradients by an [`Objective`].
+//! Every loss against numbers from autograd (`fixtures/objective.safetensors` and
+//! `fixtures/divergences.safetensors`, whose formulas are in the heads of the scripts that make
+//! them): each row's loss by the engine's operation, totals and gradients by an [`Objective`].
 //!
 //! Bounds are relative to the largest element of each tensor.
 
@@ -9,8 +9,8 @@
 use std::path::Path;
 
 use heirloom_engine::{
-    Cpu, Device, HiddenDistance, IGNORED, Ids, Linear, Reference, Relation, RelationMeasure,
-    RowLoss, Target, View,
+    Cpu, Device, Divergence, HiddenDistance, IGNORED, Ids, Linear, Reference, Relation,
+    RelationMeasure, RowLoss, Target, View,
 };
 use heirloom_models::{Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Purpose};
 use heirloom_objective::{
@@ -32,7 +32,11 @@ struct Bench {
 
 /// Double precision by plain loops, and the device that trains.
 fn benches() -> [Bench; 2] {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/objective.safetensors");
+    benches_of("objective.safetensors")
+}
+
+fn benches_of(fixture: &str) -> [Bench; 2] {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(fixture);
     let open = || TensorFile::open(&path).unwrap();
     [
         Bench { device: Box::new(Reference::<f64>::new()), bound: 1e-12, file: open() },
@@ -96,7 +100,7 @@ impl Bench {
         let losses = self.room(x.rows(), 1);
         let dx = self.room(x.rows(), x.cols());
         let scale = 1.0 / count as f64;
-        self.device.row_loss(&RowLoss { x, target, scale, losses, dx: Some(dx) });
+        self.device.row_loss(&RowLoss { x, target, scale, weights: None, losses, dx: Some(dx) });
         self.close(&format!("{name}.rows"), &self.device.read_f64(losses), &format!("{name}.rows"));
         if self.file.has(&format!("{name}.grad.weight")) {
             return;
@@ -264,8 +268,9 @@ fn term(name: &str, weight: f64, kind: TermKind) -> Term {
     Term { name: name.to_owned(), weight, kind }
 }
 
-fn divergence(temperature: f64) -> TeacherTerm {
-    TeacherTerm { temperature, scale_by_temperature_squared: true }
+fn forward(temperature: f64) -> TeacherTerm {
+    let divergence = Divergence::ForwardKl;
+    TeacherTerm { divergence, temperature, scale_by_temperature_squared: true }
 }
 
 #[test]
@@ -302,9 +307,62 @@ fn divergence_from_the_teacher_at_each_temperature() {
         for (name, temperature) in [("kd.t1", 1.0), ("kd.t2", 2.0), ("kd.t4", 4.0)] {
             let (x, logits) = (bench.place("kd.student"), bench.place("kd.teacher"));
             let factor = temperature * temperature;
-            bench.check_rows(name, x, Target::Teacher { logits, temperature, factor }, 6);
-            let terms = vec![term("teacher", 1.0, TermKind::Teacher(divergence(temperature)))];
+            let divergence = Divergence::ForwardKl;
+            let target = Target::Teacher { logits, divergence, temperature, factor, labels: None };
+            bench.check_rows(name, x, target, 6);
+            let terms = vec![term("teacher", 1.0, TermKind::Teacher(forward(temperature)))];
             bench.check_logits(name, "kd", terms, Labels::Numbers(nothing), 0);
+        }
+    }
+}
+
+#[test]
+fn every_other_divergence_from_the_teacher() {
+    use Divergence::{
+        AlphaBeta, Decoupled, JensenShannon, MeanSquaredLogits, ReverseKl, SkewKl, SkewReverseKl,
+        Symmetric, TotalVariation,
+    };
+    let cases = [
+        ("reverse", ReverseKl),
+        ("symmetric", Symmetric),
+        ("js.0.1", JensenShannon { beta: 0.1 }),
+        ("js.0.5", JensenShannon { beta: 0.5 }),
+        ("js.0.9", JensenShannon { beta: 0.9 }),
+        ("skew.0.1", SkewKl { alpha: 0.1 }),
+        ("skew.0.7", SkewKl { alpha: 0.7 }),
+        ("skew_reverse.0.1", SkewReverseKl { alpha: 0.1 }),
+        ("skew_reverse.0.7", SkewReverseKl { alpha: 0.7 }),
+        ("ab.0.2.0.7", AlphaBeta { alpha: 0.2, beta: 0.7 }),
+        ("ab.0.5.0.5", AlphaBeta { alpha: 0.5, beta: 0.5 }),
+        ("ab.1.0.1.0", AlphaBeta { alpha: 1.0, beta: 1.0 }),
+        ("ab.1.5.-0.5", AlphaBeta { alpha: 1.5, beta: -0.5 }),
+        ("tv", TotalVariation),
+        ("dkd.1.0.8.0", Decoupled { alpha: 1.0, beta: 8.0 }),
+        ("dkd.0.5.0.0", Decoupled { alpha: 0.5, beta: 0.0 }),
+        ("mse", MeanSquaredLogits { centred: false }),
+        ("mse_centred", MeanSquaredLogits { centred: true }),
+    ];
+    for mut bench in benches_of("divergences.safetensors") {
+        let (classes, labelled) = bench.classes("soft.labels");
+        assert_eq!((classes.len(), labelled), (6, 5), "one row has no label");
+        let (x, logits) = (bench.place("soft.student"), bench.place("soft.teacher"));
+        for (name, divergence) in cases {
+            for temperature in [1.0, 2.0] {
+                let name = format!("{name}.t{temperature}");
+                let squared = matches!(divergence, MeanSquaredLogits { .. });
+                if squared && temperature != 1.0 {
+                    continue; // The temperature has no part in it.
+                }
+                let (factor, labels) = (temperature * temperature, Some(classes));
+                let target = Target::Teacher { logits, divergence, temperature, factor, labels };
+                bench.check_rows(&name, x, target, 6);
+                // An objective asked for T² leaves it out where the temperature has no part.
+                let temperature = if squared { 3.0 } else { temperature };
+                let term =
+                    TeacherTerm { divergence, temperature, scale_by_temperature_squared: true };
+                let terms = vec![self::term("teacher", 1.0, TermKind::Teacher(term))];
+                bench.check_logits(&name, "soft", terms, Labels::Classes(classes), labelled);
+            }
         }
     }
 }
@@ -317,7 +375,7 @@ fn mixtures_of_teacher_and_labels() {
         {
             let (classes, labelled) = bench.classes("mix.labels");
             let label = term("label", 1.0 - alpha, TermKind::Label(LabelLoss::CrossEntropy));
-            let teacher = term("teacher", alpha, TermKind::Teacher(divergence(MIX)));
+            let teacher = term("teacher", alpha, TermKind::Teacher(forward(MIX)));
             let terms = vec![label, teacher];
             bench.check_logits(name, "mix", terms, Labels::Classes(classes), labelled);
         }

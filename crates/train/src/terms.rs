@@ -1,6 +1,6 @@
 //! From the plan's objective to terms with names and weights.
 
-use heirloom_engine::{HiddenDistance, RelationMeasure};
+use heirloom_engine::{Divergence, HiddenDistance, RelationMeasure};
 use heirloom_objective::{
     HiddenTerm, LabelLoss, RelationTerm, Rows, Side, TeacherTerm, Term, TermKind,
 };
@@ -16,6 +16,7 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
     };
     let teacher = match label {
         LabelLoss::CrossEntropy => TermKind::Teacher(TeacherTerm {
+            divergence: Divergence::ForwardKl,
             temperature: objective.temperature,
             scale_by_temperature_squared: objective.scale_by_temperature_squared,
         }),

@@ -13,7 +13,7 @@ mod tiny;
 use std::path::Path;
 
 use heirloom_engine::{
-    AdamW, Cpu, Device, HiddenDistance, Ids, RelationMeasure, Space, Span, View,
+    AdamW, Cpu, Device, Divergence, HiddenDistance, Ids, RelationMeasure, Space, Span, View,
 };
 use heirloom_models::{
     Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise, Purpose,
@@ -57,7 +57,11 @@ fn terms() -> Vec<Term> {
     let relation = |heads, measure| {
         TermKind::Relation(RelationTerm { sides, student: 2, teacher: 2, heads, measure })
     };
-    let soft = TeacherTerm { temperature: 2.0, scale_by_temperature_squared: true };
+    let soft = TeacherTerm {
+        temperature: 2.0,
+        scale_by_temperature_squared: true,
+        divergence: Divergence::ForwardKl,
+    };
     [
         TermKind::Label(LabelLoss::CrossEntropy),
         TermKind::Teacher(soft),

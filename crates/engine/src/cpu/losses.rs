@@ -4,9 +4,11 @@
 //! small numbers loses nothing.
 
 use super::Cpu;
+use super::divergences::{Soft, teacher_loss};
 use super::lanes::{max, sum2_f64, vectorised};
 use super::math::{exp, sigmoid};
 use super::memory::nothing;
+use crate::Divergence;
 use crate::device::{HiddenDistance, IGNORED, RowLoss, Target};
 use crate::reference::SHORTEST;
 
@@ -14,18 +16,26 @@ impl Cpu {
     pub(super) fn row_losses(&mut self, op: &RowLoss) {
         let (labels, other) = match op.target {
             Target::Labels(labels) => (self.ids.read(labels), nothing()),
-            Target::Teacher { logits: other, .. }
-            | Target::Binary(other)
-            | Target::Distance(_, other) => (&[][..], other),
+            Target::Teacher { logits, labels, .. } => {
+                (labels.map_or(&[][..], |labels| self.ids.read(labels)), logits)
+            }
+            Target::Binary(other) | Target::Distance(_, other) => (&[][..], other),
         };
-        let ([x, other], [losses, dx]) =
-            self.memory.borrow([op.x, other], [op.losses, op.dx.unwrap_or_else(nothing)]);
+        let weights = op.weights.unwrap_or_else(nothing);
+        let ([x, other, weights], [losses, dx]) =
+            self.memory.borrow([op.x, other, weights], [op.losses, op.dx.unwrap_or_else(nothing)]);
         let shape = (x.rows, x.cols);
-        match op.target {
-            Target::Labels(_) => assert_eq!(labels.len(), x.rows, "one label per row"),
-            _ => assert_eq!((other.rows, other.cols), shape, "shape of the target"),
+        if let Target::Labels(_)
+        | Target::Teacher { divergence: Divergence::Decoupled { .. }, .. } = op.target
+        {
+            assert_eq!(labels.len(), x.rows, "one label per row");
+        }
+        if !matches!(op.target, Target::Labels(_)) {
+            assert_eq!((other.rows, other.cols), shape, "shape of the target");
         }
         assert_eq!((losses.rows, losses.cols), (x.rows, 1), "one loss per row");
+        let per_row = op.weights.is_none() || (weights.rows, weights.cols) == (x.rows, 1);
+        assert!(per_row, "one weight per row");
         assert!(op.dx.is_none() || (dx.rows, dx.cols) == shape, "shape of the gradient");
         let dx = op.dx.map(|_| dx);
         self.threads.over((0..x.rows, losses, dx), 20 * x.cols, |(rows, mut losses, mut dx)| {
@@ -33,16 +43,20 @@ impl Cpu {
                 #[inline(always)]
                 || {
                     for (at, row) in rows.enumerate() {
-                        let (x, dx) = (x.row(row), dx.as_mut().map(|dx| dx.row(at)));
+                        let weight = op.weights.map_or(1.0, |_| f64::from(weights.row(row)[0]));
+                        let (scale, counts) = (op.scale * weight, weight != 0.0);
+                        let dx = dx.as_mut().filter(|_| counts).map(|dx| dx.row(at));
+                        let x = x.row(row);
                         let loss = match op.target {
-                            Target::Labels(_) => label_loss(x, labels[row], dx, op.scale),
-                            Target::Teacher { temperature, factor, .. } => {
-                                let scales = Soft { temperature, factor, scale: op.scale };
-                                soft_loss(x, other.row(row), dx, scales)
+                            Target::Labels(_) => label_loss(x, labels[row], dx, scale),
+                            Target::Teacher { divergence, temperature, factor, .. } => {
+                                let label = labels.get(row).copied().unwrap_or(IGNORED);
+                                let by = Soft { divergence, temperature, factor, scale, label };
+                                teacher_loss(x, other.row(row), dx, by)
                             }
-                            Target::Binary(_) => binary_loss(x, other.row(row), dx, op.scale),
+                            Target::Binary(_) => binary_loss(x, other.row(row), dx, scale),
                             Target::Distance(distance, _) => {
-                                distance_loss(distance, x, other.row(row), dx, op.scale)
+                                distance_loss(distance, x, other.row(row), dx, scale)
                             }
                         };
                         losses.row(at)[0] = loss as f32;
@@ -76,31 +90,6 @@ fn label_loss(x: &[f32], label: u32, dx: Option<&mut [f32]>, scale: f64) -> f64 
         dx[label] -= scale;
     }
     ln_total - f64::from(x[label] - largest)
-}
-
-/// Factors of a soft target.
-#[derive(Clone, Copy)]
-struct Soft {
-    temperature: f64,
-    factor: f64,
-    scale: f64,
-}
-
-#[inline(always)]
-fn soft_loss(x: &[f32], teacher: &[f32], dx: Option<&mut [f32]>, by: Soft) -> f64 {
-    let inverse = (1.0 / by.temperature) as f32;
-    let (x_largest, x_total) = ln_total(x, inverse);
-    let (t_largest, t_total) = ln_total(teacher, inverse);
-    let (x_ln, t_ln) = (x_total as f32, t_total as f32);
-    if let Some(dx) = dx {
-        let scale = (by.scale * by.factor / by.temperature) as f32;
-        for ((dx, &x), &t) in dx.iter_mut().zip(x).zip(teacher) {
-            let q = exp((x - x_largest) * inverse - x_ln);
-            let p = exp((t - t_largest) * inverse - t_ln);
-            *dx += scale * (q - p);
-        }
-    }
-    by.factor * kl(x, teacher, inverse, (x_largest, x_ln), (t_largest, t_ln))
 }
 
 /// `KL(softmax(teacher · inverse) ‖ softmax(x · inverse))`; 0 · ln 0 = 0.

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod attention;
+mod divergences;
 mod lanes;
 mod losses;
 mod math;

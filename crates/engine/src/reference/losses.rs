@@ -1,5 +1,6 @@
 //! Losses per row, and relations between rows.
 
+use super::divergences::divergence_of;
 use super::{Mat, Real, Reference, dot};
 use crate::device::{HiddenDistance, IGNORED, Relation, RelationMeasure, RowLoss, Target};
 
@@ -8,7 +9,7 @@ use crate::device::{HiddenDistance, IGNORED, Relation, RelationMeasure, RowLoss,
 pub(crate) const SHORTEST: f64 = 1e-12;
 
 /// `ln softmax(x / T)`. Subtracting the maximum first leaves every exponent at or below zero.
-fn ln_softmax<T: Real>(x: &[T], temperature: f64) -> Vec<T> {
+pub(super) fn ln_softmax<T: Real>(x: &[T], temperature: f64) -> Vec<T> {
     let max = x.iter().copied().fold(x[0], T::max);
     let shifted: Vec<T> = x.iter().map(|&x| (x - max) / T::of(temperature)).collect();
     let ln_total = shifted.iter().map(|&x| x.exp()).sum::<T>().ln();
@@ -16,7 +17,7 @@ fn ln_softmax<T: Real>(x: &[T], temperature: f64) -> Vec<T> {
 }
 
 /// `KL(p ‖ q)` from logarithms; 0 · ln 0 = 0.
-fn kl<T: Real>(ln_p: &[T], ln_q: &[T]) -> T {
+pub(super) fn kl<T: Real>(ln_p: &[T], ln_q: &[T]) -> T {
     ln_p.iter()
         .zip(ln_q)
         .filter(|(ln_p, _)| ln_p.exp() > T::default())
@@ -37,6 +38,15 @@ impl<T: Real> Reference<T> {
         self.store(op.losses, &losses);
         if let Some(view) = op.dx {
             dx.values.iter_mut().for_each(|d| *d *= T::of(op.scale));
+            if let Some(weights) = op.weights {
+                let weights = self.load(weights);
+                for (row, &weight) in weights.values.iter().enumerate() {
+                    // Not multiplied: a gradient that is not finite would stay.
+                    let zero = weight == T::default();
+                    let weighted = |d: T| if zero { T::default() } else { d * weight };
+                    dx.row_mut(row).iter_mut().for_each(|d| *d = weighted(*d));
+                }
+            }
             self.add_to(view, &dx);
         }
     }
@@ -54,14 +64,13 @@ impl<T: Real> Reference<T> {
                 gradient[label as usize] -= T::of(1.0);
                 (-ln_q[label as usize], gradient)
             }
-            Target::Teacher { logits, temperature, factor } => {
+            Target::Teacher { logits, divergence, temperature, factor, labels } => {
                 let teacher = self.load(logits);
-                let ln_p = ln_softmax(teacher.row(row), temperature);
-                let ln_q = ln_softmax(x, temperature);
-                let scale = T::of(factor / temperature);
-                let gradient =
-                    ln_q.iter().zip(&ln_p).map(|(q, p)| scale * (q.exp() - p.exp())).collect();
-                (T::of(factor) * kl(&ln_p, &ln_q), gradient)
+                let label = labels.map_or(IGNORED, |labels| self.load_ids(labels)[row]);
+                let (loss, gradient) =
+                    divergence_of(divergence, x, teacher.row(row), temperature, label);
+                let factor = T::of(factor);
+                (factor * loss, gradient.into_iter().map(|d| factor * d).collect())
             }
             Target::Binary(targets) => {
                 let y = self.load(targets);

@@ -5,6 +5,7 @@
 //! stores the result.
 
 mod attention;
+mod divergences;
 mod losses;
 pub(crate) mod pointwise;
 mod real;

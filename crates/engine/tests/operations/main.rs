@@ -2,5 +2,8 @@
 //! the reference.
 
 mod agreement;
+mod divergences;
 mod gradients;
+mod row_weights;
 mod rows;
+mod soft;

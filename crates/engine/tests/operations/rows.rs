@@ -4,8 +4,8 @@
 
 use heirloom_base::{Purpose, Words};
 use heirloom_engine::{
-    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Ids,
-    Linear, LinearBackward, Relation, RelationMeasure, RowLoss, Target, View,
+    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Divergence,
+    Dropout, Ids, Linear, LinearBackward, Relation, RelationMeasure, RowLoss, Target, View,
 };
 
 /// What gradients hold before a backward pass that adds to them: small, so that its rounding is.
@@ -488,13 +488,15 @@ impl Loss {
             Held::Labels(labels) => Target::Labels(ids(device, labels)),
             Held::Teacher { temperature } => Target::Teacher {
                 logits: x[1],
+                divergence: Divergence::ForwardKl,
                 temperature: *temperature,
                 factor: temperature * temperature,
+                labels: None,
             },
             Held::Binary => Target::Binary(x[1]),
             Held::Distance(distance) => Target::Distance(*distance, x[1]),
         };
-        RowLoss { x: x[0], target, scale: 0.7, losses, dx }
+        RowLoss { x: x[0], target, scale: 0.7, weights: None, losses, dx }
     }
 }
 

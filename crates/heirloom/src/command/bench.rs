@@ -14,7 +14,7 @@ mod products;
 
 use heirloom::failure::Failure;
 use heirloom_base::{Bytes, Purpose, uniform, word};
-use heirloom_engine::{Cpu, Device, IdSpace, Ids, Move, Profiled, View};
+use heirloom_engine::{Cpu, Device, Divergence, IdSpace, Ids, Move, Profiled, View};
 use heirloom_models::{
     Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise,
     Purpose as BuffersFor, Taps,
@@ -430,7 +430,11 @@ impl Student {
 }
 
 fn terms() -> Vec<Term> {
-    let teacher = TeacherTerm { temperature: TEMPERATURE, scale_by_temperature_squared: true };
+    let teacher = TeacherTerm {
+        divergence: Divergence::ForwardKl,
+        temperature: TEMPERATURE,
+        scale_by_temperature_squared: true,
+    };
     let label = TermKind::Label(LabelLoss::CrossEntropy);
     vec![
         Term { name: "label".to_owned(), weight: 1.0 - ALPHA, kind: label },
