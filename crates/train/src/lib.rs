@@ -23,7 +23,7 @@ mod trainer;
 pub use capacity::{micro_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
-pub use job::{Device, Job, StudentWeights, TeacherJob};
+pub use job::{Device, Job, StudentWeights, TeacherJob, Work};
 pub use predict::Predictor;
 pub use record::{EvaluationRecord, StepRecord, TermRecord};
 pub use run::{Ending, Judged, Outside, run};
