@@ -1,7 +1,6 @@
 //! Functions of one row of logits, in double precision.
 
 /// `ln softmax(x / temperature)`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the policies to come"))]
 pub(crate) fn ln_softmax(x: &[f32], temperature: f64) -> Vec<f64> {
     let largest = x.iter().fold(f64::NEG_INFINITY, |largest, &x| largest.max(f64::from(x)));
     let shifted: Vec<f64> = x.iter().map(|&x| (f64::from(x) - largest) / temperature).collect();

@@ -158,7 +158,7 @@ pub(crate) struct BenchStepArgs {
     /// Time the forward pass alone
     #[arg(long)]
     pub(crate) infer: bool,
-    /// Numbers computed in
+    /// What the factors of linear layers' products are rounded to
     #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
     pub(crate) precision: BenchPrecision,
     /// Dropout probability
@@ -194,6 +194,9 @@ pub(crate) struct BenchProductsArgs {
     /// Tokens per sequence
     #[arg(long, default_value_t = 128)]
     pub(crate) seq: usize,
+    /// What factors are rounded to
+    #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
+    pub(crate) precision: BenchPrecision,
     /// How often each product is computed; the best counts
     #[arg(long, default_value_t = 5)]
     pub(crate) repeats: usize,
@@ -211,10 +214,11 @@ pub(crate) enum BenchModel {
 }
 
 /// Precisions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum BenchPrecision {
-    /// Single precision
+    /// Single precision, as they are
     F32,
-    /// Products in bfloat16
+    /// bfloat16; no faster than f32 without AVX512-BF16
     Bf16,
 }

@@ -11,7 +11,7 @@ fn bench(args: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_heirloom")).arg("bench").args(args).output().unwrap()
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "batch",
     "dropout",
     "gflops",
@@ -114,9 +114,20 @@ fn products_have_a_rate_each() {
 }
 
 #[test]
+fn rounded_factors_give_other_losses_near_by() {
+    let (single, rounded) = (losses(&[]), losses(&["--precision", "bf16"]));
+    assert_ne!(single, rounded, "nothing was rounded");
+    for (single, rounded) in single.as_array().unwrap().iter().zip(rounded.as_array().unwrap()) {
+        let (single, rounded) = (single.as_f64().unwrap(), rounded.as_f64().unwrap());
+        // A factor is off by 2⁻⁹ of itself at most; a loss of fresh weights by less.
+        assert!((single - rounded).abs() < 0.01 * single, "{single} {rounded}");
+    }
+}
+
+#[test]
 fn another_precision_is_refused() {
-    let output = bench(&["step", "--model", "bert-mini", "--precision", "bf16"]);
+    let output = bench(&["step", "--model", "bert-mini", "--precision", "fp16"]);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("this version computes in f32 only"), "{said}");
+    assert!(said.contains("possible values: f32, bf16"), "{said}");
 }

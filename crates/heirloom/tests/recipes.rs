@@ -166,3 +166,45 @@ fn every_recipe_makes_a_smoke_run_and_leaves_nothing_behind() {
     }
     assert_eq!(fs::read_dir(place.root.path()).unwrap().count(), before);
 }
+
+#[test]
+fn a_run_in_bf16_says_so_and_keeps_the_answers_that_any_run_keeps() {
+    let place = StandIn::new();
+    let recipe = recipes().join("sst2-distil.toml");
+    let run = |precision: &str| {
+        let set = format!("training.precision={precision}");
+        let into = format!("{precision}/run");
+        let sets = ["training.seeds=[1]", "training.max_steps=3", "training.batch_size=8"];
+        let mut arguments = vec!["train", recipe.to_str().unwrap(), "--into", &into, "--set", &set];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        let output = place.heirloom(&arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let only_file = |folder: &str| {
+        let folder = place.root.path().join(folder);
+        let mut files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let file = fs::read(files.next().unwrap()).unwrap();
+        assert!(files.next().is_none(), "{}", folder.display());
+        file
+    };
+    assert!(!run("f32").contains("bf16"));
+    let said = run("bf16");
+    let note = if heirloom_engine::Cpu::has_bf16() {
+        "bf16: by the processor's own instruction"
+    } else {
+        "note: bf16: this processor has no AVX512-BF16"
+    };
+    assert!(said.contains(note), "{said}");
+    assert_eq!(only_file("f32/teacher-logits"), only_file("bf16/teacher-logits"));
+    let record = |precision: &str| {
+        fs::read(place.root.path().join(precision).join("run/run.jsonl")).unwrap()
+    };
+    assert!(record("f32") != record("bf16"), "nothing was rounded");
+    // A run goes on in the precision it began in.
+    let resumed = place.heirloom(&["resume", "bf16/run", "--set", "training.precision=f32"]);
+    let said = String::from_utf8(resumed.stderr).unwrap();
+    assert_eq!(resumed.status.code(), Some(2), "{said}");
+    assert!(said.contains("computed in another precision"), "{said}");
+}

@@ -230,10 +230,12 @@ choice! {
 }
 
 choice! {
-    /// Numbers that activations and products are computed in.
+    /// What the factors of linear layers' products are rounded to; all else is 32-bit floats.
     Precision {
-        /// 32-bit floats.
+        /// 32-bit floats, as they are.
         F32 = "f32",
+        /// bfloat16.
+        Bf16 = "bf16",
     }
 }
 

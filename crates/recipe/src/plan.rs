@@ -448,7 +448,7 @@ pub struct TrainingPlan {
     pub on_nonfinite: OnNonfinite,
     /// Most such steps skipped.
     pub nonfinite_limit: u64,
-    /// Numbers computed in.
+    /// What the factors of linear layers' products are rounded to.
     pub precision: Precision,
     /// Threads.
     pub threads: u64,

@@ -152,8 +152,6 @@ const SEEDS: Rule<Vec<u64>> = Rule {
     words: "a list of different whole numbers from 0",
     holds: |seeds| !seeds.is_empty() && distinct(seeds),
 };
-const PRECISION: Rule<Precision> =
-    Rule { words: "`f32`, as this version computes in f32 only", ..Precision::ONE };
 const CONFIG: Rule<StudentConfig> = any("a table such as { model_type = \"bert\", … }");
 const HIDDEN: Rule<Vec<Hidden>> = any("a list of tables, each under [[objective.hidden]]");
 
@@ -389,8 +387,8 @@ section! {
             "What to do with a step whose loss or gradient is not finite; it never reaches the weights.";
         nonfinite_limit: u64 = 10, COUNT_OR_ZERO,
             "Most steps that `on_nonfinite = \"skip\"` skips.";
-        precision: Precision = Precision::F32, PRECISION,
-            "Numbers that activations and products are computed in.";
+        precision: Precision = Precision::F32, Precision::ONE,
+            "`bf16` rounds the factors of linear layers' products, sums stay in f32; faster where the processor has AVX512-BF16. A teacher's kept answers are computed in f32.";
         threads: u64 = 0, COUNT_OR_ZERO,
             "Threads; 0 takes all cores.";
     }

@@ -61,7 +61,7 @@ epochs = 2
 max_steps = 100
 seed = "three"
 lr_scheduler_type = "cosin"
-precision = "bf16"
+precision = "fp16"
 learning_rat = 1e-4
 num_train_epochs = 3
 temperature = 2.0
@@ -79,7 +79,7 @@ temperature = 2.0
         recipe.toml:19:1: `training.max_steps` and `training.epochs` contradict each other; keep one
         recipe.toml:20:8: `training.seed` is "three", expected a whole number from 0
         recipe.toml:21:21: `training.lr_scheduler_type` is "cosin", expected one of `linear`, `cosine`, `constant`; did you mean `cosine`?
-        recipe.toml:22:13: `training.precision` is "bf16", expected one of `f32`, as this version computes in f32 only
+        recipe.toml:22:13: `training.precision` is "fp16", expected one of `f32`, `bf16`; did you mean `bf16`?
         recipe.toml:23:1: unknown key `training.learning_rat`; did you mean `learning_rate`?
         recipe.toml:24:1: unknown key `training.num_train_epochs`; did you mean `epochs`?
         recipe.toml:25:1: unknown key `training.temperature`; did you mean `objective.temperature`?

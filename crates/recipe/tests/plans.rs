@@ -509,6 +509,7 @@ fn a_longer_run_may_go_on_and_another_one_may_not() {
         "student.layers=[0, 1]",
         "training.seed=7",
         "training.batch_size=16",
+        "training.precision=bf16",
     ] {
         let key = set.split('=').next().unwrap();
         assert_eq!(compare(&[set], &[key]).exit_code(), 2, "{set}");
@@ -586,7 +587,7 @@ fn altered(key: &str, text: &str) -> String {
         ("lr_scheduler_type", _) => "cosine",
         ("evaluate" | "early_stopping", _) => "never",
         ("save", _) => "with_evaluation",
-        ("precision", _) => "f32",
+        ("precision", _) => "bf16",
         ("digest", _) => return Digest::of(text.as_bytes()).to_string(),
         _ => return format!("{text}x"),
     };

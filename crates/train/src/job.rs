@@ -10,6 +10,16 @@ use heirloom_recipe::Plan;
 /// A device that may be handed from thread to thread.
 pub type Device = Box<dyn heirloom_engine::Device>;
 
+/// What a device is asked for. How exact it is, is the caller's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Training and evaluation; a teacher that answers live works on it too.
+    Training,
+    /// The teacher's answers that are kept. Other runs find them by what they were made from, so
+    /// they must not depend on how this run computes.
+    KeptAnswers,
+}
+
 /// Where the student's weights come from.
 #[derive(Clone, Debug)]
 pub enum StudentWeights {

@@ -24,7 +24,7 @@ mod trainer;
 pub use capacity::{micro_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
-pub use job::{Device, Job, StudentWeights, TeacherJob};
+pub use job::{Device, Job, StudentWeights, TeacherJob, Work};
 pub use learned::{Adam, Learned};
 pub use predict::Predictor;
 pub use record::{EvaluationRecord, StepRecord, TermRecord};

@@ -11,7 +11,7 @@ use heirloom_recipe::{Logits, Plan, TeacherPlan};
 use heirloom_store::{Disk, TensorFolder, write_atomic};
 
 use crate::predict::{Predictor, inputs};
-use crate::{Error, TeacherJob};
+use crate::{Error, TeacherJob, Work};
 
 /// The teacher of a run.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub fn answer_all(
     train: &Dataset,
     cache_dir: &Path,
     disk: &dyn Disk,
-    new_device: &mut dyn FnMut() -> crate::Device,
+    new_device: &mut dyn FnMut(Work) -> crate::Device,
 ) -> Result<TeacherCache, Error> {
     let TeacherPlan::Model { digest, batch_tokens, .. } = &plan.teacher else {
         unreachable!("a job with a teacher has a plan with a teacher")
@@ -101,7 +101,7 @@ pub fn answer_all(
         cache.check(&key, train.len(), classes).map_err(named)?;
         return Ok(cache);
     }
-    let mut device = new_device();
+    let mut device = new_device(Work::KeptAnswers);
     let model = load(&mut *device, job, head)?;
     let longest = plan.data.max_length as usize;
     let mut predictor = Predictor::new(&mut *device, &model, *batch_tokens as usize, longest);

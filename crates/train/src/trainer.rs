@@ -89,7 +89,7 @@ impl Trainer {
     pub fn new(
         job: Job,
         disk: &dyn Disk,
-        new_device: &mut dyn FnMut() -> crate::Device,
+        new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
     ) -> Result<Self, Error> {
         let plan = &job.plan;
         let head = head_of(plan);
@@ -102,7 +102,7 @@ impl Trainer {
             }
             _ => TeacherAnswers::Nobody,
         };
-        let mut boxed = new_device();
+        let mut boxed = new_device(crate::Work::Training);
         let device = &mut *boxed;
         let capacity = Self::capacity(&job);
         let model = Model::new(device, job.student_config.clone(), head);

@@ -13,8 +13,9 @@ mod dump;
 mod products;
 
 use heirloom::failure::Failure;
+use heirloom::processor;
 use heirloom_base::{Bytes, Purpose, uniform, word};
-use heirloom_engine::{Cpu, Device, Divergence, IdSpace, Ids, Move, Profiled, View};
+use heirloom_engine::{Cpu, Device, Divergence, IdSpace, Ids, Move, Precision, Profiled, View};
 use heirloom_models::{
     Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise,
     Purpose as BuffersFor, Taps,
@@ -68,6 +69,13 @@ const WEIGHT_DECAY: f64 = 0.01;
 const SEED: u64 = 0;
 
 pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Failure> {
+    let precision = match &args.what {
+        BenchCommand::Step(args) => args.precision,
+        BenchCommand::Products(args) => args.precision,
+    };
+    if let Some(note) = processor::note(of(precision)) {
+        show.say(note);
+    }
     match &args.what {
         BenchCommand::Step(args) => {
             let timed = step(args, threads)?;
@@ -82,6 +90,14 @@ pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Fa
         }
     }
     Ok(0)
+}
+
+/// The engine's name for a precision.
+fn of(precision: BenchPrecision) -> Precision {
+    match precision {
+        BenchPrecision::F32 => Precision::F32,
+        BenchPrecision::Bf16 => Precision::Bf16,
+    }
 }
 
 fn show_result(show: Show, result: &impl Serialize, table: Table) {
@@ -99,7 +115,7 @@ struct Timed {
     batch: usize,
     seq: usize,
     infer: bool,
-    precision: &'static str,
+    precision: BenchPrecision,
     threads: usize,
     dropout: f32,
     max_grad_norm: f64,
@@ -189,7 +205,8 @@ impl Timed {
 fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
     check(args)?;
     let shape = SHAPES[args.model as usize];
-    let mut device = Profiled::new(Cpu::new(threads), stopwatch);
+    let precision = of(args.precision);
+    let mut device = Profiled::new(Cpu::new(threads).with_precision(precision), stopwatch);
     let mut student = Student::new(&mut device, shape, args)?;
     if let Some(folder) = &args.dump {
         dump::write(&student.model, &device, args, folder)?;
@@ -222,7 +239,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         batch: args.batch,
         seq: args.seq,
         infer: args.infer,
-        precision: "f32",
+        precision: args.precision,
         threads,
         dropout: args.dropout,
         max_grad_norm: args.max_grad_norm,
@@ -262,9 +279,6 @@ fn profile(device: &Profiled<Cpu>, times: &[f64]) -> Map<String, Value> {
 }
 
 fn check(args: &BenchStepArgs) -> Result<(), Failure> {
-    if args.precision == BenchPrecision::Bf16 {
-        return Err(Failure::usage("this version computes in f32 only"));
-    }
     at_least_one(&[("--batch", args.batch), ("--seq", args.seq), ("--steps", args.steps)])?;
     if args.seq > LONGEST {
         return Err(Failure::usage(format!("--seq is {}, expected at most {LONGEST}", args.seq)));
@@ -539,10 +553,6 @@ mod tests {
     #[test]
     fn what_cannot_be_timed_is_refused() {
         let rows = [
-            (
-                BenchStepArgs { precision: BenchPrecision::Bf16, ..args(true) },
-                "this version computes in f32 only",
-            ),
             (BenchStepArgs { steps: 0, ..args(true) }, "--steps is 0, expected at least 1"),
             (BenchStepArgs { seq: 513, ..args(true) }, "--seq is 513, expected at most 512"),
             (

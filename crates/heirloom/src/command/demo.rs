@@ -156,7 +156,7 @@ impl Demo {
             cache_dir: answers.map(PathBuf::from).unwrap_or_default(),
             plan,
         };
-        Ok(Trainer::new(job, &RealDisk, &mut || Box::new(Cpu::new(self.threads)))?)
+        Ok(Trainer::new(job, &RealDisk, &mut |_| Box::new(Cpu::new(self.threads)))?)
     }
 
     /// Trains to the end of the plan; says how far it is, and how many seconds it took.

@@ -6,13 +6,12 @@ use heirloom::failure::Failure;
 use heirloom::gather::{Gathered, reopen};
 use heirloom::places::Places;
 use heirloom_base::Step;
-use heirloom_engine::Cpu;
 use heirloom_recipe::{Plan, change};
 use heirloom_store::{Committed, Holder, RealDisk, step_name};
-use heirloom_train::{Ending, RunFolder, Trainer};
+use heirloom_train::{Ending, RunFolder};
 
 use super::STOPPED;
-use super::train::{SEEDS, SeedList, Summary, begin, go_on, make_cache_dir, report};
+use super::train::{SEEDS, SeedList, Summary, begin, begun, go_on, make_cache_dir, report};
 use crate::args::ResumeArgs;
 use crate::clock::now;
 use crate::outside::Stop;
@@ -96,7 +95,7 @@ fn one(
     plan.output.dir = path.display().to_string();
     let gathered = reopen(&plan, places)?;
     make_cache_dir(&gathered.job)?;
-    let mut trainer = Trainer::new(gathered.job, &RealDisk, &mut || Box::new(Cpu::new(threads)))?;
+    let mut trainer = begun(gathered.job, threads, show)?;
     let mut folder = found.folder;
     match found.steps.last() {
         Some(&step) => {

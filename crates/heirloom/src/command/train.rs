@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use heirloom::failure::Failure;
 use heirloom::gather::{Gathered, gather};
 use heirloom::places::Places;
-use heirloom_engine::Cpu;
+use heirloom::processor;
 use heirloom_recipe::Plan;
 use heirloom_report::seeds::Seeds;
 use heirloom_report::table::{Cell, Table};
 use heirloom_store::{Holder, RealDisk, write_atomic};
-use heirloom_train::{Ending, RunFolder, Trainer, run as run_loop};
+use heirloom_train::{Ending, Job, RunFolder, Trainer, run as run_loop};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -100,9 +100,9 @@ pub(crate) fn begin(
     let holder = Holder::this_process(&now());
     // Everything that can be refused is, before the folder is there.
     RunFolder::refuse_taken(&RealDisk, &path)?;
-    let job = heirloom_train::Job { plan, ..gathered.job.clone() };
+    let job = Job { plan, ..gathered.job.clone() };
     make_cache_dir(&job)?;
-    let mut trainer = Trainer::new(job, &RealDisk, &mut || Box::new(Cpu::new(threads)))?;
+    let mut trainer = begun(job, threads, show)?;
     let text = trainer.plan().to_toml();
     let mut folder = RunFolder::create(&RealDisk, &path, &holder, &text)?;
     let loaded = trainer.loaded();
@@ -113,6 +113,16 @@ pub(crate) fn begin(
         show.say(&format!("note: not used: {}", shortened(&loaded.unused)));
     }
     go_on(&mut trainer, &mut folder, show, stop)
+}
+
+/// The trainer of a job, on a device of the plan's precision, and a note where that is not the
+/// usual one.
+pub(crate) fn begun(job: Job, threads: usize, show: Show) -> Result<Trainer, Failure> {
+    let precision = job.plan.training.precision;
+    if let Some(note) = processor::note(processor::of(precision)) {
+        show.say(note);
+    }
+    Ok(Trainer::new(job, &RealDisk, &mut |work| processor::device(work, precision, threads))?)
 }
 
 fn shortened(names: &[String]) -> String {
@@ -126,7 +136,7 @@ fn shortened(names: &[String]) -> String {
 }
 
 /// The folder for teachers' answers, made where a run needs it.
-pub(crate) fn make_cache_dir(job: &heirloom_train::Job) -> Result<(), Failure> {
+pub(crate) fn make_cache_dir(job: &Job) -> Result<(), Failure> {
     if job.teacher.is_some() && !job.cache_dir.is_dir() {
         heirloom_store::new_folder(&RealDisk, &job.cache_dir)?;
     }

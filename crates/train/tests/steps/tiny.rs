@@ -220,7 +220,7 @@ pub(crate) fn single() -> Device {
 
 /// The trainer of a job.
 pub(crate) fn trainer(job: Job, device: fn() -> Device) -> Trainer {
-    Trainer::new(job, &RealDisk, &mut || device()).unwrap()
+    Trainer::new(job, &RealDisk, &mut |_| device()).unwrap()
 }
 
 /// What a run says and leaves.

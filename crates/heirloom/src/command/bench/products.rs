@@ -11,8 +11,8 @@ use heirloom_engine::{Cpu, Device, Linear, LinearBackward, View};
 use heirloom_report::table::{Cell, Table};
 use serde::Serialize;
 
-use super::{SHAPES, at_least_one};
-use crate::args::BenchProductsArgs;
+use super::{SHAPES, at_least_one, of};
+use crate::args::{BenchPrecision, BenchProductsArgs};
 use crate::clock::Clock;
 
 /// What was measured, in GFLOP/s.
@@ -21,7 +21,7 @@ pub(super) struct Rates {
     model: &'static str,
     tokens: usize,
     threads: usize,
-    precision: &'static str,
+    precision: BenchPrecision,
     products: Vec<Rate>,
     best: f64,
 }
@@ -67,12 +67,13 @@ pub(super) fn measure(args: &BenchProductsArgs, threads: usize) -> Result<Rates,
     let shape = SHAPES[args.model as usize];
     let tokens = args.batch * args.seq;
     let (width, inner) = (shape.hidden, shape.inner);
-    let mut bench = Bench { cpu: Cpu::new(threads), repeats: args.repeats };
+    let mut bench =
+        Bench { cpu: Cpu::new(threads).with_precision(of(args.precision)), repeats: args.repeats };
     let layers = [(width, 3 * width), (width, width), (width, inner), (inner, width)];
     let products: Vec<Rate> =
         layers.into_iter().map(|(inputs, outputs)| bench.rate(tokens, inputs, outputs)).collect();
     let best = products.iter().map(Rate::best).fold(0.0, f64::max);
-    Ok(Rates { model: shape.name, tokens, threads, precision: "f32", products, best })
+    Ok(Rates { model: shape.name, tokens, threads, precision: args.precision, products, best })
 }
 
 struct Bench {
@@ -135,7 +136,8 @@ mod tests {
 
     #[test]
     fn nothing_cannot_be_multiplied() {
-        let args = BenchProductsArgs { model: BenchModel::BertMini, batch: 1, seq: 8, repeats: 1 };
+        let (model, precision) = (BenchModel::BertMini, BenchPrecision::F32);
+        let args = BenchProductsArgs { model, batch: 1, seq: 8, precision, repeats: 1 };
         let rows = [
             (BenchProductsArgs { batch: 0, ..args }, "--batch is 0, expected at least 1"),
             (BenchProductsArgs { seq: 0, ..args }, "--seq is 0, expected at least 1"),
