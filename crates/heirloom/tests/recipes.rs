@@ -198,8 +198,9 @@ fn a_run_in_bf16_says_so_and_keeps_the_answers_that_any_run_keeps() {
     };
     assert!(said.contains(note), "{said}");
     assert_eq!(only_file("f32/teacher-logits"), only_file("bf16/teacher-logits"));
-    let record =
-        |precision: &str| fs::read(place.root.path().join(precision).join("run/run.jsonl")).unwrap();
+    let record = |precision: &str| {
+        fs::read(place.root.path().join(precision).join("run/run.jsonl")).unwrap()
+    };
     assert!(record("f32") != record("bf16"), "nothing was rounded");
     // A run goes on in the precision it began in.
     let resumed = place.heirloom(&["resume", "bf16/run", "--set", "training.precision=f32"]);
