@@ -1,7 +1,6 @@
 //! Functions of one row of logits, in double precision.
 
 /// `ln softmax(x / temperature)`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the policies to come"))]
 pub(crate) fn ln_softmax(x: &[f32], temperature: f64) -> Vec<f64> {
     let largest = x.iter().fold(f64::NEG_INFINITY, |largest, &x| largest.max(f64::from(x)));
     let shifted: Vec<f64> = x.iter().map(|&x| (f64::from(x) - largest) / temperature).collect();
@@ -10,13 +9,11 @@ pub(crate) fn ln_softmax(x: &[f32], temperature: f64) -> Vec<f64> {
 }
 
 /// `softmax(x / temperature)`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the policies to come"))]
 pub(crate) fn softmax(x: &[f32], temperature: f64) -> Vec<f64> {
     ln_softmax(x, temperature).into_iter().map(libm::exp).collect()
 }
 
 /// Entropy of `softmax(x)` in nats; 0 · ln 0 = 0.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the policies to come"))]
 pub(crate) fn entropy(x: &[f32]) -> f64 {
     let terms = ln_softmax(x, 1.0).into_iter().map(|ln_p| {
         let p = libm::exp(ln_p);
