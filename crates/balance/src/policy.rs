@@ -11,6 +11,9 @@ pub struct Needs {
     pub alignments: bool,
     /// What the classifier sees.
     pub features: bool,
+    /// All samples of a step in one call of [`Policy::decide`]: it ranks or averages over them, and
+    /// a step cut into micro-batches would be decided otherwise.
+    pub together: bool,
 }
 
 /// The numbers of a checkpoint do not belong to this policy.
@@ -25,7 +28,7 @@ pub struct Restored {
 /// Decides the weights of a step's losses.
 ///
 /// In a step: [`Policy::align`] where alignments were measured for it, with all its samples at once;
-/// [`Policy::decide`] for each micro-batch; [`Policy::learn`] at its end.
+/// [`Policy::decide`] and then [`Policy::observe`] for each micro-batch; [`Policy::learn`] at its end.
 pub trait Policy: Debug + Send {
     /// What it must be given.
     fn needs(&self) -> Needs {
@@ -38,10 +41,14 @@ pub trait Policy: Debug + Send {
     /// The weights of some samples, constants of this step.
     fn decide(&self, samples: &Samples<'_>, at: At) -> Decision;
 
+    /// Hears the samples of a micro-batch, once each in a step, for sums that [`Policy::learn`] uses
+    /// and empties.
+    fn observe(&mut self, _samples: &Samples<'_>, _at: At) {}
+
     /// Hears the step's mean losses, label and teacher, once all of it has been computed.
     fn learn(&mut self, _means: [f64; 2], _at: At) {}
 
-    /// All that it has learnt, as it must survive a crash.
+    /// All that it has learnt, as it must survive a crash; asked for between steps.
     fn state(&self) -> Vec<f64> {
         Vec::new()
     }

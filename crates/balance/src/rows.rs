@@ -9,13 +9,11 @@ pub(crate) fn ln_softmax(x: &[f32], temperature: f64) -> Vec<f64> {
 }
 
 /// `softmax(x / temperature)`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the policies to come"))]
 pub(crate) fn softmax(x: &[f32], temperature: f64) -> Vec<f64> {
     ln_softmax(x, temperature).into_iter().map(libm::exp).collect()
 }
 
 /// Entropy of `softmax(x)` in nats; 0 · ln 0 = 0.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the policies to come"))]
 pub(crate) fn entropy(x: &[f32]) -> f64 {
     let terms = ln_softmax(x, 1.0).into_iter().map(|ln_p| {
         let p = libm::exp(ln_p);

@@ -21,6 +21,8 @@ pub enum Purpose {
     Masking = 6,
     /// Resampling for intervals.
     Bootstrap = 7,
+    /// Fresh weights of a balance policy's own network.
+    Policy = 8,
 }
 
 /// The words of one purpose at one step and one site (a layer's dropout, say), by row and column.
