@@ -4,5 +4,6 @@
 
 mod cutting;
 mod nonfinite;
+mod recomputing;
 mod schedule;
 mod tiny;
