@@ -170,6 +170,9 @@ pub(crate) struct BenchStepArgs {
     /// Steps before them
     #[arg(long, default_value_t = 3)]
     pub(crate) warmup: usize,
+    /// Keep only what is between the layers and compute the rest again in the backward pass
+    #[arg(long, conflicts_with = "infer")]
+    pub(crate) activation_checkpointing: bool,
     /// Say how much of a step each kind of operation takes
     #[arg(long)]
     pub(crate) profile: bool,

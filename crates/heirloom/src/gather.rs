@@ -17,7 +17,7 @@ use heirloom_recipe::{
     Cost, Counts, DataPlan, EvaluateOn, Facts, ModelFacts, Plan, Recipe, Split, StudentSource,
     TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
 };
-use heirloom_train::{Job, StudentWeights, TeacherJob, Trainer, terms};
+use heirloom_train::{Job, StudentWeights, TeacherJob, Trainer, student_purpose, terms};
 
 use crate::failure::Failure;
 use crate::opened::{apply_layout, config_of_shape, known_labels, labels, model_facts, rows};
@@ -348,8 +348,10 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
     let (terms, _) = terms(&plan.objective);
     let inside = Objective::looks_inside(&terms);
     let capacity = Trainer::capacity(job);
-    let train = Purpose::Train(Objective::taps(&terms));
-    let mut activations = Buffers::bytes_needed(&job.student_config, &head, capacity, &train).0;
+    let taps = Objective::taps(&terms);
+    let student = |purpose| Buffers::bytes_needed(&job.student_config, &head, capacity, &purpose).0;
+    let mut activations = student(student_purpose(plan, taps.clone()));
+    let mut activations_recomputed = student(Purpose::Recompute(taps));
     let live = match (&plan.teacher, &job.teacher) {
         (TeacherPlan::Model { logits, .. }, Some(teacher)) => {
             let live = *logits == heirloom_recipe::Logits::Live || inside;
@@ -359,12 +361,15 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
     };
     if let Some(teacher) = live {
         let purpose = if inside { Purpose::Inspect } else { Purpose::Infer };
-        activations += Buffers::bytes_needed(&teacher.config, &head, capacity, &purpose).0;
+        let bytes = Buffers::bytes_needed(&teacher.config, &head, capacity, &purpose).0;
+        (activations, activations_recomputed) =
+            (activations + bytes, activations_recomputed + bytes);
     }
     let counts = Counts {
         student_parameters: parameters(&job.student_config, head),
         teacher_parameters: live.map_or(0, |teacher| parameters(&teacher.config, head)),
         activations: Bytes(activations),
+        activations_recomputed: Bytes(activations_recomputed),
         other: Bytes(5 * (plan.examples.train_tokens.0)),
     };
     Ok(cost(plan, &counts, available_memory())?)

@@ -11,7 +11,8 @@ fn bench(args: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_heirloom")).arg("bench").args(args).output().unwrap()
 }
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
+    "activation_checkpointing",
     "batch",
     "dropout",
     "gflops",
@@ -55,6 +56,22 @@ fn a_step_is_described_whole() {
     assert!(time("min_ms") <= time("median_ms") && time("median_ms") <= time("max_ms"));
     // BertForSequenceClassification of this shape has as many.
     assert_eq!(timed["parameters"], 11_171_074);
+}
+
+#[test]
+fn layers_computed_again_take_less_memory_and_give_the_same_losses() {
+    let timed = |flags: &[&str]| -> Value {
+        let small = ["step", "--model", "bert-mini", "--batch", "8", "--seq", "64", "--steps", "2"];
+        let output = bench(&[&small[..], &["--warmup", "1", "--json"], flags].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (kept, again) = (timed(&[]), timed(&["--activation-checkpointing"]));
+    assert_eq!(again["losses"], kept["losses"]);
+    let planned = |timed: &Value| timed["planned_memory_mb"].as_f64().unwrap();
+    // Three of four blocks share the last one's 18 numbers a column (qkv, norms, feed-forward).
+    let saved = (3 * 8 * 64 * 256 * 16 * 4) as f64 / f64::from(1 << 20);
+    let found = planned(&kept) - planned(&again);
+    assert!((found - saved).abs() < 0.03 * saved, "{found} MiB saved, of {saved}");
 }
 
 #[test]

@@ -17,6 +17,20 @@ pub enum Purpose {
     Inspect,
     /// All that the backward pass needs, and room for gradients of what is tapped.
     Train(Taps),
+    /// As [`Purpose::Train`] with less memory and more work: of a block only its output is kept,
+    /// and its inside is computed again in the backward pass (Chen et al. 2016, arXiv:1604.06174).
+    /// Queries, keys and values that are tapped stay. The gradients are the same, bit for bit.
+    Recompute(Taps),
+}
+
+impl Purpose {
+    /// What an objective taps, where there is a backward pass.
+    fn taps(&self) -> Option<&Taps> {
+        match self {
+            Self::Infer | Self::Inspect => None,
+            Self::Train(taps) | Self::Recompute(taps) => Some(taps),
+        }
+    }
 }
 
 /// Places inside a model where an objective adds a gradient.
@@ -93,6 +107,8 @@ pub struct Buffers {
     pub(crate) embedded_stats: View,
     hidden: Vec<View>,
     layers: Vec<LayerBuffers>,
+    /// Whether the blocks share one inside, so that all but the last must be computed again.
+    recompute: bool,
     pub(crate) head: HeadBuffers,
     backward: Option<Backward>,
     d_hidden_taps: BTreeMap<usize, View>,
@@ -136,15 +152,26 @@ impl Buffers {
     ) -> Self {
         let n = capacity.tokens;
         let (c, f) = (config.hidden_size, config.intermediate_size);
-        let (states, blocks) = match purpose {
-            Purpose::Infer => (2, 1),
-            Purpose::Inspect | Purpose::Train(_) => (config.layers + 1, config.layers),
-        };
+        let states = if *purpose == Purpose::Infer { 2 } else { config.layers + 1 };
         let embedded = plan.take(n, c);
         let embedded_stats = plan.take(n, 2);
         let hidden = (0..states).map(|_| plan.take(n, c)).collect();
-        let layers = (0..blocks).map(|_| LayerBuffers::plan(plan, config, n)).collect();
-        let train = matches!(purpose, Purpose::Train(_));
+        let taps = purpose.taps();
+        let layers = match purpose {
+            Purpose::Infer => vec![LayerBuffers::plan(plan, config, n)],
+            Purpose::Inspect | Purpose::Train(_) => {
+                (0..config.layers).map(|_| LayerBuffers::plan(plan, config, n)).collect()
+            }
+            Purpose::Recompute(taps) => {
+                let shared = LayerBuffers::plan(plan, config, n);
+                let mut of_block = |block| match taps.qkv.contains(&block) {
+                    true => LayerBuffers { qkv: plan.take(n, 3 * c), ..shared },
+                    false => shared,
+                };
+                (1..=config.layers).map(&mut of_block).collect()
+            }
+        };
+        let train = taps.is_some();
         let head = HeadBuffers::plan(plan, config, head, capacity, train);
         let backward = train.then(|| Backward {
             d_hidden: plan.take(n, c),
@@ -154,7 +181,7 @@ impl Buffers {
             d_qkv: plan.take(n, 3 * c),
         });
         let none = Taps::default();
-        let taps = if let Purpose::Train(taps) = purpose { taps } else { &none };
+        let taps = taps.unwrap_or(&none);
         let d_hidden_taps = taps.hidden.iter().map(|&at| (at, plan.take(n, c))).collect();
         let d_qkv_taps = taps.qkv.iter().map(|&at| (at, plan.take(n, 3 * c))).collect();
         let numbers = plan.peak();
@@ -163,6 +190,7 @@ impl Buffers {
             embedded_stats,
             hidden,
             layers,
+            recompute: matches!(purpose, Purpose::Recompute(_)),
             head,
             backward,
             d_hidden_taps,
@@ -201,6 +229,12 @@ impl Buffers {
 
     pub(crate) fn layer(&self, at: usize) -> &LayerBuffers {
         &self.layers[at % self.layers.len()]
+    }
+
+    /// Whether the inside of block `at` (from 0) is no longer there when its backward pass begins.
+    /// The last block's is: nothing was computed after it.
+    pub(crate) fn was_overwritten(&self, at: usize) -> bool {
+        self.recompute && at + 1 < self.layers.len()
     }
 
     pub(crate) fn backward(&self) -> Backward {

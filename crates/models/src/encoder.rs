@@ -191,8 +191,7 @@ impl Encoder {
             device.dropout(&dropout, hidden);
         }
         for (at, layer) in self.layers.iter().enumerate() {
-            let (x, y) = (buffers.hidden(at).first_rows(n), buffers.hidden(at + 1).first_rows(n));
-            layer.forward(device, config, batch, &buffers.layer(at).first_rows(n), at, noise, x, y);
+            layer.forward(device, config, batch, buffers, at, noise);
         }
     }
 
@@ -212,6 +211,10 @@ impl Encoder {
         for (at, layer) in self.layers.iter().enumerate().rev() {
             if let Some(tap) = buffers.d_hidden_tap(at + 1) {
                 device.add_scaled(1.0, tap.first_rows(n), d_hidden);
+            }
+            if buffers.was_overwritten(at) {
+                // Dropout's words have addresses, so the same numbers come out again.
+                layer.forward(device, config, batch, buffers, at, noise);
             }
             layer.backward(device, config, batch, buffers, at, grads, noise);
         }
@@ -248,19 +251,19 @@ impl Encoder {
 
 impl Layer {
     /// One block: attention, add & norm, feed-forward, add & norm.
-    #[expect(clippy::too_many_arguments, reason = "one call site, and each is a different thing")]
     fn forward(
         &self,
         device: &mut dyn Device,
         config: &EncoderConfig,
         batch: &DeviceBatch,
-        kept: &LayerBuffers,
+        buffers: &Buffers,
         at: usize,
         noise: Option<Noise>,
-        x: View,
-        y: View,
     ) {
-        let LayerBuffers { qkv, lse, context, attended, middle, inner, active, summed, .. } = *kept;
+        let n = batch.tokens();
+        let (x, y) = (buffers.hidden(at).first_rows(n), buffers.hidden(at + 1).first_rows(n));
+        let kept = buffers.layer(at).first_rows(n);
+        let LayerBuffers { qkv, lse, context, attended, middle, inner, active, summed, .. } = kept;
         let linear =
             |x, layer: Affine, y| Linear { x, w: layer.w, b: Some(layer.b), y, activated: None };
         device.linear(&linear(x, self.qkv, qkv));

@@ -144,6 +144,8 @@ const RULES: &[(&str, Rule)] = &[
     ("training.steps_per_epoch", Fixed(DATA)),
     ("training.batch", Fixed(DATA)),
     ("training.micro_batch", Asked(&["training.micro_batch_size", "training.micro_batch_tokens"])),
+    // The numbers are the same either way.
+    ("training.activation_checkpointing", Free),
     ("training.learning_rate", Asked(&["training.learning_rate"])),
     ("training.lr_scheduler_type", Asked(&["training.lr_scheduler_type"])),
     ("training.warmup_steps", Asked(&["training.warmup_steps", "training.warmup_ratio"])),

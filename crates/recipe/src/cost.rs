@@ -16,6 +16,8 @@ pub struct Counts {
     pub teacher_parameters: u64,
     /// Activations of one micro-batch, and whatever else grows with it.
     pub activations: Bytes,
+    /// The same with `training.activation_checkpointing`.
+    pub activations_recomputed: Bytes,
     /// Data, caches, and whatever else does not grow with it.
     pub other: Bytes,
 }
@@ -86,7 +88,9 @@ pub fn cost(plan: &Plan, counts: &Counts, available: Bytes) -> Result<Cost, Does
     if cost.total() <= available {
         return Ok(cost);
     }
-    Err(DoesNotFit { parts: parts(&cost), available, way_out: way_out(plan, &cost, available) })
+    let recomputed = counts.activations_recomputed;
+    let way_out = way_out(plan, &cost, recomputed, available);
+    Err(DoesNotFit { parts: parts(&cost), available, way_out })
 }
 
 fn parts(cost: &Cost) -> String {
@@ -105,24 +109,43 @@ fn parts(cost: &Cost) -> String {
     .join(", ")
 }
 
-/// The largest halving of the micro-batch that fits, if one does.
-fn way_out(plan: &Plan, cost: &Cost, available: Bytes) -> String {
+/// What would fit: the largest halving of the micro-batch, layers computed again, or both.
+fn way_out(plan: &Plan, cost: &Cost, recomputed: Bytes, available: Bytes) -> String {
+    const AGAIN: &str = "`training.activation_checkpointing = true`";
+    let mut ways = Vec::new();
+    ways.extend(smaller(plan, cost, cost.activations, available));
+    if !plan.training.activation_checkpointing {
+        let total = cost.fixed().saturating_add(recomputed.0);
+        if total <= available.0 {
+            ways.push(format!("{AGAIN} would need {:.1}", total as f64 / 1e9));
+        } else if ways.is_empty() {
+            let both = smaller(plan, cost, recomputed, available);
+            ways.extend(both.map(|smaller| format!("{AGAIN} with {smaller}")));
+        }
+    }
+    if ways.is_empty() {
+        let least = cost.fixed() as f64 / 1e9;
+        return format!(
+            "no micro-batch is small enough, as {least:.1} are needed without it; take a smaller \
+             model"
+        );
+    }
+    ways.join(", ")
+}
+
+/// The largest halving of the micro-batch that fits, if one does; the whole takes `activations`.
+fn smaller(plan: &Plan, cost: &Cost, activations: Bytes, available: Bytes) -> Option<String> {
     let (key, size, least) = match plan.training.micro_batch {
         Batch::Sequences(size) => ("micro_batch_size", size, 1),
         Batch::Tokens(size) => ("micro_batch_tokens", size, plan.data.max_length),
     };
-    let halves = std::iter::successors(Some(size / 2), |size| Some(size / 2));
-    for smaller in halves.take_while(|smaller| *smaller >= least.max(1)) {
-        let activations = u128::from(cost.activations.0) * u128::from(smaller) / u128::from(size);
-        let activations = u64::try_from(activations).unwrap_or(u64::MAX);
-        let total = cost.fixed().saturating_add(activations);
-        if total <= available.0 {
-            let total = total as f64 / 1e9;
-            return format!("`training.{key} = {smaller}` would need {total:.1}");
-        }
-    }
-    let least = cost.fixed() as f64 / 1e9;
-    format!(
-        "no micro-batch is small enough, as {least:.1} are needed without it; take a smaller model"
-    )
+    let mut halves = std::iter::successors(Some(size / 2), |size| Some(size / 2))
+        .take_while(|smaller| *smaller >= least.max(1));
+    halves.find_map(|smaller| {
+        let part = u128::from(activations.0) * u128::from(smaller) / u128::from(size);
+        let part = u64::try_from(part).unwrap_or(u64::MAX);
+        let total = cost.fixed().saturating_add(part);
+        let text = || format!("`training.{key} = {smaller}` would need {:.1}", total as f64 / 1e9);
+        (total <= available.0).then(text)
+    })
 }

@@ -416,6 +416,10 @@ pub struct TrainingPlan {
     pub batch: Batch,
     /// What is computed at once.
     pub micro_batch: Batch,
+    /// Whether the inside of the student's layers is computed again in the backward pass in place
+    /// of being kept. Plans of earlier versions do not say it, and did not.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Its course after the warm-up.

@@ -349,6 +349,8 @@ section! {
             "Tokens computed at once; changes memory, not the result.";
         gradient_accumulation_steps: u64, COUNT, absent "follows from batch and micro-batch" as "4",
             "Micro-batches per optimiser step: the step then has this many times `batch_size` sequences.";
+        activation_checkpointing: bool = false, BOOL,
+            "Keep only what is between the student's layers and compute the rest again in the backward pass: less memory, about a third more work, the same result.";
         learning_rate: f64 = 5e-5, RATE,
             "Highest learning rate of AdamW.";
         lr_scheduler_type: Schedule = Schedule::Linear, Schedule::ONE,

@@ -393,6 +393,7 @@ fn training(
         steps_per_epoch: steps_per_epoch?,
         batch,
         micro_batch,
+        activation_checkpointing: training.activation_checkpointing(),
         learning_rate: training.learning_rate(),
         lr_scheduler_type: training.lr_scheduler_type(),
         warmup_steps: warmup_steps.min(total_steps),

@@ -185,7 +185,12 @@ fn training(plan: &Plan) -> Vec<String> {
     };
     let mut lines = vec![
         format!("{length}, {} a pass", thousands(training.steps_per_epoch)),
-        format!("{} a step, {} at once", batch(training.batch), batch(training.micro_batch)),
+        format!(
+            "{} a step, {} at once{}",
+            batch(training.batch),
+            batch(training.micro_batch),
+            if training.activation_checkpointing { ", layers computed again" } else { "" },
+        ),
         format!(
             "learning rate {:e}, {}, {} steps of warm-up",
             training.learning_rate,

@@ -88,7 +88,7 @@ fn said(text: &str, sets: &[&str], facts: &Facts) -> String {
 #[test]
 fn a_plan_reads_like_words() {
     insta::assert_snapshot!(good(&[]), @r#"
-        plan       sst2-small, digest 6418fc18f207
+        plan       sst2-small, digest 00ad676cc53a
         data       data/SST-2/train.tsv: 67 349 examples, 900 000 tokens
                    evaluated on dev.tsv: 872 examples
                    text in `sentence`, label in `label`
@@ -148,7 +148,7 @@ fn a_plan_without_a_teacher_reads_like_words() {
         seeds = [5, 6]
     "#;
     insta::assert_snapshot!(plan(text, &[], &facts()).unwrap(), @r#"
-        plan       plain, digest 5eeca643386d
+        plan       plain, digest 054a52ed63e2
         data       data/train.csv: 1 000 examples, 13 363 tokens
                      the first 1 000 after the shuffle
                      0.1 of it is held out
@@ -449,16 +449,30 @@ fn what_does_not_fit_in_memory_is_refused_with_numbers() {
         student_parameters: 225_000_000,
         teacher_parameters: 0,
         activations: Bytes(14_200_000_000),
+        activations_recomputed: Bytes(4_100_000_000),
         other: Bytes(0),
     };
     let plan = good(&[]);
     let refused = cost(&plan, &counts, Bytes(16_000_000_000)).unwrap_err();
     assert_eq!(refused.exit_code(), 6);
-    insta::assert_snapshot!(refused, @r#"does not fit in memory: weights 0.9, gradients 0.9, moments 1.8, activations 14.2 of 16.0 GB; `training.micro_batch_tokens = 4096` would need 10.7"#);
+    insta::assert_snapshot!(refused, @r#"does not fit in memory: weights 0.9, gradients 0.9, moments 1.8, activations 14.2 of 16.0 GB; `training.micro_batch_tokens = 4096` would need 10.7, `training.activation_checkpointing = true` would need 7.7"#);
+    let refused = cost(&plan, &counts, Bytes(3_700_000_000)).unwrap_err();
+    insta::assert_snapshot!(refused.way_out, @r#"`training.activation_checkpointing = true` with `training.micro_batch_tokens = 128` would need 3.7"#);
+    let again = good(&["training.activation_checkpointing=true"]);
+    let refused = cost(&again, &counts, Bytes(16_000_000_000)).unwrap_err();
+    insta::assert_snapshot!(refused.way_out, @r#"`training.micro_batch_tokens = 4096` would need 10.7"#);
     let refused = cost(&plan, &counts, Bytes(3_000_000_000)).unwrap_err();
     insta::assert_snapshot!(refused, @r#"does not fit in memory: weights 0.9, gradients 0.9, moments 1.8, activations 14.2 of 3.0 GB; no micro-batch is small enough, as 3.6 are needed without it; take a smaller model"#);
     let cost = cost(&plan, &counts, Bytes(18_000_000_000)).unwrap();
     assert_eq!(cost.total(), Bytes(17_800_000_000));
+}
+
+#[test]
+fn a_plan_of_a_version_that_kept_all_activations_is_read_as_such() {
+    let text = good(&[]).to_toml();
+    let without = text.replace("activation_checkpointing = false\n", "");
+    assert_ne!(text, without);
+    assert_eq!(Plan::from_toml(&without), Ok(good(&[])));
 }
 
 #[test]
@@ -473,6 +487,7 @@ fn a_longer_run_may_go_on_and_another_one_may_not() {
         compare(&["training.threads=2", "training.save_steps=5", "training.max_steps=9000"], &[])
             .is_allowed()
     );
+    assert!(compare(&["training.activation_checkpointing=true"], &[]).is_allowed());
     for set in [
         "training.learning_rate=1e-4",
         "training.weight_decay=0.1",

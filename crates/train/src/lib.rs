@@ -33,4 +33,4 @@ pub use schedule::learning_rate;
 pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
-pub use trainer::Trainer;
+pub use trainer::{Trainer, student_purpose};

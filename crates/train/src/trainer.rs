@@ -10,7 +10,7 @@ use heirloom_data::label::Label;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::{Batch, micro_ranges};
 use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Move, View};
-use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Loaded, Model, Noise, Purpose};
+use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Loaded, Model, Noise, Purpose, Taps};
 use heirloom_objective::{Counts, Labels, Objective, Parts, Signals, TeacherSignals};
 use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind};
 use heirloom_store::{Disk, TensorFolder};
@@ -75,6 +75,15 @@ pub(crate) fn head_of(plan: &Plan) -> Head {
     }
 }
 
+/// What a plan keeps of the student's forward pass.
+pub fn student_purpose(plan: &Plan, taps: Taps) -> Purpose {
+    if plan.training.activation_checkpointing {
+        Purpose::Recompute(taps)
+    } else {
+        Purpose::Train(taps)
+    }
+}
+
 /// The rule of the data crate for an amount in a plan.
 fn rule(batch: heirloom_recipe::Batch) -> BatchRule {
     match batch {
@@ -124,7 +133,8 @@ impl Trainer {
         // A seed of their own, so that projections do not repeat the first weights' words.
         objective.params().init(device, plan.training.seed.wrapping_add(1));
         let projections = Learned::new(device, objective.params().clone(), adam, None);
-        let buffers = model.buffers(device, capacity, &Purpose::Train(taps));
+        let purpose = student_purpose(plan, taps);
+        let buffers = model.buffers(device, capacity, &purpose);
         let batch = model.batch(device, capacity);
         let width = head.width(config);
         let [numbers, logits] = [(); 2].map(|()| {

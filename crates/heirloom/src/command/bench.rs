@@ -115,6 +115,7 @@ struct Timed {
     batch: usize,
     seq: usize,
     infer: bool,
+    activation_checkpointing: bool,
     precision: BenchPrecision,
     threads: usize,
     dropout: f32,
@@ -239,6 +240,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         batch: args.batch,
         seq: args.seq,
         infer: args.infer,
+        activation_checkpointing: args.activation_checkpointing,
         precision: args.precision,
         threads,
         dropout: args.dropout,
@@ -381,8 +383,11 @@ impl Student {
             words.dedup();
             Learning { learned, words, largest_norm: args.max_grad_norm }
         });
-        let purpose =
-            if args.infer { BuffersFor::Infer } else { BuffersFor::Train(Taps::default()) };
+        let purpose = match (args.infer, args.activation_checkpointing) {
+            (true, _) => BuffersFor::Infer,
+            (false, false) => BuffersFor::Train(Taps::default()),
+            (false, true) => BuffersFor::Recompute(Taps::default()),
+        };
         let buffers = model.buffers(device, capacity, &purpose);
         let objective =
             Objective::new(device, terms(), &[false; 2], model.config(), None, capacity);
@@ -524,6 +529,7 @@ mod tests {
             dropout: 0.0,
             steps: 1,
             warmup: 0,
+            activation_checkpointing: false,
             profile: false,
             max_grad_norm: 0.0,
             dump: None,

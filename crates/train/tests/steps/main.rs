@@ -4,6 +4,7 @@
 
 mod cutting;
 mod nonfinite;
+mod recomputing;
 mod schedule;
 mod tiny;
 mod words;
