@@ -5,6 +5,7 @@
 //! of them, each with its place and what to write instead.
 //! Never: opens a file, asks for the time, or touches a device.
 
+mod balance;
 mod change;
 mod choices;
 mod cost;
@@ -22,6 +23,9 @@ mod smoke;
 mod task;
 mod tree;
 
+pub use balance::{
+    BalancePlan, Estimator, MetaLoss, MetaPlan, MetaSource, PolicyPlan, Preconditioner,
+};
 pub use change::{Change, Changed, Verdict, change};
 pub use choices::{
     Activation, Column, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits,

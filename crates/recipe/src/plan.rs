@@ -359,6 +359,9 @@ pub struct ObjectivePlan {
     pub label_loss: LabelLoss,
     /// Terms on hidden states.
     pub hidden: Vec<HiddenTermPlan>,
+    /// How label and teacher are weighed where it is not by `alpha` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<crate::BalancePlan>,
 }
 
 /// A term that compares what is inside teacher and student.

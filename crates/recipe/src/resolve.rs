@@ -283,6 +283,7 @@ fn objective(
         scale_by_temperature_squared: objective.scale_by_temperature_squared(),
         label_loss: value(&objective.label_loss).unwrap_or_else(|| label_loss(data.kind)),
         hidden: terms?,
+        balance: None,
     })
 }
 
