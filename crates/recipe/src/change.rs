@@ -138,6 +138,15 @@ const RULES: &[(&str, Rule)] = &[
     ("objective.alpha", Asked(&["objective.alpha"])),
     ("objective.temperature", Asked(&["objective.temperature"])),
     ("objective.scale_by_temperature_squared", Asked(&["objective.scale_by_temperature_squared"])),
+    (
+        "objective.divergence",
+        Asked(&[
+            "objective.divergence",
+            "objective.divergence_alpha",
+            "objective.divergence_beta",
+            "objective.divergence_centred",
+        ]),
+    ),
     ("objective.label_loss", Fixed("the loss would be another")),
     ("training.length", Free),
     ("training.total_steps", Free),

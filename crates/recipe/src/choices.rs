@@ -156,6 +156,32 @@ choice! {
 }
 
 choice! {
+    /// How the teacher's distribution p and the student's q are compared.
+    DivergenceKind {
+        /// KL(p ‖ q).
+        ForwardKl = "forward_kl",
+        /// KL(q ‖ p).
+        ReverseKl = "reverse_kl",
+        /// The mean of the two.
+        SymmetricKl = "symmetric_kl",
+        /// KL divergence of both from a mixture of both.
+        JensenShannon = "jensen_shannon",
+        /// KL divergence of p from a mixture of both.
+        SkewKl = "skew_kl",
+        /// KL divergence of q from a mixture of both.
+        SkewReverseKl = "skew_reverse_kl",
+        /// The α-β divergence.
+        AlphaBeta = "alpha_beta",
+        /// Half of the sum of absolute differences.
+        TotalVariation = "total_variation",
+        /// Decoupled distillation: the label against the rest, and the rest by itself.
+        Dkd = "dkd",
+        /// Mean squared difference of the logits.
+        MseLogits = "mse_logits",
+    }
+}
+
+choice! {
     /// How hidden states are compared.
     HiddenKind {
         /// Mean squared difference.

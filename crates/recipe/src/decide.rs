@@ -4,6 +4,7 @@
 //! must look for the rest. Never: needs a fact. The data are for `task.rs`.
 
 use crate::choices::{EvalStrategy, HiddenKind, LabelLoss, Logits, OnNonfinite, TaskKind};
+use crate::divergence;
 use crate::plan::{Batch, Evaluate, Length};
 use crate::problem::{Place, ProblemKind, Problems, nearest};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig};
@@ -173,13 +174,7 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     } else {
         "`task.kind = \"classification\"`; the outputs of other tasks are compared as they are"
     };
-    let idle = no_teacher || no_classes;
-    if let Some(at) = objective.temperature.as_ref().filter(|_| idle) {
-        needs(at, "objective.temperature", without, problems);
-    }
-    if let Some(at) = objective.scale_by_temperature_squared.as_ref().filter(|_| idle) {
-        needs(at, "objective.scale_by_temperature_squared", without, problems);
-    }
+    divergence::check(objective, (no_teacher || no_classes).then_some(without), problems);
     if let (Some(at), Some(data)) = (&objective.label_loss, kind(recipe)) {
         let fitting = label_loss(data);
         if at.value != fitting {

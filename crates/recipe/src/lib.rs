@@ -10,6 +10,7 @@ mod change;
 mod choices;
 mod cost;
 mod decide;
+mod divergence;
 mod facts;
 mod parse;
 mod plan;
@@ -28,10 +29,12 @@ pub use balance::{
 };
 pub use change::{Change, Changed, Verdict, change};
 pub use choices::{
-    Activation, Column, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits,
-    Metric, ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
+    Activation, Column, DivergenceKind, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind,
+    LabelLoss, Logits, Metric, ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation,
+    Schedule, TaskKind,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost};
+pub use divergence::Divergence;
 pub use facts::{Facts, ModelFacts, TokenDifference, TokenizerFacts};
 pub use parse::parse;
 pub use plan::{

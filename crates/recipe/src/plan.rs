@@ -10,6 +10,7 @@ use crate::choices::{
     Activation, Column, Encoding, EvaluateOn, Format, LabelLoss, Logits, Metric, ModelType,
     OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
 };
+use crate::divergence::Divergence;
 
 /// A decided run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -355,6 +356,9 @@ pub struct ObjectivePlan {
     pub temperature: f64,
     /// Whether the teacher's term is multiplied by temperature².
     pub scale_by_temperature_squared: bool,
+    /// How the teacher's term compares the two. Not written where it is the forward divergence.
+    #[serde(default, skip_serializing_if = "Divergence::is_usual")]
+    pub divergence: Divergence,
     /// Loss on the labels.
     pub label_loss: LabelLoss,
     /// Terms on hidden states.

@@ -5,8 +5,9 @@
 //! reference for users ([`reference()`]). Never: compares one key with another; that is `decide.rs`.
 
 use crate::choices::{
-    Activation, Column, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits,
-    Metric, ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
+    Activation, Column, DivergenceKind, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind,
+    LabelLoss, Logits, Metric, ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation,
+    Schedule, TaskKind,
 };
 use crate::preset::Preset;
 use crate::problem::{Place, Problems};
@@ -305,6 +306,14 @@ section! {
             "Divides the logits of teacher and student in the teacher's term.";
         scale_by_temperature_squared: bool = true, BOOL,
             "Multiply the teacher's term by temperature², so that its gradient keeps its size.";
+        divergence: DivergenceKind = DivergenceKind::ForwardKl, DivergenceKind::ONE,
+            "How the teacher's term compares the teacher's distribution with the student's; `mse_logits` compares the logits.";
+        divergence_alpha: f64, NOT_NEGATIVE, absent "0.1 for skew_kl and skew_reverse_kl, 0.2 for alpha_beta, 1 for dkd" as "0.1",
+            "α: the mixture's share of the compared side (skew), the exponent of the teacher (alpha_beta), the weight of the label against the rest (dkd).";
+        divergence_beta: f64, NOT_NEGATIVE, absent "0.5 for jensen_shannon, 0.7 for alpha_beta, 8 for dkd" as "0.5",
+            "β: the mixture's share of the teacher (jensen_shannon), the exponent of the student (alpha_beta), the weight of the rest by itself (dkd).";
+        divergence_centred: bool, BOOL, absent "`true`, for mse_logits" as "true",
+            "Whether the mean of each side's logits is taken from them before they are compared.";
         label_loss: LabelLoss, LabelLoss::ONE, absent "cross_entropy, bce, mse by `task.kind`" as "\"cross_entropy\"",
             "Loss on the labels.";
         hidden: Vec<Hidden>, HIDDEN, absent "none" as "[{ kind = \"mse\" }]",

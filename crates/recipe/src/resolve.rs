@@ -7,6 +7,7 @@ use heirloom_base::Tokens;
 
 use crate::choices::{HiddenKind, Logits, ModelType, Relation, TaskKind};
 use crate::decide::{batches, check, evaluate, heads_divide, label_loss, length, value};
+use crate::divergence;
 use crate::facts::{Facts, ModelFacts, TokenDifference};
 use crate::plan::{
     Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, FORMAT, HiddenTermPlan, Labels,
@@ -263,6 +264,9 @@ fn objective(
     problems: &mut Problems,
 ) -> Option<ObjectivePlan> {
     let objective = &recipe.objective;
+    if let Labels::Named(names) = &data.labels {
+        divergence::check_labels(objective, names.len(), problems);
+    }
     let (usual_alpha, terms) = match teacher {
         TeacherPlan::Nobody => (0.0, Some(Vec::new())),
         TeacherPlan::Model { shape, .. } => {
@@ -281,6 +285,7 @@ fn objective(
         alpha: value(&objective.alpha).unwrap_or(usual_alpha),
         temperature: objective.temperature(),
         scale_by_temperature_squared: objective.scale_by_temperature_squared(),
+        divergence: divergence::divergence(objective),
         label_loss: value(&objective.label_loss).unwrap_or_else(|| label_loss(data.kind)),
         hidden: terms?,
         balance: None,

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::choices::{Format, Logits, OnBadLine, OnNonfinite, TaskKind};
+use crate::divergence::{Divergence, rounded};
 use crate::plan::{
     Batch, Compare, EarlyStopping, Evaluate, Length, Limit, ModelShape, Plan, Save, Split,
     StudentSource, TeacherPlan,
@@ -144,7 +145,16 @@ fn objective(plan: &Plan) -> Vec<String> {
         let scale = if objective.scale_by_temperature_squared { ", times T²" } else { "" };
         let teacher = match plan.data.kind {
             TaskKind::Classification => {
-                format!("divergence from the teacher at T = {}{scale}", objective.temperature)
+                let (divergence, temperature) = (objective.divergence, objective.temperature);
+                match divergence {
+                    Divergence::ForwardKl => {
+                        format!("divergence from the teacher at T = {temperature}{scale}")
+                    }
+                    Divergence::MseLogits { .. } => divergence.to_string(),
+                    _ => format!(
+                        "{divergence} at T = {temperature}{scale}; p the teacher's, q the student's"
+                    ),
+                }
             }
             TaskKind::MultiLabel | TaskKind::Regression => {
                 "mean squared difference from the teacher's outputs".to_owned()
@@ -152,8 +162,7 @@ fn objective(plan: &Plan) -> Vec<String> {
         };
         vec![
             format!("{alpha} × {teacher}"),
-            // Shown rounded: 1 − 0.9 is 0.09999999999999998 in binary.
-            format!("{} × {labels} with the labels", ((1.0 - alpha) * 1e12).round() / 1e12),
+            format!("{} × {labels} with the labels", rounded(1.0 - alpha)),
         ]
     };
     for term in &objective.hidden {

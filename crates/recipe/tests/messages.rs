@@ -491,3 +491,81 @@ fn a_temperature_needs_classes() {
         1 problem
     "#);
 }
+
+#[test]
+fn a_divergence_needs_a_teacher_and_classes() {
+    let sets = [
+        "objective.divergence=\"dkd\"",
+        "objective.divergence_alpha=1",
+        "objective.divergence_beta=2",
+        "objective.divergence_centred=true",
+    ];
+    let alone = GOOD.replace("[teacher]\nmodel = \"models/large\"\n", "").replace("0.7", "0");
+    insta::assert_snapshot!(said(&alone, &sets), @r#"
+        --set objective.divergence="dkd": `objective.divergence` needs a `[teacher]`; without one it changes nothing
+        --set objective.divergence_alpha=1: `objective.divergence_alpha` needs a `[teacher]`; without one it changes nothing
+        --set objective.divergence_beta=2: `objective.divergence_beta` needs a `[teacher]`; without one it changes nothing
+        --set objective.divergence_centred=true: `objective.divergence_centred` needs a `[teacher]`; without one it changes nothing
+        4 problems
+    "#);
+    let numbers = [&["task.preset=\"stsb\""][..], &sets[..2]].concat();
+    insta::assert_snapshot!(said(GOOD, &numbers), @r#"
+        --set objective.divergence="dkd": `objective.divergence` needs `task.kind = "classification"`; the outputs of other tasks are compared as they are
+        --set objective.divergence_alpha=1: `objective.divergence_alpha` needs `task.kind = "classification"`; the outputs of other tasks are compared as they are
+        2 problems
+    "#);
+}
+
+#[test]
+fn a_parameter_that_its_divergence_does_not_have_is_refused() {
+    // Each key: with which divergences it is fine, and what is said with all others.
+    let mut found = String::new();
+    for key in [
+        "divergence_alpha=0.3",
+        "divergence_beta=0.3",
+        "divergence_centred=false",
+        "temperature=3",
+        "scale_by_temperature_squared=false",
+    ] {
+        let set = format!("objective.{key}");
+        let (mut fine, mut refused) = (Vec::new(), std::collections::BTreeSet::new());
+        for kind in heirloom_recipe::DivergenceKind::ALL {
+            let said = said(GOOD, &[&format!("objective.divergence={kind}"), &set]);
+            match said.lines().next() {
+                Some("fine") => fine.push(kind.name()),
+                first => _ = refused.insert(first.unwrap_or_default().to_owned()),
+            }
+        }
+        let refused: Vec<String> = refused.into_iter().collect();
+        found += &format!("{}\n{}\n", fine.join(", "), refused.join("\n"));
+    }
+    insta::assert_snapshot!(found, @r#"
+    skew_kl, skew_reverse_kl, alpha_beta, dkd
+    --set objective.divergence_alpha=0.3: `objective.divergence_alpha` needs `divergence = "skew_kl"`, `"skew_reverse_kl"`, `"alpha_beta"` or `"dkd"`
+    jensen_shannon, alpha_beta, dkd
+    --set objective.divergence_beta=0.3: `objective.divergence_beta` needs `divergence = "jensen_shannon"`, `"alpha_beta"` or `"dkd"`
+    mse_logits
+    --set objective.divergence_centred=false: `objective.divergence_centred` needs `divergence = "mse_logits"`
+    forward_kl, reverse_kl, symmetric_kl, jensen_shannon, skew_kl, skew_reverse_kl, alpha_beta, total_variation, dkd
+    --set objective.temperature=3: `objective.temperature` needs another `divergence`; mse_logits compares logits as they are
+    forward_kl, reverse_kl, symmetric_kl, jensen_shannon, skew_kl, skew_reverse_kl, alpha_beta, total_variation, dkd
+    --set objective.scale_by_temperature_squared=f…: `objective.scale_by_temperature_squared` needs another `divergence`; mse_logits compares logits as they are
+    "#);
+}
+
+#[test]
+fn a_parameter_of_a_divergence_has_a_range() {
+    let refused = |kind: &str, parameter: &str| {
+        let said = said(GOOD, &[&format!("objective.divergence={kind}"), parameter]);
+        said.lines().next().unwrap().to_owned()
+    };
+    insta::assert_snapshot!(refused("skew_kl", "objective.divergence_alpha=1"), @r#"--set objective.divergence_alpha=1: `objective.divergence_alpha` is 1, expected a number from 0 to below 1 for skew_kl"#);
+    insta::assert_snapshot!(refused("skew_reverse_kl", "objective.divergence_alpha=1.5"), @r#"--set objective.divergence_alpha=1.5: `objective.divergence_alpha` is 1.5, expected a number from 0 to below 1 for skew_reverse_kl"#);
+    insta::assert_snapshot!(refused("alpha_beta", "objective.divergence_alpha=-0.5"), @r#"--set objective.divergence_alpha=-0.5: `objective.divergence_alpha` is -0.5, expected a number from 0"#);
+    insta::assert_snapshot!(refused("jensen_shannon", "objective.divergence_beta=0"), @r#"--set objective.divergence_beta=0: `objective.divergence_beta` is 0, expected a number above 0 and below 1 for jensen_shannon, whose ends are forward_kl and reverse_kl"#);
+    insta::assert_snapshot!(refused("jensen_shannon", "objective.divergence_beta=1"), @r#"--set objective.divergence_beta=1: `objective.divergence_beta` is 1, expected a number above 0 and below 1 for jensen_shannon, whose ends are forward_kl and reverse_kl"#);
+    insta::assert_snapshot!(refused("dkd", "objective.divergence_beta=inf"), @r#"--set objective.divergence_beta=inf: `objective.divergence_beta` is inf, expected a number from 0"#);
+    insta::assert_snapshot!(refused("reverse", "objective.alpha=0.5"), @r#"--set objective.divergence=reverse: `objective.divergence` is "reverse", expected one of `forward_kl`, `reverse_kl`, `symmetric_kl`, `jensen_shannon`, `skew_kl`, `skew_reverse_kl`, `alpha_beta`, `total_variation`, `dkd`, `mse_logits`; did you mean `reverse_kl`?"#);
+    assert_eq!(refused("skew_kl", "objective.divergence_alpha=0"), "fine");
+    assert_eq!(refused("alpha_beta", "objective.divergence_alpha=1.5"), "fine");
+}

@@ -608,3 +608,101 @@ fn altered(key: &str, text: &str) -> String {
     };
     other.to_owned()
 }
+
+/// The line of the teacher's term.
+fn teacher_line(sets: &[&str]) -> String {
+    let shown = plan(RECIPE, sets, &three()).expect("the recipe is good").to_string();
+    let line = shown.lines().find(|line| line.starts_with("objective")).expect("a line");
+    line.trim_start_matches("objective").trim_start().to_owned()
+}
+
+/// A task of three labels.
+fn three() -> Facts {
+    let labels = ["0", "1", "2"];
+    let mut facts = facts();
+    facts.labels = labels.map(str::to_owned).to_vec();
+    facts.teacher = Some(model(12, 768, 12, &labels));
+    facts
+}
+
+#[test]
+fn a_divergence_reads_as_its_formula_in_numbers() {
+    let three = "task.labels=[\"0\", \"1\", \"2\"]";
+    let cases: [&[&str]; 15] = [
+        &["forward_kl"],
+        &["reverse_kl"],
+        &["symmetric_kl"],
+        &["jensen_shannon"],
+        &["jensen_shannon", "objective.divergence_beta=0.1"],
+        &["skew_kl"],
+        &["skew_reverse_kl", "objective.temperature=4"],
+        &["alpha_beta"],
+        &["alpha_beta", "objective.divergence_alpha=0"],
+        &["alpha_beta", "objective.divergence_beta=0"],
+        &["alpha_beta", "objective.divergence_alpha=0", "objective.divergence_beta=0"],
+        &["total_variation", "objective.scale_by_temperature_squared=false"],
+        &["dkd"],
+        &["mse_logits"],
+        &["mse_logits", "objective.divergence_centred=false"],
+    ];
+    let lines = cases.map(|case| {
+        let set = format!("objective.divergence={}", case[0]);
+        teacher_line(&[&[three, &set], &case[1..]].concat())
+    });
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+        0.7 × divergence from the teacher at T = 2, times T²
+        0.7 × KL(q ‖ p) at T = 2, times T²; p the teacher's, q the student's
+        0.7 × (½ KL(p ‖ q) + ½ KL(q ‖ p)) at T = 2, times T²; p the teacher's, q the student's
+        0.7 × (0.5 KL(p ‖ m) + 0.5 KL(q ‖ m)), m = 0.5 p + 0.5 q, at T = 2, times T²; p the teacher's, q the student's
+        0.7 × (0.1 KL(p ‖ m) + 0.9 KL(q ‖ m)), m = 0.1 p + 0.9 q, at T = 2, times T²; p the teacher's, q the student's
+        0.7 × KL(p ‖ 0.1 p + 0.9 q) at T = 2, times T²; p the teacher's, q the student's
+        0.7 × KL(q ‖ 0.9 p + 0.1 q) at T = 4, times T²; p the teacher's, q the student's
+        0.7 × Σ (p^0.9/0.63 + q^0.9/0.18 − p^0.2 q^0.7/0.14) at T = 2, times T²; p the teacher's, q the student's
+        0.7 × Σ (0.7 q^0.7 ln(q/p) − q^0.7 + p^0.7)/0.49 at T = 2, times T²; p the teacher's, q the student's
+        0.7 × Σ (0.2 p^0.2 ln(p/q) − p^0.2 + q^0.2)/0.04 at T = 2, times T²; p the teacher's, q the student's
+        0.7 × ½ Σ (ln p − ln q)² at T = 2, times T²; p the teacher's, q the student's
+        0.7 × ½ Σ |p − q| at T = 2; p the teacher's, q the student's
+        0.7 × (1 KL of the label against the rest + 8 KL within the rest), KL(p ‖ q) without a label, at T = 2, times T²; p the teacher's, q the student's
+        0.7 × mean squared difference from the teacher's logits, each side less its mean
+        0.7 × mean squared difference from the teacher's logits
+    "#);
+}
+
+#[test]
+fn over_two_labels_the_second_weight_of_dkd_is_refused_as_it_changes_nothing() {
+    let sets = ["objective.divergence=dkd", "objective.divergence_beta=4"];
+    insta::assert_snapshot!(said(RECIPE, &sets, &facts()), @r#"
+        --set objective.divergence_beta=4: `objective.divergence_beta` needs three labels or more; over two, dkd is `divergence_alpha` times forward_kl
+        1 problem
+    "#);
+    assert_eq!(said(RECIPE, &sets[..1], &facts()), "fine");
+}
+
+#[test]
+fn a_plan_says_its_divergence_unless_it_is_the_forward_one_and_reads_it_back() {
+    let plain = good(&[]);
+    assert!(!plain.to_toml().contains("divergence"), "plans from before it had a name are equal");
+    assert_eq!(good(&["objective.divergence=forward_kl"]).digest(), plain.digest());
+    for kind in heirloom_recipe::DivergenceKind::ALL {
+        let plan = good(&[&format!("objective.divergence={kind}")]);
+        assert_eq!(Plan::from_toml(&plan.to_toml()).expect("a plan"), plan, "{kind}");
+        assert_eq!(plan.digest() == plain.digest(), kind.name() == "forward_kl", "{kind}");
+    }
+}
+
+#[test]
+fn another_divergence_goes_on_where_it_was_asked_for() {
+    let old = good(&["objective.divergence=skew_kl"]);
+    for (sets, asked) in [
+        (
+            &["objective.divergence=skew_kl", "objective.divergence_alpha=0.3"][..],
+            "divergence_alpha",
+        ),
+        (&["objective.divergence=reverse_kl"], "divergence"),
+        (&[], "divergence"),
+    ] {
+        let new = good(sets);
+        assert_eq!(change(&old, &new, &[]).exit_code(), 2, "{sets:?}");
+        assert_eq!(change(&old, &new, &[format!("objective.{asked}")]).exit_code(), 0, "{sets:?}");
+    }
+}

@@ -16,7 +16,7 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
     };
     let teacher = match label {
         LabelLoss::CrossEntropy => TermKind::Teacher(TeacherTerm {
-            divergence: Divergence::ForwardKl,
+            divergence: divergence(objective.divergence),
             temperature: objective.temperature,
             scale_by_temperature_squared: objective.scale_by_temperature_squared,
         }),
@@ -44,6 +44,23 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
         }
     }
     terms.into_iter().filter(|(term, _)| term.weight > 0.0).unzip()
+}
+
+/// The engine's divergence of the plan's name.
+fn divergence(plan: heirloom_recipe::Divergence) -> Divergence {
+    use heirloom_recipe::Divergence as Plan;
+    match plan {
+        Plan::ForwardKl => Divergence::ForwardKl,
+        Plan::ReverseKl => Divergence::ReverseKl,
+        Plan::SymmetricKl => Divergence::Symmetric,
+        Plan::JensenShannon { beta } => Divergence::JensenShannon { beta },
+        Plan::SkewKl { alpha } => Divergence::SkewKl { alpha },
+        Plan::SkewReverseKl { alpha } => Divergence::SkewReverseKl { alpha },
+        Plan::AlphaBeta { alpha, beta } => Divergence::AlphaBeta { alpha, beta },
+        Plan::TotalVariation => Divergence::TotalVariation,
+        Plan::Dkd { alpha, beta } => Divergence::Decoupled { alpha, beta },
+        Plan::MseLogits { centred } => Divergence::MeanSquaredLogits { centred },
+    }
 }
 
 fn kind(
