@@ -87,7 +87,7 @@ pub(crate) struct HeadBuffers {
     taken: View,
     /// Before and after the activation.
     dense: View,
-    active: View,
+    pub(crate) active: View,
     /// After the norm (masked language model).
     normal: View,
     stats: View,

@@ -89,6 +89,17 @@ impl Model {
         self.head_params.forward(device, &self.config, &self.encoder, batch, buffers, noise)
     }
 
+    /// What the last layer of a classifier saw in the forward pass, dropout included, `[rows, C]`;
+    /// `None` for a head without one.
+    pub fn features(&self, buffers: &Buffers, rows: usize) -> Option<View> {
+        match self.head {
+            Head::SingleLabel { .. } | Head::MultiLabel { .. } | Head::Regression => {
+                Some(buffers.head.active.first_rows(rows))
+            }
+            Head::MaskedLm | Head::Embedding => None,
+        }
+    }
+
     /// The gradient of the head's output, to be written before [`Model::backward`]; `rows` as the
     /// forward pass returned.
     pub fn d_output(&self, buffers: &Buffers, rows: usize) -> View {

@@ -1,5 +1,7 @@
 //! An objective: weighted terms, every term reported apart.
 
+use std::ops::Range;
+
 use heirloom_base::Nats;
 use heirloom_engine::{
     ArenaPlan, Device, HiddenDistance, Init, Params, ParamsBuilder, Role, RowLoss, Space, Target,
@@ -39,18 +41,24 @@ pub struct Term {
 
 /// What one micro-batch, or several together, came to: one sum with count per term.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Parts(Vec<Nats>);
+pub struct Parts {
+    terms: Vec<Nats>,
+    /// The same sums with the weights of their rows.
+    weighted: Vec<f64>,
+}
 
 impl Parts {
     /// Adds another micro-batch's.
     pub fn add(&mut self, other: &Self) {
-        self.0.resize(self.0.len().max(other.0.len()), Nats::default());
-        self.0.iter_mut().zip(&other.0).for_each(|(sum, &part)| *sum += part);
+        self.terms.resize(self.terms.len().max(other.terms.len()), Nats::default());
+        self.terms.iter_mut().zip(&other.terms).for_each(|(sum, &part)| *sum += part);
+        self.weighted.resize(self.terms.len(), 0.0);
+        self.weighted.iter_mut().zip(&other.weighted).for_each(|(sum, &part)| *sum += part);
     }
 
-    /// The sums, in the order of the objective's terms.
+    /// The sums, in the order of the objective's terms, without the weights of rows.
     pub fn terms(&self) -> &[Nats] {
-        &self.0
+        &self.terms
     }
 }
 
@@ -170,48 +178,100 @@ impl Objective {
         step: Counts,
         projection_grads: Option<Space>,
     ) -> Parts {
-        let mut parts = Vec::with_capacity(self.terms.len());
-        for term in &self.terms {
+        self.evaluate_some(device, signals, step, projection_grads, 0..self.terms.len())
+    }
+
+    /// As [`Objective::evaluate`], for the terms of `places` alone.
+    pub fn evaluate_some(
+        &self,
+        device: &mut dyn Device,
+        signals: &Signals<'_>,
+        step: Counts,
+        projection_grads: Option<Space>,
+        places: Range<usize>,
+    ) -> Parts {
+        let mut parts = Parts {
+            terms: Vec::with_capacity(places.len()),
+            weighted: Vec::with_capacity(places.len()),
+        };
+        for term in &self.terms[places] {
             let count = self.count(term, step);
             // A step without a single counted item has loss zero and gradient zero, not 0/0.
             let scale = if count == 0 { 0.0 } else { term.weight / count as f64 };
-            let scale_inside = signals.d_output.map(|_| scale);
-            let losses = match &term.kind {
-                TermKind::Label(loss) => {
-                    self.row_losses(device, signals, loss.target(signals.labels), scale)
-                }
-                TermKind::Teacher(teacher) => {
-                    let target = teacher.target(signals.teacher_logits(), signals.labels);
-                    self.row_losses(device, signals, target, scale)
-                }
-                TermKind::TeacherNumbers => {
-                    let distance = HiddenDistance::MeanSquared;
-                    let target = Target::Distance(distance, signals.teacher_logits());
-                    self.row_losses(device, signals, target, scale)
-                }
-                TermKind::Hidden(hidden) => {
-                    let (scratch, grads) = (&self.scratch, projection_grads);
-                    hidden.losses(device, signals, scratch, grads, scale_inside)
-                }
-                TermKind::Relation(relation) => {
-                    relation.losses(device, signals, &self.scratch, scale_inside)
-                }
-            };
+            let (losses, weights) = self.losses(device, signals, term, scale, projection_grads);
+            let sum = device.sum(losses);
             let here = Counts {
                 labelled: signals.labelled,
                 sequences: signals.batch.sequences() as u64,
                 tokens: signals.batch.tokens() as u64,
             };
-            parts.push(Nats::of(device.sum(losses), self.count(term, here)));
+            parts.terms.push(Nats::of(sum, self.count(term, here)));
+            parts
+                .weighted
+                .push(weights.map_or(sum, |weights| weighted_sum(device, losses, weights)));
         }
-        Parts(parts)
+        parts
+    }
+
+    /// Losses of each row of the term at `place`, `[R, 1]`, without weights and without a gradient.
+    /// They stay until the next term is computed.
+    pub fn row_losses(&self, device: &mut dyn Device, signals: &Signals<'_>, place: usize) -> View {
+        let signals = Signals { d_output: None, ..*signals };
+        self.losses(device, &signals, &self.terms[place], 0.0, None).0
+    }
+
+    /// Losses of a term's rows, and their weights where they have any.
+    fn losses(
+        &self,
+        device: &mut dyn Device,
+        signals: &Signals<'_>,
+        term: &Term,
+        scale: f64,
+        projection_grads: Option<Space>,
+    ) -> (View, Option<View>) {
+        let scale_inside = signals.d_output.map(|_| scale);
+        let balance = signals.balance;
+        let (target, weights) = match &term.kind {
+            TermKind::Label(loss) => {
+                (loss.target(signals.labels), balance.map(|balance| balance.label))
+            }
+            TermKind::Teacher(teacher) => {
+                let temperature = balance.and_then(|balance| balance.temperature);
+                let teacher = TeacherTerm {
+                    temperature: temperature.unwrap_or(teacher.temperature),
+                    ..*teacher
+                };
+                let target = teacher.target(signals.teacher_logits(), signals.labels);
+                (target, balance.map(|balance| balance.teacher))
+            }
+            TermKind::TeacherNumbers => {
+                let distance = HiddenDistance::MeanSquared;
+                let target = Target::Distance(distance, signals.teacher_logits());
+                (target, balance.map(|balance| balance.teacher))
+            }
+            TermKind::Hidden(hidden) => {
+                let (scratch, grads) = (&self.scratch, projection_grads);
+                return (hidden.losses(device, signals, scratch, grads, scale_inside), None);
+            }
+            TermKind::Relation(relation) => {
+                return (relation.losses(device, signals, &self.scratch, scale_inside), None);
+            }
+        };
+        let losses = self.scratch.losses.first_rows(signals.output.rows());
+        let (x, dx) = (signals.output, signals.d_output);
+        device.row_loss(&RowLoss { x, target, scale, weights, losses, dx });
+        (losses, weights)
     }
 
     /// The total of a finished step: weighted means of the terms; a term that counted nothing
     /// adds nothing.
     pub fn total(&self, parts: &Parts) -> f64 {
-        let weighted = |(term, nats): (&Term, &Nats)| term.weight * nats.mean().unwrap_or(0.0);
-        self.terms.iter().zip(parts.terms()).map(weighted).sum()
+        let places = self.terms.iter().zip(&parts.terms).zip(&parts.weighted);
+        let weighted = places.map(|((term, nats), sum)| {
+            let count = nats.count();
+            if count == 0 { 0.0 } else { term.weight * sum / count as f64 }
+        });
+        weighted.sum()
     }
 
     fn count(&self, term: &Term, counts: Counts) -> u64 {
@@ -222,17 +282,10 @@ impl Objective {
             TermKind::Hidden(_) | TermKind::Relation(_) => counts.tokens,
         }
     }
+}
 
-    fn row_losses(
-        &self,
-        device: &mut dyn Device,
-        signals: &Signals<'_>,
-        target: Target,
-        scale: f64,
-    ) -> View {
-        let losses = self.scratch.losses.first_rows(signals.output.rows());
-        let (x, dx) = (signals.output, signals.d_output);
-        device.row_loss(&RowLoss { x, target, scale, weights: None, losses, dx });
-        losses
-    }
+/// `Σ weights ∘ losses`; a weight of zero takes no part, whatever the loss.
+fn weighted_sum(device: &dyn Device, losses: View, weights: View) -> f64 {
+    let pairs = device.read_f64(losses).into_iter().zip(device.read_f64(weights));
+    pairs.filter(|(_, weight)| *weight != 0.0).map(|(loss, weight)| loss * weight).sum()
 }

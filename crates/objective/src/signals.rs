@@ -33,6 +33,17 @@ pub struct TeacherSignals<'a> {
     pub inside: Option<&'a Buffers>,
 }
 
+/// Weights of the label's and the teacher's losses, row by row; constants of the step.
+#[derive(Clone, Copy, Debug)]
+pub struct Balanced {
+    /// Of the label's losses, `[R, 1]`.
+    pub label: View,
+    /// Of the teacher's, `[R, 1]`.
+    pub teacher: View,
+    /// The teacher's term's temperature; `None` leaves its own.
+    pub temperature: Option<f64>,
+}
+
 /// Everything about one micro-batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Signals<'a> {
@@ -46,6 +57,8 @@ pub struct Signals<'a> {
     pub labelled: u64,
     /// The teacher, if there is one.
     pub teacher: Option<TeacherSignals<'a>>,
+    /// Weights of rows; `None` weighs all alike.
+    pub balance: Option<Balanced>,
     /// The student's hidden states, and where their gradients go.
     pub inside: &'a Buffers,
     /// The packed batch.

@@ -200,6 +200,7 @@ impl<'d> Bench<'d> {
             labels: Labels::Classes(classes),
             labelled: labelled(&labels[range]),
             teacher: Some(TeacherSignals { logits, inside: Some(&self.teacher_buffers) }),
+            balance: None,
             inside: buffers,
             batch,
         };

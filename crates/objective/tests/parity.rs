@@ -130,6 +130,7 @@ impl Bench {
             labels,
             labelled,
             teacher: logits.map(|logits| TeacherSignals { logits, inside: None }),
+            balance: None,
             inside: &held.student,
             batch: &held.batch,
         };
@@ -175,6 +176,7 @@ impl Bench {
             labels: Labels::Numbers(nothing),
             labelled: 0,
             teacher: Some(TeacherSignals { logits: nothing, inside: Some(&held.teacher) }),
+            balance: None,
             inside: &held.student,
             batch: &held.batch,
         };

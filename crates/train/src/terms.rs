@@ -22,16 +22,14 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
         }),
         LabelLoss::BinaryCrossEntropy | LabelLoss::MeanSquaredError => TermKind::TeacherNumbers,
     };
+    // A policy's weights are whole: label and teacher themselves weigh one each.
+    let (label_weight, teacher_weight) = match objective.balance {
+        Some(_) => (1.0, 1.0),
+        None => (1.0 - objective.alpha, objective.alpha),
+    };
     let mut terms = vec![
-        (
-            Term {
-                name: "label".into(),
-                weight: 1.0 - objective.alpha,
-                kind: TermKind::Label(label),
-            },
-            false,
-        ),
-        (Term { name: "teacher".into(), weight: objective.alpha, kind: teacher }, false),
+        (Term { name: "label".into(), weight: label_weight, kind: TermKind::Label(label) }, false),
+        (Term { name: "teacher".into(), weight: teacher_weight, kind: teacher }, false),
     ];
     for (at, hidden) in objective.hidden.iter().enumerate() {
         for [student, teacher] in &hidden.layers {

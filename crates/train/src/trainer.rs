@@ -321,6 +321,7 @@ impl Trainer {
             labels,
             labelled,
             teacher,
+            balance: None,
             inside: &self.buffers,
             batch: &self.batch,
         };

@@ -138,6 +138,7 @@ impl Bench {
             labels: Labels::Classes(labels.first(sequences)),
             labelled: sequences as u64,
             teacher: Some(TeacherSignals { logits, inside: Some(teacher_buffers) }),
+            balance: None,
             inside: buffers,
             batch,
         };

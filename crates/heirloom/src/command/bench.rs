@@ -440,6 +440,7 @@ impl Student {
             labels: Labels::Classes(self.labels),
             labelled: self.counts.labelled,
             teacher: Some(TeacherSignals { logits: self.teacher, inside: None }),
+            balance: None,
             inside: &self.buffers,
             batch: &self.batch,
         };
