@@ -444,6 +444,8 @@ pub trait Device {
     fn embed(&mut self, tables: &[(View, Ids)], out: View);
     /// `table[ids[n]] = from[n]`; each row at most once.
     fn set_rows(&mut self, from: View, table: View, ids: Ids);
+    /// `table[ids[n]] = 0`.
+    fn clear_rows(&mut self, table: View, ids: Ids);
     /// `d_table[ids[n]] += d_out[n]` for each pair.
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]);
     /// See [`Linear`].

@@ -118,6 +118,9 @@ impl<D: Device> Device for Profiled<D> {
     fn set_rows(&mut self, from: View, table: View, ids: Ids) {
         self.time("embedding", |device| device.set_rows(from, table, ids));
     }
+    fn clear_rows(&mut self, table: View, ids: Ids) {
+        self.time("embedding", |device| device.clear_rows(table, ids));
+    }
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
         self.time("embedding", |device| device.embed_backward(d_out, tables));
     }

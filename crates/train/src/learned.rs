@@ -123,6 +123,31 @@ impl Learned {
         device.fill(self.params.flat(self.grads), 0.0);
     }
 
+    /// Runs of the buffers that move at every step.
+    pub(crate) fn dense(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// All runs, the table's included.
+    pub(crate) fn all_spans(&self) -> Vec<Span> {
+        self.params.spans(self.adam.weight_decay)
+    }
+
+    /// The table's weights and the rows of it that this step sees.
+    pub(crate) fn seen(&self) -> Option<(View, Ids)> {
+        self.table.as_ref().map(|table| (table.weights, table.seen))
+    }
+
+    /// Drops the gradient, of which the table has rows that this step sees and no other.
+    pub(crate) fn clear_seen(&self, device: &mut dyn Device) {
+        let Some(table) = &self.table else { return self.clear(device) };
+        for span in &self.spans {
+            let len = span.end - span.start;
+            device.fill(View::matrix(self.grads, span.start, 1, len), 0.0);
+        }
+        device.clear_rows(Params::twin(table.weights, self.grads), table.seen);
+    }
+
     /// Takes every row of the table through all steps so far.
     pub fn catch_up(&mut self, device: &mut dyn Device) {
         self.move_rows(device, false, false);

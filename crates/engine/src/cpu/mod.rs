@@ -215,6 +215,11 @@ impl Device for Cpu {
         }
     }
 
+    fn clear_rows(&mut self, table: View, ids: Ids) {
+        let ([], [mut table]) = self.memory.borrow([], [table]);
+        self.ids.read(ids).iter().for_each(|&row| table.row(row as usize).fill(0.0));
+    }
+
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
         self.embed_gradient(d_out, tables);
     }

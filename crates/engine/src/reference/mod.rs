@@ -231,6 +231,14 @@ impl<T: Real> Device for Reference<T> {
         self.store(table, &numbers);
     }
 
+    fn clear_rows(&mut self, table: View, ids: Ids) {
+        let mut numbers = self.load(table);
+        for &row in self.load_ids(ids) {
+            numbers.row_mut(row as usize).fill(T::default());
+        }
+        self.store(table, &numbers);
+    }
+
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
         let d_out = self.load(d_out);
         for &(table, ids) in tables {

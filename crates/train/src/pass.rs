@@ -1,0 +1,248 @@
+//! One micro-batch through the model: what is uploaded, the forward pass, the losses, the gradient.
+//!
+//! In: examples of a data set and who answers for the teacher. Out: losses, and gradients added.
+//! Never: decides what a step is, or moves a weight.
+
+use heirloom_data::dataset::Dataset;
+use heirloom_data::label::Label;
+use heirloom_data::pack::Batch;
+use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Space, View};
+use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Model, Noise, Purpose};
+use heirloom_objective::{Balanced, Counts, Labels, Objective, Signals, TeacherSignals};
+
+use crate::predict::inputs;
+use crate::teacher::TeacherAnswers;
+
+/// Model and objective, and the room for a micro-batch between them.
+pub(crate) struct Pass {
+    pub(crate) model: Model,
+    pub(crate) objective: Objective,
+    pub(crate) buffers: Buffers,
+    batch: DeviceBatch,
+    pub(crate) host: Batch,
+    labels: LabelRoom,
+    /// The teacher's answers, and what of them is on its way there.
+    logits: View,
+    host_logits: Vec<f32>,
+    /// Weights of rows: label's, teacher's.
+    weights: [View; 2],
+}
+
+/// A micro-batch that was uploaded.
+#[derive(Clone, Copy)]
+pub(crate) struct Uploaded {
+    labels: Labels,
+    labelled: u64,
+    /// The teacher's logits.
+    pub(crate) teacher: Option<View>,
+}
+
+/// Labels of a micro-batch, on the device.
+struct LabelRoom {
+    classes: IdSpace,
+    numbers: View,
+    /// The same on their way there; room kept from step to step.
+    host_classes: Vec<u32>,
+    host_numbers: Vec<f32>,
+}
+
+impl Pass {
+    /// Plans the memory of micro-batches up to `capacity`.
+    pub(crate) fn new(
+        device: &mut dyn Device,
+        model: Model,
+        objective: Objective,
+        capacity: Capacity,
+        purpose: &Purpose,
+    ) -> Self {
+        let buffers = model.buffers(device, capacity, purpose);
+        let batch = model.batch(device, capacity);
+        let width = model.head().width(model.config());
+        let [numbers, logits, label_weights, teacher_weights] =
+            [width, width, 1, 1].map(|width| {
+                let space = device.alloc(capacity.sequences * width);
+                View::matrix(space, 0, capacity.sequences, width)
+            });
+        let labels = LabelRoom {
+            classes: device.alloc_ids(capacity.sequences),
+            numbers,
+            host_classes: Vec::new(),
+            host_numbers: Vec::new(),
+        };
+        Self {
+            model,
+            objective,
+            buffers,
+            batch,
+            host: Batch::default(),
+            labels,
+            logits,
+            host_logits: Vec::new(),
+            weights: [label_weights, teacher_weights],
+        }
+    }
+
+    /// Packs and uploads `examples`, the first of which is number `first` of its step, with the
+    /// teacher's answers to them.
+    pub(crate) fn upload(
+        &mut self,
+        device: &mut dyn Device,
+        data: &Dataset,
+        examples: &[u32],
+        first: usize,
+        teacher: &mut TeacherAnswers,
+    ) -> Uploaded {
+        self.host.refill(data, examples, first);
+        self.batch.upload(device, &inputs(&self.host));
+        let (labels, labelled) = self.labels.upload(device, self.model.head(), &self.host);
+        let teacher = match teacher {
+            TeacherAnswers::Nobody => None,
+            TeacherAnswers::Cached(cache) => {
+                let logits = self.logits.first_rows(self.host.sequences());
+                let rows = self.host.examples.iter().flat_map(|&at| cache.row(at as usize));
+                self.host_logits.clear();
+                self.host_logits.extend(rows);
+                device.write(logits, &self.host_logits);
+                Some(logits)
+            }
+            TeacherAnswers::Live(live) => Some(live.answer(device, &self.host)),
+        };
+        Uploaded { labels, labelled, teacher }
+    }
+
+    /// The model's output for the micro-batch uploaded last.
+    pub(crate) fn forward(&self, device: &mut dyn Device, noise: Option<Noise>) -> View {
+        self.model.forward(device, &self.batch, &self.buffers, noise)
+    }
+
+    /// Empties the gradient of `output`, and those of all taps.
+    pub(crate) fn clear(&self, device: &mut dyn Device, output: View) -> View {
+        let d_output = self.model.d_output(&self.buffers, output.rows());
+        device.fill(d_output, 0.0);
+        self.buffers.clear_taps(device, self.batch.tokens());
+        d_output
+    }
+
+    /// What the objective looks at.
+    pub(crate) fn signals<'a>(
+        &'a self,
+        uploaded: Uploaded,
+        output: View,
+        d_output: Option<View>,
+        inside: Option<&'a Buffers>,
+        balance: Option<Balanced>,
+    ) -> Signals<'a> {
+        Signals {
+            output,
+            d_output,
+            labels: uploaded.labels,
+            labelled: uploaded.labelled,
+            teacher: uploaded.teacher.map(|logits| TeacherSignals { logits, inside }),
+            balance,
+            inside: &self.buffers,
+            batch: &self.batch,
+        }
+    }
+
+    /// Adds the gradient of every parameter to `grads`, from that of the output and the taps.
+    pub(crate) fn backward(&self, device: &mut dyn Device, grads: Space, noise: Option<Noise>) {
+        self.model.backward(device, &self.batch, &self.buffers, grads, noise);
+    }
+
+    /// Losses of each row, `[R, 2]`: label, teacher. Without a gradient.
+    pub(crate) fn row_losses(
+        &self,
+        device: &mut dyn Device,
+        uploaded: Uploaded,
+        output: View,
+    ) -> Vec<f64> {
+        let signals = self.signals(uploaded, output, None, None, None);
+        let [label, teacher] = [0, 1].map(|place| {
+            let losses = self.objective.row_losses(device, &signals, place);
+            device.read_f64(losses)
+        });
+        label.into_iter().zip(teacher).flat_map(|(label, teacher)| [label, teacher]).collect()
+    }
+
+    /// What the last layer saw of each row, `[R, C]`.
+    pub(crate) fn features(&self, device: &dyn Device, rows: usize) -> Vec<f32> {
+        self.model.features(&self.buffers, rows).map(|view| device.read(view)).unwrap_or_default()
+    }
+
+    /// The gradient of each row's loss of one term on its logits, `[R, K]`, without weights. Leaves
+    /// the gradient of the output empty.
+    pub(crate) fn logit_gradients(
+        &self,
+        device: &mut dyn Device,
+        uploaded: Uploaded,
+        output: View,
+        place: usize,
+    ) -> Vec<f64> {
+        let d_output = self.clear(device, output);
+        let signals = self.signals(uploaded, output, Some(d_output), None, None);
+        // A mean over one row: the gradients of each row's own loss.
+        let one = Counts { labelled: 1, sequences: 1, tokens: 1 };
+        self.objective.evaluate_some(device, &signals, one, None, place..place + 1);
+        let gradients = device.read_f64(d_output);
+        device.fill(d_output, 0.0);
+        gradients
+    }
+
+    /// Uploads weights of rows, `[R, 2]`.
+    pub(crate) fn weigh(
+        &self,
+        device: &mut dyn Device,
+        weights: &[f64],
+        temperature: Option<f64>,
+    ) -> Balanced {
+        let rows = weights.len() / 2;
+        let [label, teacher] = self.weights.map(|view| view.first_rows(rows));
+        for (term, view) in [label, teacher].into_iter().enumerate() {
+            let column: Vec<f64> = weights.iter().skip(term).step_by(2).copied().collect();
+            device.write_f64(view, &column);
+        }
+        Balanced { label, teacher, temperature }
+    }
+
+    /// The class of each row, where it has one.
+    pub(crate) fn classes(&self) -> Vec<Option<u32>> {
+        let class = |label: &Label| match label {
+            Label::Class(class) => Some(*class),
+            _ => None,
+        };
+        self.host.labels.iter().map(class).collect()
+    }
+}
+
+impl LabelRoom {
+    /// Copies the labels in; also says how many rows have one.
+    fn upload(&mut self, device: &mut dyn Device, head: Head, batch: &Batch) -> (Labels, u64) {
+        let labelled = batch.labels.iter().filter(|label| **label != Label::None).count() as u64;
+        let rows = batch.sequences();
+        if let Head::SingleLabel { .. } = head {
+            let class = |label: &Label| match label {
+                Label::Class(class) => *class,
+                _ => IGNORED,
+            };
+            let ids = Ids::at(self.classes, 0, rows);
+            self.host_classes.clear();
+            self.host_classes.extend(batch.labels.iter().map(class));
+            device.write_ids(ids, &self.host_classes);
+            return (Labels::Classes(ids), labelled);
+        }
+        let view = self.numbers.first_rows(rows);
+        let numbers = &mut self.host_numbers;
+        numbers.clear();
+        for label in &batch.labels {
+            match label {
+                Label::Score(score) => numbers.push(*score),
+                Label::Multi(marks) => numbers.extend_from_slice(marks),
+                Label::None | Label::Class(_) => {
+                    unreachable!("the data of this task was read with scores or label sets")
+                }
+            }
+        }
+        device.write(view, numbers);
+        (Labels::Numbers(view), labelled)
+    }
+}
