@@ -114,6 +114,12 @@ impl Decision {
         [self.weights[2 * row + LABEL], self.weights[2 * row + TEACHER]]
     }
 
+    /// The same for the samples of `range` alone.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        let weights = self.weights[2 * range.start..2 * range.end].to_vec();
+        Self { weights, ..*self }
+    }
+
     /// The teacher's share of each sample's weight, λ; ½ where a sample has no weight at all.
     pub fn shares(&self) -> impl Iterator<Item = f64> {
         self.weights.chunks(2).map(|pair| {

@@ -222,6 +222,8 @@ fn finish(
     let job = Job {
         train: opened.train,
         validation: opened.validation,
+
+        meta: None,
         student_config,
         student_weights,
         teacher,

@@ -1,7 +1,6 @@
 //! A balance policy at work: what it is told in a step, what it decides, and what a step says of it.
 
 use heirloom_balance::{Alignments, At, Decision, Memory, Policy, Samples, Summary};
-use heirloom_data::order::Cursor;
 use serde::{Deserialize, Serialize};
 
 use crate::hypergradient::{Hypergradient, Measured};
@@ -105,6 +104,3 @@ impl Balancing {
             && self.policy.restore(&state[examples..]).is_ok()
     }
 }
-
-/// Where the second set is; part of [`crate::Progress`].
-pub(crate) type SecondCursor = Cursor;

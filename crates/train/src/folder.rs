@@ -31,6 +31,8 @@ const PLAN: &str = "plan.toml";
 const RECORD: &str = "run.jsonl";
 /// Weights under their public names, in checkpoints and model folders.
 const WEIGHTS: &str = "model.safetensors";
+/// What a balance policy has learnt: numbers in double precision, little-endian.
+const BALANCE: &str = "balance.f64";
 /// Moments and projections.
 const STATE: &str = "state.safetensors";
 /// Progress, as JSON.
@@ -138,6 +140,11 @@ impl<'d> RunFolder<'d> {
         put_weights(&mut draft, trainer)?;
         put_state(&mut draft, trainer)?;
         draft.put(PROGRESS, &pretty(&json!(progress)))?;
+        if let Some(balancing) = &trainer.balancing {
+            let bytes =
+                balancing.state().into_iter().flat_map(f64::to_le_bytes).collect::<Vec<_>>();
+            draft.put(BALANCE, &bytes)?;
+        }
         let facts = json!({ "plan": trainer.plan().digest(), "build": env!("CARGO_PKG_VERSION") });
         let committed = draft.commit(About {
             step: Some(step),
@@ -183,6 +190,14 @@ impl<'d> RunFolder<'d> {
                 return Err(foreign(format!("`{name}` with {} numbers", values.len()), expected));
             }
             trainer.device_mut().write(view, &values);
+        }
+        if let Some(balancing) = &mut trainer.balancing {
+            let bytes = std::fs::read(committed.file(BALANCE)?).unwrap_or_default();
+            let numbers = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+            if !balancing.restore(&numbers.collect::<Vec<_>>()) {
+                let found = format!("{BALANCE} of {} bytes", bytes.len());
+                return Err(foreign(found, "what this plan's policy has learnt".into()));
+            }
         }
         trainer.resumed(progress);
         self.record.truncate_to(committed.manifest().record_len)?;

@@ -210,12 +210,11 @@ impl Hypergradient {
         let mut all = Measured::default();
         for range in coming.ranges {
             let examples = &coming.examples[range.clone()];
-            let uploaded =
-                pass.upload(device, coming.train, examples, range.start, coming.teacher);
+            let uploaded = pass.upload(device, coming.train, examples, range.start, coming.teacher);
             let output = pass.forward(device, coming.noise);
             let features = pass.features(device, output.rows());
-            let [label, teacher] = [LABEL, TEACHER]
-                .map(|place| pass.logit_gradients(device, uploaded, output, place));
+            let [label, teacher] =
+                [LABEL, TEACHER].map(|place| pass.logit_gradients(device, uploaded, output, place));
             all.values.extend(last_layer_alignments(&features, [&label, &teacher], &sum));
             all.add(device, pass, uploaded, output);
         }

@@ -52,6 +52,8 @@ pub struct Job {
     pub train: Dataset,
     /// What choices look at; `None` where the plan never evaluates.
     pub validation: Option<Dataset>,
+    /// The second set of a balance policy, where it is one of its own.
+    pub meta: Option<Dataset>,
     /// The student's shape.
     pub student_config: EncoderConfig,
     /// The student's weights.

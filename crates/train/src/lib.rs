@@ -7,11 +7,15 @@
 //! The law the tests hold: a run that was killed at any moment and resumed ends with the same bits
 //! as one that was not, and a step cut into other micro-batches has the same loss and gradient.
 
+mod balancing;
 mod capacity;
 mod error;
 mod folder;
+mod hypergradient;
 mod job;
 mod learned;
+mod pass;
+mod policy;
 mod predict;
 mod record;
 mod run;
@@ -21,11 +25,13 @@ mod teacher;
 mod terms;
 mod trainer;
 
+pub use balancing::BalanceRecord;
 pub use capacity::{micro_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
 pub use job::{Device, Job, StudentWeights, TeacherJob, Work};
 pub use learned::{Adam, Learned};
+pub use policy::policy;
 pub use predict::Predictor;
 pub use record::{EvaluationRecord, StepRecord, TermRecord};
 pub use run::{Ending, Judged, Outside, run};

@@ -58,11 +58,10 @@ impl Pass {
         let buffers = model.buffers(device, capacity, purpose);
         let batch = model.batch(device, capacity);
         let width = model.head().width(model.config());
-        let [numbers, logits, label_weights, teacher_weights] =
-            [width, width, 1, 1].map(|width| {
-                let space = device.alloc(capacity.sequences * width);
-                View::matrix(space, 0, capacity.sequences, width)
-            });
+        let [numbers, logits, label_weights, teacher_weights] = [width, width, 1, 1].map(|width| {
+            let space = device.alloc(capacity.sequences * width);
+            View::matrix(space, 0, capacity.sequences, width)
+        });
         let labels = LabelRoom {
             classes: device.alloc_ids(capacity.sequences),
             numbers,

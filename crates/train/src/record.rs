@@ -28,6 +28,9 @@ pub struct StepRecord {
     pub loss: f64,
     /// Each term apart.
     pub terms: BTreeMap<String, TermRecord>,
+    /// The teacher's shares, where a policy weighs samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<crate::BalanceRecord>,
     /// Length of the gradient before clipping.
     pub gradient_norm: f64,
     /// Learning rate of this step.

@@ -18,6 +18,9 @@ pub struct Best {
 pub struct Progress {
     /// Which examples come next.
     pub cursor: Cursor,
+    /// Which examples of a balance policy's second set come next.
+    #[serde(default)]
+    pub second: Cursor,
     /// Optimiser moves: steps done, less those left out.
     pub updates: u64,
     /// Steps left out because they were not finite.

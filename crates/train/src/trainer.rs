@@ -4,57 +4,44 @@
 //! Never: a weight that is not finite, or a step whose result depends on how it was cut.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use heirloom_balance::{At, Decision, LABEL, Samples, TEACHER};
 use heirloom_base::Step;
-use heirloom_data::label::Label;
 use heirloom_data::order::{BatchRule, Cursor, Order};
-use heirloom_data::pack::{Batch, micro_ranges};
-use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Move, View};
-use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Loaded, Model, Noise, Purpose, Taps};
-use heirloom_objective::{Counts, Labels, Objective, Parts, Signals, TeacherSignals};
+use heirloom_data::pack::micro_ranges;
+use heirloom_engine::{Device, Move};
+use heirloom_models::{Capacity, Head, Loaded, Model, Noise, Purpose, Taps};
+use heirloom_objective::{Counts, Objective, Parts};
 use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind};
 use heirloom_store::{Disk, TensorFolder};
 
-use crate::predict::{Predictor, inputs};
+use crate::balancing::Balancing;
+use crate::hypergradient::{Coming, Hypergradient, Measured, counts, forward};
+use crate::pass::Pass;
+use crate::predict::Predictor;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
     Adam, Best, Error, Job, Learned, NotFinite, Progress, StepRecord, StudentWeights,
-    TeacherAnswers, TermRecord, answer_all, learning_rate, micro_capacity, terms,
+    TeacherAnswers, TermRecord, answer_all, learning_rate, micro_capacity, policy, terms,
 };
 
 /// Tokens that an evaluation reads at once.
 const EVALUATION_TOKENS: usize = 4096;
-
-/// Labels of a micro-batch, on the device.
-#[derive(Debug)]
-struct LabelRoom {
-    classes: IdSpace,
-    numbers: View,
-    /// The same on their way there; room kept from step to step.
-    host_classes: Vec<u32>,
-    host_numbers: Vec<f32>,
-}
 
 /// A run in memory.
 pub struct Trainer {
     device: crate::Device,
     job: Job,
     order: Order,
-    model: Model,
+    pass: Pass,
     pub(crate) student: Learned,
     /// Learned projections of the objective.
     pub(crate) projections: Learned,
-    objective: Objective,
-    buffers: Buffers,
-    batch: DeviceBatch,
-    host: Batch,
     /// Words of the step.
     words: Vec<u32>,
-    labels: LabelRoom,
     teacher: TeacherAnswers,
-    teacher_logits: View,
-    /// A cached teacher's answers on their way there; room kept from step to step.
-    host_logits: Vec<f32>,
+    pub(crate) balancing: Option<Balancing>,
     evaluator: Option<Predictor>,
     progress: Progress,
     loaded: Loaded,
@@ -103,14 +90,16 @@ impl Trainer {
         let plan = &job.plan;
         let head = head_of(plan);
         let live = runs_live(plan);
-        let mut teacher = match &job.teacher {
-            Some(teacher) if !live => {
-                let (train, dir) = (&job.train, &job.cache_dir);
-                let cache = answer_all(plan, teacher, head, train, dir, disk, new_device)?;
-                TeacherAnswers::Cached(cache)
-            }
-            _ => TeacherAnswers::Nobody,
-        };
+        let (mut teacher, mut second_answers) = (TeacherAnswers::Nobody, None);
+        if let (Some(job_teacher), false) = (&job.teacher, live) {
+            let mut answers = |data| {
+                let dir = &job.cache_dir;
+                let cache = answer_all(plan, job_teacher, head, data, dir, disk, new_device)?;
+                Ok::<_, Error>(TeacherAnswers::Cached(cache))
+            };
+            teacher = answers(&job.train)?;
+            second_answers = job.meta.as_ref().map(answers).transpose()?;
+        }
         let mut boxed = new_device(crate::Work::Training);
         let device = &mut *boxed;
         let capacity = Self::capacity(&job);
@@ -133,20 +122,6 @@ impl Trainer {
         // A seed of their own, so that projections do not repeat the first weights' words.
         objective.params().init(device, plan.training.seed.wrapping_add(1));
         let projections = Learned::new(device, objective.params().clone(), adam, None);
-        let purpose = student_purpose(plan, taps);
-        let buffers = model.buffers(device, capacity, &purpose);
-        let batch = model.batch(device, capacity);
-        let width = head.width(config);
-        let [numbers, logits] = [(); 2].map(|()| {
-            let space = device.alloc(capacity.sequences * width);
-            View::matrix(space, 0, capacity.sequences, width)
-        });
-        let labels = LabelRoom {
-            classes: device.alloc_ids(capacity.sequences),
-            numbers,
-            host_classes: Vec::new(),
-            host_numbers: Vec::new(),
-        };
         if let (Some(job), true) = (&job.teacher, live) {
             let live = LiveTeacher::new(device, job, head, capacity, inside)?;
             teacher = TeacherAnswers::Live(Box::new(live));
@@ -154,22 +129,19 @@ impl Trainer {
         let evaluator = job.validation.as_ref().map(|_| {
             Predictor::new(device, &model, EVALUATION_TOKENS, plan.data.max_length as usize)
         });
+        let purpose = student_purpose(plan, taps);
+        let pass = Pass::new(device, model, objective, capacity, &purpose);
         let order = Order::new(plan.training.seed, job.train.len());
+        let balancing = balancing(device, &job, head, second_answers);
         Ok(Self {
             device: boxed,
             order,
-            model,
+            pass,
             student,
             projections,
-            objective,
-            buffers,
-            batch,
-            host: Batch::default(),
             words: Vec::new(),
-            labels,
             teacher,
-            teacher_logits: logits,
-            host_logits: Vec::new(),
+            balancing,
             evaluator,
             progress: Progress::default(),
             loaded,
@@ -180,7 +152,17 @@ impl Trainer {
     /// The largest micro-batch of a job.
     pub fn capacity(job: &Job) -> Capacity {
         let training = &job.plan.training;
-        micro_capacity(&job.train, rule(training.batch), rule(training.micro_batch))
+        let micro = rule(training.micro_batch);
+        let mut capacity = micro_capacity(&job.train, rule(training.batch), micro);
+        let balance = job.plan.objective.balance.as_ref();
+        if let Some(meta) = balance.and_then(|balance| balance.meta.as_ref()) {
+            let data = job.meta.as_ref().unwrap_or(&job.train);
+            let batch = BatchRule::Sequences(meta.batch_size as usize);
+            let second = micro_capacity(data, batch, micro);
+            capacity.tokens = capacity.tokens.max(second.tokens);
+            capacity.sequences = capacity.sequences.max(second.sequences);
+        }
+        capacity
     }
 
     /// The plan.
@@ -195,13 +177,13 @@ impl Trainer {
 
     /// The student.
     pub fn model(&self) -> &Model {
-        &self.model
+        &self.pass.model
     }
 
     /// The student's weights under their public names: name, shape, numbers.
     pub fn weights(&mut self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         self.catch_up();
-        self.model.tensors(&*self.device)
+        self.pass.model.tensors(&*self.device)
     }
 
     /// What loading the student's weights left as it was.
@@ -238,24 +220,25 @@ impl Trainer {
         let step_rule = rule(training.batch);
         let (examples, after) = self.order.next_step(&self.job.train, cursor, step_rule);
         let ranges = micro_ranges(&self.job.train, &examples, rule(training.micro_batch));
-        let counts = self.counts(&examples);
-        self.words.clear();
-        for &example in &examples {
-            self.words.extend_from_slice(self.job.train.example(example as usize).ids);
+        let counts = counts(&self.job.train, &examples);
+        let learning_rate = learning_rate(training, Step(cursor.step));
+        let at = At { step: cursor.step, total: training.total_steps, learning_rate };
+        let second = self.second(at);
+        self.see(&examples, second.as_deref());
+        if let Some(second) = &second {
+            self.align(&examples, &ranges, second, at);
         }
-        self.words.sort_unstable();
-        self.words.dedup();
-        self.student.see(&mut *self.device, &self.words);
+        let together = self.decide_together(&examples, &ranges, at);
         let mut parts = Parts::default();
         for range in &ranges {
-            self.host.refill(&self.job.train, &examples[range.clone()], range.start);
-            parts.add(&self.micro_batch(counts, cursor.step));
+            let examples = &examples[range.clone()];
+            let decided = together.as_ref().map(|all| all.part(range.clone()));
+            parts.add(&self.micro_batch(examples, range.start, counts, at, decided));
         }
-        let loss = self.objective.total(&parts);
+        let loss = self.pass.objective.total(&parts);
         let squares = self.student.squares(&*self.device) + self.projections.squares(&*self.device);
         let norm = squares.sqrt();
         let finite = loss.is_finite() && norm.is_finite();
-        let learning_rate = learning_rate(&self.job.plan.training, Step(cursor.step));
         if finite {
             self.progress.updates += 1;
             self.move_weights(learning_rate, norm);
@@ -264,12 +247,20 @@ impl Trainer {
         }
         self.progress.cursor = after;
         self.reconsider();
+        let balance = self.balancing.as_mut().and_then(|balancing| {
+            let means = [LABEL, TEACHER].map(|term| parts.terms()[term].mean().unwrap_or(0.0));
+            if finite {
+                balancing.policy.learn(means, at);
+            }
+            balancing.record()
+        });
         Ok(StepRecord {
             kind: "step".to_owned(),
             step: after.step,
             epoch: cursor.epoch,
             loss,
             terms: self.term_records(&parts),
+            balance,
             gradient_norm: norm,
             learning_rate,
             sequences: counts.sequences,
@@ -279,54 +270,136 @@ impl Trainer {
         })
     }
 
-    /// What a whole step holds, known before any of it is computed.
-    fn counts(&self, examples: &[u32]) -> Counts {
-        let mut counts = Counts { sequences: examples.len() as u64, ..Counts::default() };
-        for &example in examples {
-            let example = self.job.train.example(example as usize);
-            counts.tokens += example.ids.len() as u64;
-            counts.labelled += u64::from(*example.label != Label::None);
-        }
-        counts
+    /// The batch of the second set that this step is measured against, if it is.
+    fn second(&mut self, at: At) -> Option<Vec<u32>> {
+        let balancing = self.balancing.as_mut().filter(|balancing| balancing.measures(at))?;
+        let second = balancing.second.as_mut()?;
+        let (examples, after) = second.next(&self.job.train, self.progress.second);
+        self.progress.second = after;
+        Some(examples)
     }
 
-    /// Adds the gradient of the micro-batch in `self.host`.
-    fn micro_batch(&mut self, counts: Counts, step: u64) -> Parts {
+    /// Tells the optimiser which words this step reads.
+    fn see(&mut self, examples: &[u32], second: Option<&[u32]>) {
+        self.words.clear();
+        for &example in examples {
+            self.words.extend_from_slice(self.job.train.example(example as usize).ids);
+        }
+        let hypergradient = self.balancing.as_ref().and_then(|balancing| balancing.second.as_ref());
+        if let (Some(hypergradient), Some(second)) = (hypergradient, second) {
+            hypergradient.words(&self.job.train, second, &mut self.words);
+        }
+        self.words.sort_unstable();
+        self.words.dedup();
+        self.student.see(&mut *self.device, &self.words);
+    }
+
+    fn noise(&self, at: At) -> Option<Noise> {
+        Some(Noise { seed: self.job.plan.training.seed, step: at.step })
+    }
+
+    /// Measures how far each loss of the step would help the second set, for the policy.
+    fn align(&mut self, examples: &[u32], ranges: &[Range<usize>], second: &[u32], at: At) {
+        let noise = self.noise(at);
+        let Some(balancing) = &mut self.balancing else { return };
+        let Some(hypergradient) = &mut balancing.second else { return };
+        let training = &self.job.plan.training;
+        let mut coming = Coming {
+            train: &self.job.train,
+            teacher: &mut self.teacher,
+            examples,
+            ranges,
+            noise,
+            betas: [training.adam_beta1, training.adam_beta2],
+            epsilon: training.adam_epsilon,
+            update: self.progress.updates + 1,
+        };
         let device = &mut *self.device;
-        let noise = Some(Noise { seed: self.job.plan.training.seed, step });
-        self.batch.upload(device, &inputs(&self.host));
-        let (labels, labelled) = self.labels.upload(device, self.model.head(), &self.host);
-        let teacher = match &mut self.teacher {
-            TeacherAnswers::Nobody => None,
-            TeacherAnswers::Cached(cache) => {
-                let logits = self.teacher_logits.first_rows(self.host.sequences());
-                let rows = self.host.examples.iter().flat_map(|&at| cache.row(at as usize));
-                self.host_logits.clear();
-                self.host_logits.extend(rows);
-                device.write(logits, &self.host_logits);
-                Some(TeacherSignals { logits, inside: None })
-            }
-            TeacherAnswers::Live(live) => {
-                let logits = live.answer(device, &self.host);
-                Some(TeacherSignals { logits, inside: Some(live.inside()) })
-            }
+        let measured =
+            hypergradient.measure(device, &mut self.pass, &self.student, &mut coming, second);
+        if let Some(measured) = measured {
+            balancing.align(examples, self.job.plan.labels().len(), &measured, at);
+        }
+    }
+
+    /// The decisions of a policy that must see the whole step before it decides, where the step is
+    /// cut.
+    fn decide_together(
+        &mut self,
+        examples: &[u32],
+        ranges: &[Range<usize>],
+        at: At,
+    ) -> Option<Decision> {
+        let noise = self.noise(at);
+        let balancing = self.balancing.as_mut()?;
+        if !balancing.policy.needs().together || ranges.len() <= 1 {
+            return None;
+        }
+        let training = &self.job.plan.training;
+        let mut coming = Coming {
+            train: &self.job.train,
+            teacher: &mut self.teacher,
+            examples,
+            ranges,
+            noise,
+            betas: [training.adam_beta1, training.adam_beta2],
+            epsilon: training.adam_epsilon,
+            update: self.progress.updates + 1,
         };
-        let output = self.model.forward(device, &self.batch, &self.buffers, noise);
-        let d_output = self.model.d_output(&self.buffers, output.rows());
-        device.fill(d_output, 0.0);
-        self.buffers.clear_taps(device, self.batch.tokens());
-        let signals = Signals {
-            output,
-            d_output: Some(d_output),
-            labels,
-            labelled,
-            teacher,
-            balance: None,
-            inside: &self.buffers,
-            batch: &self.batch,
+        let all = forward(&mut *self.device, &mut self.pass, &mut coming);
+        let Measured { labels, losses, student, teacher, .. } = &all;
+        let classes = self.job.plan.labels().len();
+        let ids = examples;
+        let samples = Samples { ids, labels, classes, student, teacher, losses, features: &[] };
+        Some(balancing.decide(&samples, at))
+    }
+
+    /// Adds the gradient of a micro-batch, the first of whose examples is number `first` of the
+    /// step. `decided` are its weights where they are known already.
+    fn micro_batch(
+        &mut self,
+        examples: &[u32],
+        first: usize,
+        counts: Counts,
+        at: At,
+        decided: Option<Decision>,
+    ) -> Parts {
+        let noise = self.noise(at);
+        let (device, pass) = (&mut *self.device, &mut self.pass);
+        let uploaded = pass.upload(device, &self.job.train, examples, first, &mut self.teacher);
+        let output = pass.forward(device, noise);
+        let balance = self.balancing.as_mut().map(|balancing| {
+            let decision = decided.unwrap_or_else(|| {
+                let features = if balancing.policy.needs().features {
+                    pass.features(device, output.rows())
+                } else {
+                    Vec::new()
+                };
+                let samples = Samples {
+                    ids: examples,
+                    labels: &pass.classes(),
+                    classes: output.cols(),
+                    student: &device.read(output),
+                    teacher: &uploaded.teacher.map(|view| device.read(view)).unwrap_or_default(),
+                    losses: &pass.row_losses(device, uploaded, output),
+                    features: &features,
+                };
+                balancing.decide(&samples, at)
+            });
+            if let (Some(scale), Some(logits)) = (decision.teacher_scale, uploaded.teacher) {
+                device.scale(scale, logits);
+            }
+            pass.weigh(device, &decision.weights, decision.temperature)
+        });
+        let d_output = pass.clear(device, output);
+        let inside = match &self.teacher {
+            TeacherAnswers::Live(live) => Some(live.inside()),
+            TeacherAnswers::Nobody | TeacherAnswers::Cached(_) => None,
         };
-        let parts = self.objective.evaluate(device, &signals, counts, Some(self.projections.grads));
-        self.model.backward(device, &self.batch, &self.buffers, self.student.grads, noise);
+        let signals = pass.signals(uploaded, output, Some(d_output), inside, balance);
+        let grads = Some(self.projections.grads);
+        let parts = pass.objective.evaluate(device, &signals, counts, grads);
+        pass.backward(device, self.student.grads, noise);
         parts
     }
 
@@ -382,7 +455,7 @@ impl Trainer {
         let bad = |(term, nats): (&heirloom_objective::Term, &heirloom_base::Nats)| {
             (!nats.sum_of_parts().is_finite()).then(|| format!("term `{}`", term.name))
         };
-        let terms = self.objective.terms().iter().zip(parts.terms()).filter_map(bad).collect();
+        let terms = self.pass.objective.terms().iter().zip(parts.terms()).filter_map(bad).collect();
         let parameter = [&self.student, &self.projections].into_iter().find_map(|learned| {
             let finite = |param: &&heirloom_engine::Param| {
                 !self.device.sum_of_squares(learned.params.view(param, learned.grads)).is_finite()
@@ -397,7 +470,7 @@ impl Trainer {
             let mean = nats.mean().filter(|mean| mean.is_finite());
             (term.name.clone(), TermRecord { mean, count: nats.count() })
         };
-        self.objective.terms().iter().zip(parts.terms()).map(record).collect()
+        self.pass.objective.terms().iter().zip(parts.terms()).map(record).collect()
     }
 
     /// The student's outputs for the validation set, `[examples, width]`; `None` where the plan
@@ -406,7 +479,7 @@ impl Trainer {
         self.student.catch_up(&mut *self.device);
         let validation = self.job.validation.as_ref()?;
         let evaluator = self.evaluator.as_mut()?;
-        Some(evaluator.outputs(&mut *self.device, &self.model, validation))
+        Some(evaluator.outputs(&mut *self.device, &self.pass.model, validation))
     }
 
     /// Whether the plan evaluates after the step just taken.
@@ -465,6 +538,25 @@ impl Trainer {
     }
 }
 
+/// The plan's policy, ready to decide.
+fn balancing(
+    device: &mut dyn Device,
+    job: &Job,
+    head: Head,
+    answers: Option<TeacherAnswers>,
+) -> Option<Balancing> {
+    let plan = job.plan.objective.balance.as_ref()?;
+    let (training, examples) = (&job.plan.training, job.train.len());
+    let classes = head.width(&job.student_config);
+    let policy =
+        policy(plan, &job.plan.objective, examples, classes, training.total_steps, training.seed);
+    let second = plan.meta.clone().map(|meta| {
+        let (data, micro) = (job.meta.clone(), rule(training.micro_batch));
+        Hypergradient::new(device, meta, data, answers, training.seed, examples, micro)
+    });
+    Some(Balancing::new(policy, second, examples))
+}
+
 /// Fills the student's weights.
 fn load_student(device: &mut dyn Device, job: &Job, model: &Model) -> Result<Loaded, Error> {
     let seed = job.plan.training.seed;
@@ -478,38 +570,5 @@ fn load_student(device: &mut dyn Device, job: &Job, model: &Model) -> Result<Loa
             let map = heirloom_growth::LayerMap::of(layers);
             Ok(model.load(device, &folder, &|name| map.source_name(name), Some(seed))?)
         }
-    }
-}
-
-impl LabelRoom {
-    /// Copies the labels in; also says how many rows have one.
-    fn upload(&mut self, device: &mut dyn Device, head: Head, batch: &Batch) -> (Labels, u64) {
-        let labelled = batch.labels.iter().filter(|label| **label != Label::None).count() as u64;
-        let rows = batch.sequences();
-        if let Head::SingleLabel { .. } = head {
-            let class = |label: &Label| match label {
-                Label::Class(class) => *class,
-                _ => IGNORED,
-            };
-            let ids = Ids::at(self.classes, 0, rows);
-            self.host_classes.clear();
-            self.host_classes.extend(batch.labels.iter().map(class));
-            device.write_ids(ids, &self.host_classes);
-            return (Labels::Classes(ids), labelled);
-        }
-        let view = self.numbers.first_rows(rows);
-        let numbers = &mut self.host_numbers;
-        numbers.clear();
-        for label in &batch.labels {
-            match label {
-                Label::Score(score) => numbers.push(*score),
-                Label::Multi(marks) => numbers.extend_from_slice(marks),
-                Label::None | Label::Class(_) => {
-                    unreachable!("the data of this task was read with scores or label sets")
-                }
-            }
-        }
-        device.write(view, numbers);
-        (Labels::Numbers(view), labelled)
     }
 }
