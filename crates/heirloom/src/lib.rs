@@ -26,3 +26,4 @@ pub mod gather;
 pub mod judge;
 pub mod opened;
 pub mod places;
+pub mod process;

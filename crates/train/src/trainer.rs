@@ -19,11 +19,11 @@ use crate::predict::{Predictor, inputs};
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
     Best, Error, Job, NotFinite, Progress, StepRecord, StudentWeights, TeacherAnswers, TermRecord,
-    answer_all, learning_rate, micro_capacity, terms,
+    answer_all, learning_rate, run_capacity, terms,
 };
 
 /// Tokens that an evaluation reads at once.
-const EVALUATION_TOKENS: usize = 4096;
+pub const EVALUATION_TOKENS: usize = 4096;
 
 /// A flat buffer with its gradient and moments, and what an optimiser does to it.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl std::fmt::Debug for Trainer {
 }
 
 /// The head that a plan's task asks for.
-pub(crate) fn head_of(plan: &Plan) -> Head {
+pub fn head_of(plan: &Plan) -> Head {
     match plan.data.kind {
         TaskKind::Classification => Head::SingleLabel { labels: plan.labels().len() },
         TaskKind::MultiLabel => Head::MultiLabel { labels: plan.labels().len() },
@@ -165,8 +165,8 @@ impl Trainer {
             let live = LiveTeacher::new(device, job, head, capacity, inside)?;
             teacher = TeacherAnswers::Live(Box::new(live));
         }
-        let evaluator = job.validation.as_ref().map(|_| {
-            Predictor::new(device, &model, EVALUATION_TOKENS, plan.data.max_length as usize)
+        let evaluator = job.validation.as_ref().map(|validation| {
+            Predictor::for_dataset(device, &model, EVALUATION_TOKENS, validation)
         });
         let order = Order::new(plan.training.seed, job.train.len());
         Ok(Self {
@@ -190,10 +190,11 @@ impl Trainer {
         })
     }
 
-    /// The largest micro-batch of a job.
+    /// The largest micro-batch of a job's steps.
     pub fn capacity(job: &Job) -> Capacity {
         let training = &job.plan.training;
-        micro_capacity(&job.train, rule(training.batch), rule(training.micro_batch))
+        let (step, micro) = (rule(training.batch), rule(training.micro_batch));
+        run_capacity(&job.train, training.seed, training.total_steps, step, micro)
     }
 
     /// The plan.
