@@ -119,12 +119,12 @@ pub fn micro_batches(dataset: &Dataset, examples: &[u32], rule: MicroRule) -> Ve
 
 /// All examples in batches of at most `tokens` tokens, the longest first, so that the largest
 /// batch is met at once. [`Batch::examples`] leads back to the order of the dataset.
-pub fn evaluation_batches(dataset: &Dataset, tokens: usize) -> Vec<Batch> {
+pub fn evaluation_batches(dataset: &Dataset, tokens: usize) -> impl Iterator<Item = Batch> {
     let mut examples: Vec<u32> = (0..dataset.len() as u32).collect();
     // A stable sort: examples of one length stay in their order.
     examples.sort_by_key(|&example| std::cmp::Reverse(dataset.length(example as usize)));
     let ranges = micro_ranges(dataset, &examples, BatchRule::Tokens(tokens)).into_iter();
-    ranges.map(|range| pack(dataset, &examples[range], 0)).collect()
+    ranges.map(move |range| pack(dataset, &examples[range], 0))
 }
 
 /// Puts rows of `width` values, which lie in the order of a batch's sequences, where the rows of

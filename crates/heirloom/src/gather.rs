@@ -10,18 +10,23 @@ use heirloom_base::{Bytes, Digest, Hasher, Tokens};
 use heirloom_data::dataset::{Dataset, KeepTexts, overlap};
 use heirloom_data::presets::Preset;
 use heirloom_data::tokens::{Tokenizer, first_difference};
+use heirloom_engine::Cpu;
 use heirloom_growth::LayerMap;
-use heirloom_models::{Buffers, EncoderConfig, Purpose};
+use heirloom_models::{Buffers, Capacity, EncoderConfig, Purpose};
 use heirloom_objective::Objective;
 use heirloom_recipe::{
-    Cost, Counts, DataPlan, EvaluateOn, Facts, ModelFacts, Plan, Recipe, Split, StudentSource,
-    TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
+    Cost, Counts, DataPlan, Evaluate, EvaluateOn, Facts, ModelFacts, Plan, Recipe, Split,
+    StudentSource, TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
 };
-use heirloom_train::{Job, StudentWeights, TeacherJob, Trainer, student_purpose, terms};
+use heirloom_train::{
+    EVALUATION_TOKENS, Job, Predictor, StudentWeights, TeacherJob, Trainer, head_of,
+    student_purpose, terms,
+};
 
 use crate::failure::Failure;
 use crate::opened::{apply_layout, config_of_shape, known_labels, labels, model_facts, rows};
 use crate::places::Places;
+use crate::process;
 
 /// A run that can start.
 #[derive(Debug)]
@@ -220,9 +225,8 @@ fn finish(
     let teacher = models.teacher.map(|(path, config)| TeacherJob { path, config });
     let cache_dir = cache_dir(&plan);
     let job = Job {
-        train: opened.train,
-        validation: opened.validation,
-
+        train: opened.train.into(),
+        validation: opened.validation.map(Into::into),
         meta: None,
         student_config,
         student_weights,
@@ -337,44 +341,79 @@ pub(crate) fn within_limit(len: usize, limit: heirloom_recipe::Limit) -> Option<
 
 /// What the run needs of memory, refused where there is not enough.
 fn memory(job: &Job) -> Result<Cost, Failure> {
-    let plan = &job.plan;
-    let head = match plan.data.kind {
-        heirloom_recipe::TaskKind::Classification => {
-            heirloom_models::Head::SingleLabel { labels: plan.labels().len() }
-        }
-        heirloom_recipe::TaskKind::MultiLabel => {
-            heirloom_models::Head::MultiLabel { labels: plan.labels().len() }
-        }
-        heirloom_recipe::TaskKind::Regression => heirloom_models::Head::Regression,
-    };
-    let (terms, _) = terms(&plan.objective);
+    let (plan, student) = (&job.plan, &job.student_config);
+    let head = head_of(plan);
+    let (terms, projected) = terms(&plan.objective);
     let inside = Objective::looks_inside(&terms);
     let capacity = Trainer::capacity(job);
+    let (tokens, sequences) = (capacity.tokens as u64, capacity.sequences as u64);
+    let threads = plan.training.threads as usize;
     let taps = Objective::taps(&terms);
-    let student = |purpose| Buffers::bytes_needed(&job.student_config, &head, capacity, &purpose).0;
-    let mut activations = student(student_purpose(plan, taps.clone()));
-    let mut activations_recomputed = student(Purpose::Recompute(taps));
-    let live = match (&plan.teacher, &job.teacher) {
-        (TeacherPlan::Model { logits, .. }, Some(teacher)) => {
-            let live = *logits == heirloom_recipe::Logits::Live || inside;
-            live.then_some(teacher)
-        }
-        _ => None,
+    let buffers = |config: &EncoderConfig, capacity, purpose| {
+        Buffers::bytes_needed(config, &head, capacity, &purpose).0
     };
+    let (mut live, mut answering) = (None, 0);
+    let mut other = process::resident_memory().unwrap_or(Bytes(5 * plan.examples.train_tokens.0)).0;
+    if let (TeacherPlan::Model { logits, batch_tokens, .. }, Some(teacher)) =
+        (&plan.teacher, &job.teacher)
+    {
+        if *logits == heirloom_recipe::Logits::Live || inside {
+            live = Some(teacher);
+        } else {
+            let capacity = Predictor::capacity(*batch_tokens as usize, &job.train);
+            answering = FLOAT * parameters(&teacher.config, head)
+                + buffers(&teacher.config, capacity, Purpose::Infer)
+                + room(&teacher.config, capacity, threads);
+            // The answers, in memory and as the bytes of their file.
+            other += 2 * FLOAT * (job.train.len() * head.width(student)) as u64;
+        }
+    }
+    // A batch's indices on the device and in the host's memory; labels and a teacher's answers.
+    let mut activations = room(student, capacity, threads)
+        + FLOAT * (10 * tokens + 4 * sequences + 4 * sequences * head.width(student) as u64);
+    let mut projections = 0;
     if let Some(teacher) = live {
         let purpose = if inside { Purpose::Inspect } else { Purpose::Infer };
-        let bytes = Buffers::bytes_needed(&teacher.config, &head, capacity, &purpose).0;
-        (activations, activations_recomputed) =
-            (activations + bytes, activations_recomputed + bytes);
+        activations += buffers(&teacher.config, capacity, purpose);
+        let (ours, theirs) = (student.hidden_size as u64, teacher.config.hidden_size as u64);
+        let learned = projected.iter().filter(|projected| **projected).count() as u64;
+        projections = learned * ours * theirs;
+        // Gathered and projected states and their gradients.
+        activations += if learned > 0 { 3 * FLOAT * tokens * ours.max(theirs) } else { 0 };
     }
+    if let (Some(validation), true) = (&job.validation, plan.training.evaluate != Evaluate::Never) {
+        let capacity = Predictor::capacity(EVALUATION_TOKENS, validation);
+        other += buffers(student, capacity, Purpose::Infer);
+    }
+    let kept = buffers(student, capacity, student_purpose(plan, taps.clone()));
+    let recomputed = buffers(student, capacity, Purpose::Recompute(taps));
     let counts = Counts {
-        student_parameters: parameters(&job.student_config, head),
+        student_parameters: parameters(student, head) + projections,
         teacher_parameters: live.map_or(0, |teacher| parameters(&teacher.config, head)),
-        activations: Bytes(activations),
-        activations_recomputed: Bytes(activations_recomputed),
-        other: Bytes(5 * (plan.examples.train_tokens.0)),
+        activations: Bytes(activations + kept),
+        activations_recomputed: Bytes(activations + recomputed),
+        answering: Bytes(answering),
+        other: Bytes(other),
     };
-    Ok(cost(plan, &counts, available_memory())?)
+    // What is resident already is not taken from what is available now.
+    let available =
+        available_memory().0.saturating_add(process::resident_memory().map_or(0, |m| m.0));
+    Ok(cost(plan, &counts, Bytes(available))?)
+}
+
+/// Bytes of a 32-bit float.
+const FLOAT: u64 = 4;
+
+/// Memory of the device's own: panels of the largest product. The right factor of a layer's forward
+/// pass is its weights, that of its weights' gradient the layer's input.
+fn room(config: &EncoderConfig, capacity: Capacity, threads: usize) -> u64 {
+    let (c, f) = (config.hidden_size, config.intermediate_size);
+    let widest = f.max(3 * c);
+    [(c, widest), (capacity.tokens, f.max(c))]
+        .into_iter()
+        .map(|(inner, columns)| Cpu::product_room(inner, columns, threads))
+        .max()
+        .unwrap_or(0)
 }
 
 /// Parameters of a model, counted on a device that holds nothing else for a moment.

@@ -26,4 +26,5 @@ pub mod gather;
 pub mod judge;
 pub mod opened;
 pub mod places;
+pub mod process;
 pub mod processor;

@@ -4,7 +4,6 @@ mod args;
 mod clock;
 mod command;
 mod outside;
-mod process;
 mod show;
 
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirloom::failure::Failure;
 use heirloom::judge::{deciding, judge};
+use heirloom_base::Bytes;
 use heirloom_data::dataset::Dataset;
 use heirloom_recipe::Plan;
 use heirloom_report::evaluate::Evaluation;
@@ -114,6 +115,12 @@ impl<'a> World<'a> {
     /// Seconds since the run (or its resumption) began.
     pub(crate) fn seconds(&self) -> f64 {
         self.clock.seconds()
+    }
+
+    /// Writes beside the times what memory was foreseen and what was taken.
+    pub(crate) fn note_memory(&mut self, planned: Bytes, peak: Option<Bytes>) {
+        // As with times, nothing depends on it.
+        let _ = self.times.append(&json!({ "planned_memory": planned, "peak_memory": peak }));
     }
 
     /// The failure behind an [`Error`] that only says that judging failed.

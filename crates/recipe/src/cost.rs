@@ -18,6 +18,8 @@ pub struct Counts {
     pub activations: Bytes,
     /// The same with `training.activation_checkpointing`.
     pub activations_recomputed: Bytes,
+    /// A teacher that answers before the training begins; given back then.
+    pub answering: Bytes,
     /// Data, caches, and whatever else does not grow with it.
     pub other: Bytes,
 }
@@ -35,14 +37,21 @@ pub struct Cost {
     pub teacher: Bytes,
     /// Activations of one micro-batch.
     pub activations: Bytes,
+    /// A teacher that answers before the training begins and is then gone.
+    pub answering: Bytes,
     /// The rest.
     pub other: Bytes,
 }
 
 impl Cost {
-    /// All parts together.
+    /// The most that is needed at a time: while training, or while a teacher answers before.
     pub fn total(&self) -> Bytes {
-        Bytes(self.fixed().saturating_add(self.activations.0))
+        let training = self.fixed().saturating_add(self.activations.0);
+        Bytes(training.max(self.while_answering()))
+    }
+
+    fn while_answering(&self) -> u64 {
+        self.other.0.saturating_add(self.answering.0)
     }
 
     fn fixed(&self) -> u64 {
@@ -83,6 +92,7 @@ pub fn cost(plan: &Plan, counts: &Counts, available: Bytes) -> Result<Cost, Does
         moments: Bytes(student.saturating_mul(2)),
         teacher: Bytes(counts.teacher_parameters.saturating_mul(FLOAT)),
         activations: counts.activations,
+        answering: counts.answering,
         other: counts.other,
     };
     if cost.total() <= available {
@@ -100,6 +110,7 @@ fn parts(cost: &Cost) -> String {
         ("moments", cost.moments),
         ("teacher", cost.teacher),
         ("activations", cost.activations),
+        ("answering teacher", cost.answering),
         ("other", cost.other),
     ]
     .into_iter()
@@ -111,6 +122,9 @@ fn parts(cost: &Cost) -> String {
 
 /// What would fit: the largest halving of the micro-batch, layers computed again, or both.
 fn way_out(plan: &Plan, cost: &Cost, recomputed: Bytes, available: Bytes) -> String {
+    if cost.while_answering() > available.0 {
+        return "take a smaller `teacher.batch_tokens`, or a smaller teacher".to_owned();
+    }
     const AGAIN: &str = "`training.activation_checkpointing = true`";
     let mut ways = Vec::new();
     ways.extend(smaller(plan, cost, cost.activations, available));

@@ -450,6 +450,7 @@ fn what_does_not_fit_in_memory_is_refused_with_numbers() {
         teacher_parameters: 0,
         activations: Bytes(14_200_000_000),
         activations_recomputed: Bytes(4_100_000_000),
+        answering: Bytes(0),
         other: Bytes(0),
     };
     let plan = good(&[]);
@@ -463,6 +464,9 @@ fn what_does_not_fit_in_memory_is_refused_with_numbers() {
     insta::assert_snapshot!(refused.way_out, @r#"`training.micro_batch_tokens = 4096` would need 10.7"#);
     let refused = cost(&plan, &counts, Bytes(3_000_000_000)).unwrap_err();
     insta::assert_snapshot!(refused, @r#"does not fit in memory: weights 0.9, gradients 0.9, moments 1.8, activations 14.2 of 3.0 GB; no micro-batch is small enough, as 3.6 are needed without it; take a smaller model"#);
+    let answering = Counts { answering: Bytes(20_000_000_000), ..counts };
+    let refused = cost(&plan, &answering, Bytes(18_000_000_000)).unwrap_err();
+    insta::assert_snapshot!(refused.way_out, @"take a smaller `teacher.batch_tokens`, or a smaller teacher");
     let cost = cost(&plan, &counts, Bytes(18_000_000_000)).unwrap();
     assert_eq!(cost.total(), Bytes(17_800_000_000));
 }

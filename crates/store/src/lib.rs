@@ -33,6 +33,7 @@ pub use manifest::{About, FORMAT, FileFacts, MANIFEST, Manifest, step_name, step
 pub use nearest::nearest;
 pub use recover::{Leftover, Recovered, Swept, recover};
 pub use tensors::{
-    Array, Dtype, Malformed, Number, TensorFile, TensorFolder, Values, write_tensors,
+    Array, Dtype, Malformed, Number, TensorFile, TensorFolder, Values, write_f32_tensors,
+    write_tensors,
 };
 pub use verify::{Finding, verify};

@@ -29,7 +29,7 @@ use crate::nearest::nearest;
 pub use folder::TensorFolder;
 pub use header::Malformed;
 use header::{Header, Info};
-pub use write::{Array, Values, write_tensors};
+pub use write::{Array, Values, write_f32_tensors, write_tensors};
 
 // The format is little-endian, and arrays are read as they lie.
 const _: () = assert!(cfg!(target_endian = "little"), "heirloom needs a little-endian machine");

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use heirloom_base::Bytes;
 use heirloom_store::{
     About, Array, Draft, Dtype, RealDisk, StoreError, TensorFile, TensorFolder, Values,
-    write_tensors,
+    write_f32_tensors, write_tensors,
 };
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -57,6 +57,28 @@ fn arrays_of_every_kind_survive_being_written_and_read() {
     assert_eq!(file.read::<u64>("u64").unwrap(), [u64::MAX, 0]);
     assert_eq!(file.read::<i64>("i64").unwrap(), [-1]);
     assert_eq!(file.read_f32("empty").unwrap(), [0.0f32; 0]);
+}
+
+#[test]
+fn arrays_asked_for_piece_by_piece_make_the_same_file() {
+    let root = tempfile::tempdir().unwrap();
+    // The first is longer than a piece.
+    let values = [1_100_000, 3, 0].map(|len| (0..len).map(|at| at as f32).collect::<Vec<_>>());
+    let shapes: [&[usize]; 3] = [&[1100, 1000], &[3], &[0, 4]];
+    let names = ["b", "a", "c"];
+    let at_once = [0, 1, 2].map(|at| Array::f32(names[at], shapes[at], &values[at]));
+    let whole = fs::read(written(root.path(), &at_once, &[("format", "pt")])).unwrap();
+    let mut draft = Draft::begin(&RealDisk, &root.path().join("pieces"), Bytes(0)).unwrap();
+    let named = [0, 1, 2].map(|at| (names[at], shapes[at]));
+    draft
+        .put_with("model.safetensors", |file| {
+            let numbers = |at: usize, range: std::ops::Range<usize>| values[at][range].to_vec();
+            write_f32_tensors(file, &named, &[("format", "pt")], numbers)
+        })
+        .unwrap();
+    let committed = draft.commit(About::default()).unwrap();
+    let pieces = fs::read(committed.file("model.safetensors").unwrap()).unwrap();
+    assert!(pieces == whole);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! How large a batch can get, so that memory is asked for once.
 //!
-//! In: the lengths of all examples and the rules that form batches. Out: bounds that no batch
-//! exceeds. Never: a guess; the bounds are those of the longest and the shortest examples.
+//! In: the lengths of all examples and the rules that form batches. Out: the largest batch of a run
+//! whose order is known, or bounds that no batch exceeds: those of the longest and the shortest
+//! examples. Never: a guess.
 
 use heirloom_data::dataset::Dataset;
-use heirloom_data::order::{BatchRule, LARGEST_STEP};
+use heirloom_data::order::{BatchRule, Cursor, LARGEST_STEP, Order};
+use heirloom_data::pack::micro_ranges;
 use heirloom_models::Capacity;
 
 /// The largest batch that `rule` can form from `dataset`.
@@ -37,4 +39,37 @@ pub fn micro_capacity(dataset: &Dataset, step: BatchRule, micro: BatchRule) -> C
         sequences: step.sequences.min(micro.sequences),
         masked: 0,
     }
+}
+
+/// Examples that are looked at to know a run's largest micro-batch: a second's worth. Longer runs
+/// have the bounds.
+const LOOKED_AT: usize = 1 << 25;
+
+/// The largest micro-batch of the first `steps` steps under `seed`: the order of a run is known
+/// before it begins.
+pub fn run_capacity(
+    dataset: &Dataset,
+    seed: u64,
+    steps: u64,
+    step: BatchRule,
+    micro: BatchRule,
+) -> Capacity {
+    let (mut order, mut cursor) = (Order::new(seed, dataset.len()), Cursor::default());
+    let mut largest = Capacity { tokens: 1, sequences: 1, masked: 0 };
+    let mut looked_at = 0;
+    for _ in 0..steps {
+        let (examples, after) = order.next_step(dataset, cursor, step);
+        for range in micro_ranges(dataset, &examples, micro) {
+            let part = &examples[range];
+            let tokens = part.iter().map(|&example| dataset.length(example as usize)).sum();
+            largest.tokens = largest.tokens.max(tokens);
+            largest.sequences = largest.sequences.max(part.len());
+        }
+        looked_at += examples.len();
+        if looked_at > LOOKED_AT {
+            return micro_capacity(dataset, step, micro);
+        }
+        cursor = after;
+    }
+    largest
 }

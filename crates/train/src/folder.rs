@@ -13,10 +13,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use heirloom_base::{Bytes, Step};
-use heirloom_engine::View;
+use heirloom_engine::{Param, View};
 use heirloom_store::{
-    About, Array, Committed, Disk, Draft, Holder, Keep, Log, RunLock, Swept, TensorFile, recover,
-    write_atomic, write_tensors,
+    About, Committed, Disk, Draft, DraftFile, Holder, Keep, Log, RunLock, Swept, TensorFile,
+    recover, write_atomic, write_f32_tensors,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -227,11 +227,27 @@ impl<'d> RunFolder<'d> {
     }
 }
 
+/// A few numbers at a time, so that saving needs no second copy of the weights.
 fn put_weights(draft: &mut Draft<'_>, trainer: &Trainer) -> Result<(), Error> {
-    let tensors = trainer.model().tensors(trainer.device());
-    let arrays: Vec<Array<'_>> =
-        tensors.iter().map(|(name, shape, values)| Array::f32(name, shape, values)).collect();
-    Ok(draft.put_with(WEIGHTS, |file| write_tensors(file, &arrays, &[("format", "pt")]))?)
+    let params = trainer.model().params();
+    let named = |param: &'_ Param| (param.name.clone(), param.shape.clone());
+    let view = |param| params.view(param, params.weights());
+    let places = params.index().iter().map(|param| (named(param), view(param))).collect();
+    put(draft, WEIGHTS, trainer, places, &[("format", "pt")])
+}
+
+fn put(
+    draft: &mut Draft<'_>,
+    file: &str,
+    trainer: &Trainer,
+    places: Vec<((String, Vec<usize>), View)>,
+    metadata: &[(&str, &str)],
+) -> Result<(), Error> {
+    let arrays: Vec<(&str, &[usize])> =
+        places.iter().map(|((name, shape), _)| (name.as_str(), shape.as_slice())).collect();
+    let numbers = |at: usize, range| trainer.device().read(places[at].1.columns(range));
+    let fill = |file: &mut DraftFile<'_>| write_f32_tensors(file, &arrays, metadata, numbers);
+    Ok(draft.put_with(file, fill)?)
 }
 
 /// What `state.safetensors` holds, and where it belongs.
@@ -248,12 +264,9 @@ fn state_places(trainer: &Trainer) -> Vec<(String, View)> {
 }
 
 fn put_state(draft: &mut Draft<'_>, trainer: &Trainer) -> Result<(), Error> {
-    let read = |(name, view): (String, View)| (name, [view.len()], trainer.device().read(view));
-    let arrays: Vec<(String, [usize; 1], Vec<f32>)> =
-        state_places(trainer).into_iter().map(read).collect();
-    let arrays: Vec<Array<'_>> =
-        arrays.iter().map(|(name, shape, values)| Array::f32(name, shape, values)).collect();
-    Ok(draft.put_with(STATE, |file| write_tensors(file, &arrays, &[]))?)
+    let places = state_places(trainer).into_iter();
+    let places = places.map(|(name, view)| ((name, vec![view.len()]), view)).collect();
+    put(draft, STATE, trainer, places, &[])
 }
 
 fn object(value: Value) -> serde_json::Map<String, Value> {

@@ -11,6 +11,7 @@
 //! al. 2019, arXiv:1902.07379) gives the same number, at the price of a second graph.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use heirloom_balance::{LABEL, LastLayer, TEACHER, last_layer_alignments};
 use heirloom_data::dataset::Dataset;
@@ -30,7 +31,7 @@ use crate::teacher::TeacherAnswers;
 pub(crate) struct Hypergradient {
     plan: MetaPlan,
     /// The second set; `None` takes other batches of the training set.
-    data: Option<Dataset>,
+    data: Option<Arc<Dataset>>,
     /// The teacher's answers to it, where they were kept.
     answers: Option<TeacherAnswers>,
     order: Order,
@@ -69,13 +70,13 @@ impl Hypergradient {
     pub(crate) fn new(
         device: &mut dyn Device,
         plan: MetaPlan,
-        data: Option<Dataset>,
+        data: Option<Arc<Dataset>>,
         answers: Option<TeacherAnswers>,
         seed: u64,
         train: usize,
         micro: MicroRule,
     ) -> Self {
-        let examples = data.as_ref().map_or(train, Dataset::len);
+        let examples = data.as_ref().map_or(train, |data| data.len());
         // A seed of its own: other batches than the step's.
         let order = Order::new(seed ^ 0x9E37_79B9_7F4A_7C15, examples);
         Self { plan, data, answers, order, micro, saved: Saved::new(device) }
@@ -87,14 +88,14 @@ impl Hypergradient {
 
     /// The next batch of the second set, and the cursor after it.
     pub(crate) fn next(&mut self, train: &Dataset, cursor: Cursor) -> (Vec<u32>, Cursor) {
-        let data = self.data.as_ref().unwrap_or(train);
+        let data = self.data.as_deref().unwrap_or(train);
         let rule = BatchRule::Sequences(self.plan.batch_size as usize);
         self.order.next_step(data, cursor, rule)
     }
 
     /// The words of a batch.
     pub(crate) fn words(&self, train: &Dataset, second: &[u32], words: &mut Vec<u32>) {
-        let data = self.data.as_ref().unwrap_or(train);
+        let data = self.data.as_deref().unwrap_or(train);
         for &example in second {
             words.extend_from_slice(data.example(example as usize).ids);
         }
@@ -147,7 +148,7 @@ impl Hypergradient {
         coming: &mut Coming<'_>,
         second: &[u32],
     ) -> Option<f64> {
-        let data = self.data.as_ref().unwrap_or(coming.train);
+        let data = self.data.as_deref().unwrap_or(coming.train);
         let teacher = self.answers.as_mut().unwrap_or(coming.teacher);
         let counts = counts(data, second);
         let places = places(self.plan.loss);
@@ -186,7 +187,7 @@ impl Hypergradient {
         coming: &mut Coming<'_>,
         second: &[u32],
     ) -> Option<Measured> {
-        let data = self.data.as_ref().unwrap_or(coming.train);
+        let data = self.data.as_deref().unwrap_or(coming.train);
         let teacher = self.answers.as_mut().unwrap_or(coming.teacher);
         let counts = counts(data, second);
         let classes = pass.model.head().width(pass.model.config());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use heirloom_data::dataset::Dataset;
 use heirloom_models::EncoderConfig;
@@ -43,17 +44,17 @@ pub struct TeacherJob {
     pub config: EncoderConfig,
 }
 
-/// A run, ready to start.
+/// A run, ready to start. Runs of several seeds share the data.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// Every number, decided.
     pub plan: Plan,
     /// What is trained on.
-    pub train: Dataset,
+    pub train: Arc<Dataset>,
     /// What choices look at; `None` where the plan never evaluates.
-    pub validation: Option<Dataset>,
+    pub validation: Option<Arc<Dataset>>,
     /// The second set of a balance policy, where it is one of its own.
-    pub meta: Option<Dataset>,
+    pub meta: Option<Arc<Dataset>>,
     /// The student's shape.
     pub student_config: EncoderConfig,
     /// The student's weights.

@@ -26,7 +26,7 @@ mod terms;
 mod trainer;
 
 pub use balancing::BalanceRecord;
-pub use capacity::{micro_capacity, step_capacity};
+pub use capacity::{micro_capacity, run_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
 pub use job::{Device, Job, StudentWeights, TeacherJob, Work};
@@ -39,4 +39,4 @@ pub use schedule::learning_rate;
 pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
-pub use trainer::{Trainer, student_purpose};
+pub use trainer::{EVALUATION_TOKENS, Trainer, head_of, student_purpose};

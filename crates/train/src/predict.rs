@@ -30,7 +30,30 @@ impl Predictor {
     /// Every sequence has at least one token, so no batch has more sequences than tokens.
     pub fn new(device: &mut dyn Device, model: &Model, tokens: usize, longest: usize) -> Self {
         let room = tokens.max(longest);
-        let capacity = Capacity { tokens: room, sequences: room, masked: 0 };
+        Self::within(device, model, tokens, Capacity { tokens: room, sequences: room, masked: 0 })
+    }
+
+    /// Plans memory for the examples of `dataset` alone, in batches of `tokens` tokens.
+    pub fn for_dataset(
+        device: &mut dyn Device,
+        model: &Model,
+        tokens: usize,
+        dataset: &Dataset,
+    ) -> Self {
+        Self::within(device, model, tokens, Self::capacity(tokens, dataset))
+    }
+
+    /// The largest of the batches of `tokens` tokens that `dataset` is answered in.
+    pub fn capacity(tokens: usize, dataset: &Dataset) -> Capacity {
+        let nothing = Capacity { tokens: 1, sequences: 1, masked: 0 };
+        evaluation_batches(dataset, tokens).fold(nothing, |largest, batch| Capacity {
+            tokens: largest.tokens.max(batch.tokens()),
+            sequences: largest.sequences.max(batch.sequences()),
+            masked: 0,
+        })
+    }
+
+    fn within(device: &mut dyn Device, model: &Model, tokens: usize, capacity: Capacity) -> Self {
         let buffers = model.buffers(device, capacity, &Purpose::Infer);
         Self { tokens, buffers, batch: model.batch(device, capacity) }
     }

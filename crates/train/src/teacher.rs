@@ -103,8 +103,8 @@ pub fn answer_all(
     }
     let mut device = new_device(Work::KeptAnswers);
     let model = load(&mut *device, job, head)?;
-    let longest = plan.data.max_length as usize;
-    let mut predictor = Predictor::new(&mut *device, &model, *batch_tokens as usize, longest);
+    let tokens = *batch_tokens as usize;
+    let mut predictor = Predictor::for_dataset(&mut *device, &model, tokens, train);
     let logits = predictor.outputs(&mut *device, &model, train);
     let cache = TeacherCache::new(key, train.len(), classes, logits)?;
     write_atomic(disk, &path, &cache.to_bytes())?;

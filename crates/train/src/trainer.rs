@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use heirloom_balance::{At, Decision, LABEL, Samples, TEACHER};
 use heirloom_base::Step;
+use heirloom_data::dataset::Dataset;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::micro_ranges;
 use heirloom_engine::{Device, Move};
@@ -23,11 +24,12 @@ use crate::predict::Predictor;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
     Adam, Best, Error, Job, Learned, NotFinite, Progress, StepRecord, StudentWeights,
-    TeacherAnswers, TermRecord, answer_all, learning_rate, micro_capacity, policy, terms,
+    TeacherAnswers, TermRecord, answer_all, learning_rate, micro_capacity, policy, run_capacity,
+    terms,
 };
 
 /// Tokens that an evaluation reads at once.
-const EVALUATION_TOKENS: usize = 4096;
+pub const EVALUATION_TOKENS: usize = 4096;
 
 /// A run in memory.
 pub struct Trainer {
@@ -54,7 +56,7 @@ impl std::fmt::Debug for Trainer {
 }
 
 /// The head that a plan's task asks for.
-pub(crate) fn head_of(plan: &Plan) -> Head {
+pub fn head_of(plan: &Plan) -> Head {
     match plan.data.kind {
         TaskKind::Classification => Head::SingleLabel { labels: plan.labels().len() },
         TaskKind::MultiLabel => Head::MultiLabel { labels: plan.labels().len() },
@@ -92,13 +94,13 @@ impl Trainer {
         let live = runs_live(plan);
         let (mut teacher, mut second_answers) = (TeacherAnswers::Nobody, None);
         if let (Some(job_teacher), false) = (&job.teacher, live) {
-            let mut answers = |data| {
+            let mut answers = |data: &Dataset| {
                 let dir = &job.cache_dir;
                 let cache = answer_all(plan, job_teacher, head, data, dir, disk, new_device)?;
                 Ok::<_, Error>(TeacherAnswers::Cached(cache))
             };
             teacher = answers(&job.train)?;
-            second_answers = job.meta.as_ref().map(answers).transpose()?;
+            second_answers = job.meta.as_deref().map(answers).transpose()?;
         }
         let mut boxed = new_device(crate::Work::Training);
         let device = &mut *boxed;
@@ -126,8 +128,8 @@ impl Trainer {
             let live = LiveTeacher::new(device, job, head, capacity, inside)?;
             teacher = TeacherAnswers::Live(Box::new(live));
         }
-        let evaluator = job.validation.as_ref().map(|_| {
-            Predictor::new(device, &model, EVALUATION_TOKENS, plan.data.max_length as usize)
+        let evaluator = job.validation.as_ref().map(|validation| {
+            Predictor::for_dataset(device, &model, EVALUATION_TOKENS, validation)
         });
         let purpose = student_purpose(plan, taps);
         let pass = Pass::new(device, model, objective, capacity, &purpose);
@@ -149,11 +151,12 @@ impl Trainer {
         })
     }
 
-    /// The largest micro-batch of a job.
+    /// The largest micro-batch of a job's steps.
     pub fn capacity(job: &Job) -> Capacity {
         let training = &job.plan.training;
-        let micro = rule(training.micro_batch);
-        let mut capacity = micro_capacity(&job.train, rule(training.batch), micro);
+        let (step, micro) = (rule(training.batch), rule(training.micro_batch));
+        let (seed, steps) = (training.seed, training.total_steps);
+        let mut capacity = run_capacity(&job.train, seed, steps, step, micro);
         let balance = job.plan.objective.balance.as_ref();
         if let Some(meta) = balance.and_then(|balance| balance.meta.as_ref()) {
             let data = job.meta.as_ref().unwrap_or(&job.train);

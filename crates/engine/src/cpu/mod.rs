@@ -74,6 +74,13 @@ impl Cpu {
         matches!(Kernel::of(Precision::Bf16), Kernel::Pairs(_))
     }
 
+    /// Bytes of the device's own that a product takes besides its operands, with `threads` threads;
+    /// its right factor is `[inner, columns]`.
+    pub fn product_room(inner: usize, columns: usize, threads: usize) -> u64 {
+        let [packed, strip] = product::room(inner, columns);
+        packed + threads as u64 * strip
+    }
+
     /// How many threads work.
     pub fn threads(&self) -> usize {
         self.threads.count()

@@ -13,6 +13,7 @@ mod dump;
 mod products;
 
 use heirloom::failure::Failure;
+use heirloom::process::{minor_faults, peak_memory};
 use heirloom::processor;
 use heirloom_base::{Bytes, Purpose, uniform, word};
 use heirloom_engine::{Cpu, Device, Divergence, IdSpace, Ids, Move, Precision, Profiled, View};
@@ -30,7 +31,6 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{BenchArgs, BenchCommand, BenchPrecision, BenchStepArgs};
 use crate::clock::{Clock, stopwatch};
-use crate::process::{minor_faults, peak_memory};
 use crate::show::Show;
 
 /// A shape that is timed.

@@ -142,9 +142,8 @@ impl Demo {
         let config = config_of_shape(shape, 0)?;
         let (teacher, answers) = teacher.unzip();
         let job = Job {
-            train: train.clone(),
-            validation: Some(texts.test.clone()),
-
+            train: train.clone().into(),
+            validation: Some(texts.test.clone().into()),
             meta: None,
             student_config: heirloom_models::EncoderConfig {
                 hidden_dropout: shape.hidden_dropout_prob as f32,

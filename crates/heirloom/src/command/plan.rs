@@ -20,7 +20,8 @@ pub(crate) fn run(args: &RecipeArgs, threads: usize, show: Show) -> Result<u8, F
             "seeds": recipe.seeds(),
             "memory": {
                 "weights": cost.weights, "gradients": cost.gradients, "moments": cost.moments,
-                "teacher": cost.teacher, "activations": cost.activations, "other": cost.other,
+                "teacher": cost.teacher, "activations": cost.activations,
+                "answering": cost.answering, "other": cost.other,
                 "total": cost.total(),
             },
             "notes": gathered.notes,

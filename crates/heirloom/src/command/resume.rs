@@ -95,6 +95,7 @@ fn one(
     plan.output.dir = path.display().to_string();
     let gathered = reopen(&plan, places)?;
     make_cache_dir(&gathered.job)?;
+    let planned = gathered.cost.total();
     let mut trainer = begun(gathered.job, threads, show)?;
     let mut folder = found.folder;
     match found.steps.last() {
@@ -112,7 +113,7 @@ fn one(
     if !set.is_empty() {
         folder.replace_plan(&text)?;
     }
-    go_on(&mut trainer, &mut folder, show, stop)
+    go_on(&mut trainer, &mut folder, planned, show, stop)
 }
 
 /// The plan with the keys of `plan.toml` that `--set` names, where a resumed run may change them.

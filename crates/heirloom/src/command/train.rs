@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use heirloom::failure::Failure;
 use heirloom::gather::{Gathered, gather};
 use heirloom::places::Places;
+use heirloom::process::peak_memory;
 use heirloom::processor;
+use heirloom_base::Bytes;
 use heirloom_recipe::Plan;
 use heirloom_report::seeds::Seeds;
 use heirloom_report::table::{Cell, Table};
@@ -41,6 +43,10 @@ pub(crate) struct Summary {
     pub(crate) metric: String,
     pub(crate) best: Option<f64>,
     pub(crate) seconds: f64,
+    /// Memory that the plan foresaw, in bytes.
+    pub(crate) planned_memory: Bytes,
+    /// The most that was resident so far in this process, in bytes.
+    pub(crate) peak_memory: Option<Bytes>,
 }
 
 pub(crate) fn run(args: &TrainArgs, threads: usize, show: Show) -> Result<u8, Failure> {
@@ -112,7 +118,7 @@ pub(crate) fn begin(
     if !loaded.unused.is_empty() {
         show.say(&format!("note: not used: {}", shortened(&loaded.unused)));
     }
-    go_on(&mut trainer, &mut folder, show, stop)
+    go_on(&mut trainer, &mut folder, gathered.cost.total(), show, stop)
 }
 
 /// The trainer of a job, on a device of the plan's precision, and a note where that is not the
@@ -147,6 +153,7 @@ pub(crate) fn make_cache_dir(job: &Job) -> Result<(), Failure> {
 pub(crate) fn go_on(
     trainer: &mut Trainer,
     folder: &mut RunFolder<'_>,
+    planned: Bytes,
     show: Show,
     stop: &Stop,
 ) -> Result<(Ending, Summary), Failure> {
@@ -154,6 +161,8 @@ pub(crate) fn go_on(
     let mut world = World::new(show, stop, trainer, &path)?;
     let ended = run_loop(trainer, folder, &mut world);
     let (seconds, failure) = (world.seconds(), world.failure());
+    let peak = peak_memory();
+    world.note_memory(planned, peak);
     drop(world);
     let ending = ended?;
     if let Some(failure) = failure {
@@ -175,6 +184,8 @@ pub(crate) fn go_on(
         metric: trainer.plan().training.metric_for_best.clone(),
         best: progress.best.map(|best| best.score),
         seconds,
+        planned_memory: planned,
+        peak_memory: peak,
     };
     Ok((ending, summary))
 }
@@ -200,6 +211,11 @@ pub(crate) fn report(summaries: &[Summary], show: Show) {
         ]);
     }
     show.data(&table.text());
+    let planned = summaries.iter().map(|summary| summary.planned_memory).max();
+    let peak = summaries.iter().filter_map(|summary| summary.peak_memory).max();
+    if let (Some(planned), Some(peak)) = (planned, peak) {
+        show.say(&format!("memory: {peak} at most, {planned} planned"));
+    }
     if let (Some(seeds), true) = (over_seeds, summaries.len() > 1) {
         show.data(&format!("{metric} over seeds: {seeds:.4}\n"));
     }

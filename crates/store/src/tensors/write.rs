@@ -5,6 +5,7 @@
 //! Never: holds the file in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use half::{bf16, f16};
 use heirloom_base::Bytes;
@@ -97,12 +98,60 @@ pub fn write_tensors(
 ) -> Result<()> {
     let mut arrays: Vec<&Array<'_>> = arrays.iter().collect();
     arrays.sort_by_key(|array| (std::cmp::Reverse(array.values.dtype().size()), array.name));
-    file.write(&header(&arrays, metadata))?;
+    let entries = arrays.iter().map(|array| Entry {
+        name: array.name,
+        dtype: array.values.dtype(),
+        shape: array.shape,
+        bytes: array.values.bytes().len(),
+    });
+    file.write(&header(entries, metadata))?;
     arrays.iter().try_for_each(|array| file.write(array.values.bytes()))
 }
 
+/// Numbers that are asked for at a time: 4 MiB.
+const PIECE: usize = 1 << 20;
+
+/// Writes single-precision arrays, each a name and a shape, whose numbers are asked for a few at a
+/// time: `numbers` gives those of a range of the array at a place. The file is the one that
+/// [`write_tensors`] makes of the same arrays.
+///
+/// # Panics
+/// Where a name is given twice, or `numbers` gives another number of numbers.
+pub fn write_f32_tensors(
+    file: &mut DraftFile<'_>,
+    arrays: &[(&str, &[usize])],
+    metadata: &[(&str, &str)],
+    numbers: impl Fn(usize, Range<usize>) -> Vec<f32>,
+) -> Result<()> {
+    let mut places: Vec<usize> = (0..arrays.len()).collect();
+    places.sort_by_key(|&place| arrays[place].0);
+    let len = |place: usize| arrays[place].1.iter().product::<usize>();
+    let entries = places.iter().map(|&place| {
+        let (name, shape) = arrays[place];
+        Entry { name, dtype: Dtype::F32, shape, bytes: len(place) * size_of::<f32>() }
+    });
+    file.write(&header(entries, metadata))?;
+    for &place in &places {
+        for start in (0..len(place)).step_by(PIECE) {
+            let range = start..len(place).min(start + PIECE);
+            let piece = numbers(place, range.clone());
+            assert_eq!(piece.len(), range.len(), "numbers of `{}`", arrays[place].0);
+            file.write(bytemuck::cast_slice(&piece))?;
+        }
+    }
+    Ok(())
+}
+
+/// An array as the header names it.
+struct Entry<'a> {
+    name: &'a str,
+    dtype: Dtype,
+    shape: &'a [usize],
+    bytes: usize,
+}
+
 /// The header with its length before it, padded so that the arrays begin at a multiple of eight.
-fn header(arrays: &[&Array<'_>], metadata: &[(&str, &str)]) -> Vec<u8> {
+fn header<'a>(arrays: impl Iterator<Item = Entry<'a>>, metadata: &[(&str, &str)]) -> Vec<u8> {
     let mut entries = Map::new();
     if !metadata.is_empty() {
         // Sorted, so that equal text gives equal bytes.
@@ -110,18 +159,18 @@ fn header(arrays: &[&Array<'_>], metadata: &[(&str, &str)]) -> Vec<u8> {
         entries.insert("__metadata__".into(), json!(metadata));
     }
     let (mut names, mut end) = (BTreeSet::new(), 0);
-    for Array { name, shape, values } in arrays {
-        let (dtype, begin, bytes) = (values.dtype(), end, values.bytes().len());
+    for Entry { name, dtype, shape, bytes } in arrays {
+        let begin = end;
         let elements: usize = shape.iter().product();
         assert_eq!(elements * dtype.size(), bytes, "`{name}` has shape {shape:?}");
-        assert!(*name != "__metadata__" && names.insert(name), "`{name}` is given twice");
+        assert!(name != "__metadata__" && names.insert(name), "`{name}` is given twice");
         end += bytes;
         let entry = json!({
             "dtype": dtype.to_string(),
             "shape": shape,
             "data_offsets": [begin, end],
         });
-        entries.insert((*name).to_owned(), entry);
+        entries.insert(name.to_owned(), entry);
     }
     let mut text = Value::Object(entries).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(8), b' ');

@@ -4,7 +4,9 @@
 //! The models' parity tests hold packed batches against padded ones; here packed ones are held
 //! against their examples one by one.
 
-use heirloom_train::Device;
+use heirloom_data::order::{BatchRule, Order};
+use heirloom_data::pack::micro_batches;
+use heirloom_train::{Device, Trainer, micro_capacity};
 use tempfile::tempdir;
 
 use crate::tiny::{LEARNING_RATE, Run, Task, double, job, run, single};
@@ -144,7 +146,7 @@ fn a_step_is_worth_the_mean_of_its_examples_one_by_one() {
         let together = job(task, true, &sets, folder.path());
         let alone = |example: usize| {
             let mut job = together.clone();
-            job.train = together.train.select(&[example as u32]);
+            job.train = together.train.select(&[example as u32]).into();
             run(job, double).steps[0].loss
         };
         let examples = together.train.len();
@@ -153,5 +155,36 @@ fn a_step_is_worth_the_mean_of_its_examples_one_by_one() {
         assert_eq!(step.sequences, examples as u64);
         // The teacher's answers are kept in single precision; batches differ in their rounding.
         near("loss", step.loss, mean, 1e-6);
+    }
+}
+
+#[test]
+fn room_is_planned_for_the_largest_micro_batch_that_comes_and_no_more() {
+    let folder = tempdir().unwrap();
+    for micro in ["training.micro_batch_tokens=16", "training.micro_batch_size=3"] {
+        let sets = ["training.batch_size=7", "training.max_steps=9", micro];
+        let job = job(Task::Classification, false, &sets, folder.path());
+        let (step, micro) = (
+            BatchRule::Sequences(7),
+            match micro {
+                "training.micro_batch_size=3" => BatchRule::Sequences(3),
+                _ => BatchRule::Tokens(16),
+            },
+        );
+        let (mut tokens, mut sequences) = (0, 0);
+        // Two epochs of four steps, and one step of the third.
+        for (epoch, steps) in [(0, 4), (1, 4), (2, 1)] {
+            let mut order = Order::new(job.plan.training.seed, job.train.len());
+            for examples in order.epoch(epoch).chunks(7).take(steps) {
+                for batch in micro_batches(&job.train, examples, micro) {
+                    tokens = tokens.max(batch.tokens());
+                    sequences = sequences.max(batch.sequences());
+                }
+            }
+        }
+        let capacity = Trainer::capacity(&job);
+        assert_eq!((capacity.tokens, capacity.sequences), (tokens, sequences));
+        let bound = micro_capacity(&job.train, step, micro);
+        assert!(tokens <= bound.tokens && sequences <= bound.sequences);
     }
 }

@@ -147,7 +147,7 @@ pub(crate) fn job(task: Task, teacher: bool, sets: &[&str], folder: &Path) -> Jo
     };
     Job {
         plan,
-        train,
+        train: train.into(),
         validation: None,
 
         meta: None,

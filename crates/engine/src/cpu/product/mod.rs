@@ -38,6 +38,13 @@ const STRIP: usize = 96;
 /// Numbers of `b` that are copied at a time, which bounds the memory: 16 MiB.
 const PACKED: usize = 1 << 22;
 
+/// Bytes that a product of `inner` inner indices and `columns` columns copies at a time, and those
+/// of a strip beside it.
+pub(super) fn room(inner: usize, columns: usize) -> [u64; 2] {
+    [inner.saturating_mul(columns).min(PACKED), STRIP * DEPTH]
+        .map(|n| (n * size_of::<f32>()) as u64)
+}
+
 /// A factor of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Factor<'a> {
