@@ -107,6 +107,20 @@ fn with_a_teacher_cached_or_live_however_the_step_is_cut() {
 }
 
 #[test]
+fn by_each_divergence_however_the_step_is_cut_labels_missing_or_not() {
+    let mut means = Vec::new();
+    for kind in heirloom_recipe::DivergenceKind::ALL {
+        let divergence = format!("objective.divergence={kind}");
+        let run = check(Task::Classification, true, &[STEP_OF_EIGHT[0], &divergence], &EIGHTS);
+        means.push(run.steps[0].terms["teacher"].mean.unwrap());
+    }
+    // Ten names, ten numbers: none stands for another.
+    for (at, mean) in means.iter().enumerate() {
+        assert!(means[..at].iter().all(|other| (other - mean).abs() > 1e-9), "{means:?}");
+    }
+}
+
+#[test]
 fn with_terms_inside_however_the_step_is_cut() {
     let run = check(Task::Classification, true, &[STEP_OF_EIGHT[0], HIDDEN], &EIGHTS);
     assert!(run.steps[0].terms.len() > 5, "{:?}", run.steps[0].terms);
