@@ -7,6 +7,10 @@
 //! The law the tests hold: a run that was killed at any moment and resumed ends with the same bits
 //! as one that was not, and a step cut into other micro-batches has the same loss and gradient.
 
+// Tests of whole runs share a small one with the unit tests.
+#[cfg(test)]
+extern crate self as heirloom_train;
+
 mod balancing;
 mod capacity;
 mod error;

@@ -575,3 +575,6 @@ fn load_student(device: &mut dyn Device, job: &Job, model: &Model) -> Result<Loa
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
