@@ -324,3 +324,60 @@ fn a_step_reports_its_shares() {
         assert!(record.loss > 0.0 && record.loss < most, "{} of {terms:?}", record.loss);
     }
 }
+
+/// Between two measurements, everything that a policy has learnt goes on: cursor, weights per
+/// example, shares.
+#[test]
+fn a_run_resumed_between_two_measurements_ends_in_the_same_bits() {
+    let balance = || {
+        let mut plan = plan(FINITE, Preconditioner::Adam, MetaLoss::Mix);
+        let PolicyPlan::RwKd { ema, .. } = &mut plan.policy else { unreachable!("made above") };
+        *ema = 0.5;
+        let meta = plan.meta.as_mut().expect("made above");
+        (meta.every, meta.warmup_steps, meta.batch_size) = (3, 1, 7);
+        plan
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let begin = || {
+        let sets = ["training.max_steps=9", "training.batch_size=5", "training.save_steps=5"];
+        let mut job = job(Task::Classification, true, &sets, folder.path());
+        job.plan.objective.balance = Some(balance());
+        let disk = heirloom_store::RealDisk;
+        Trainer::new(job, &disk, &mut |_| single()).expect("a trainer")
+    };
+    let mut whole = begin();
+    let mut records = Vec::new();
+    let (mut run, mut at_five) = (None, None);
+    while !whole.progress.finished {
+        records.push(whole.step().expect("a step"));
+        if whole.progress.cursor.step == 5 {
+            let holder = heirloom_store::Holder::this_process("now");
+            let path = folder.path().join("run");
+            let disk = &heirloom_store::RealDisk;
+            let mut folder =
+                crate::RunFolder::create(disk, &path, &holder, "plan").expect("a run folder");
+            folder.commit(&mut whole).expect("a checkpoint");
+            at_five = Some(whole.progress.clone());
+            run = Some(folder);
+        }
+    }
+    let mut resumed = begin();
+    let mut run = run.expect("five steps were taken");
+    run.restore(&mut resumed, Step(5)).expect("its checkpoint");
+    assert_eq!(Some(&resumed.progress), at_five.as_ref());
+    assert!(resumed.progress.second.step > 0, "the second set's cursor moved");
+    let mut after = Vec::new();
+    while !resumed.progress.finished {
+        after.push(resumed.step().expect("a step"));
+    }
+    let measured = records.iter().map(|record| record.balance.as_ref().expect("policy").measured);
+    let want = (0..9).map(|step| step >= 1 && (step - 1) % 3 == 0);
+    assert_eq!(measured.collect::<Vec<_>>(), want.collect::<Vec<_>>());
+    assert_eq!(after, records[5..]);
+    assert!(resumed.weights() == whole.weights());
+    let shares = |trainer: &Trainer| -> Vec<u64> {
+        let balancing = trainer.balancing.as_ref().expect("a policy");
+        balancing.state().iter().map(|x| x.to_bits()).collect()
+    };
+    assert_eq!(shares(&resumed), shares(&whole));
+}
