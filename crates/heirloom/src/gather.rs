@@ -14,14 +14,17 @@ use heirloom_growth::LayerMap;
 use heirloom_models::{Buffers, EncoderConfig, Purpose};
 use heirloom_objective::Objective;
 use heirloom_recipe::{
-    Cost, Counts, DataPlan, EvaluateOn, Facts, ModelFacts, Plan, Recipe, Split, StudentSource,
-    TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
+    Cost, Counts, DataPlan, EvaluateOn, Facts, MetaSource, ModelFacts, Plan, Recipe, Split,
+    StudentSource, TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
 };
 use heirloom_train::{Job, StudentWeights, TeacherJob, Trainer, student_purpose, terms};
 
 use crate::failure::Failure;
-use crate::opened::{apply_layout, config_of_shape, known_labels, labels, model_facts, rows};
+use crate::opened::{
+    apply_layout, config_of_shape, dataset, known_labels, labels, model_facts, rows,
+};
 use crate::places::Places;
+use crate::second_set;
 
 /// A run that can start.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ struct Opened {
     tokenizer: Tokenizer,
     train: Dataset,
     validation: Option<Dataset>,
+    /// The second set of a balance policy, where it is not the training set itself.
+    meta: Option<Dataset>,
     notes: Vec<String>,
 }
 
@@ -85,7 +90,8 @@ pub fn gather(
         data.train_limit = heirloom_recipe::Limit::First(data.train_limit.of(200));
         data.validation_limit = heirloom_recipe::Limit::First(data.validation_limit.of(200));
     }
-    let opened = open_data(data, &folder, tokenizer)?;
+    let balance = recipe.balance();
+    let opened = open_data(data, second_set::source(balance.as_ref()), &folder, tokenizer)?;
     let lengths = opened.train.lengths();
     let facts = Facts {
         train_examples: opened.train.len() as u64,
@@ -150,7 +156,8 @@ pub fn reopen(plan: &Plan, places: &Places) -> Result<Gathered, Failure> {
             tokenizer.digest(),
         ));
     }
-    let opened = open_data(plan.data.clone(), &folder, tokenizer)?;
+    let second = second_set::source(plan.objective.balance.as_ref());
+    let opened = open_data(plan.data.clone(), second, &folder, tokenizer)?;
     let digest = data_digest(&opened);
     if digest != plan.examples.digest {
         return Err(changed("data in", &folder, plan.examples.digest, digest));
@@ -222,6 +229,7 @@ fn finish(
     let job = Job {
         train: opened.train,
         validation: opened.validation,
+        meta: opened.meta,
         student_config,
         student_weights,
         teacher,
@@ -250,10 +258,19 @@ fn data_digest(opened: &Opened) -> Digest {
     for set in [Some(&opened.train), opened.validation.as_ref()].into_iter().flatten() {
         hasher.part(set.digest().to_string().as_bytes());
     }
+    if let Some(set) = &opened.meta {
+        // So that it is not taken for a validation set where there is none.
+        hasher.part(b"meta").part(set.digest().to_string().as_bytes());
+    }
     hasher.digest()
 }
 
-fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Opened, Failure> {
+fn open_data(
+    data: DataPlan,
+    second: Option<&MetaSource>,
+    folder: &Path,
+    tokenizer: Tokenizer,
+) -> Result<Opened, Failure> {
     let mut notes = Vec::new();
     let known = known_labels(&data);
     let max_length = data.max_length as usize;
@@ -268,6 +285,12 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
         }
     };
     let train = limited(train, data.train_limit);
+    let read = |file: &String| {
+        let files = std::slice::from_ref(file);
+        dataset(&data, folder, files, &labels, &tokenizer, KeepTexts::No)
+    };
+    let (train, meta) = second_set::take(train, second, read)?;
+    notes.extend(meta.as_ref().map(|set| second_set::about(set, &train)));
     let validation = match (data.evaluate_on, data.validation.first()) {
         (EvaluateOn::Split, _) => held,
         (EvaluateOn::Validation, None) => held,
@@ -278,7 +301,13 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
         }
     };
     let validation = validation.map(|set| limited(set, data.validation_limit));
-    for (name, set) in [("training", Some(&train)), ("validation", validation.as_ref())] {
+    let sets = [
+        ("training", Some(&train)),
+        ("validation", validation.as_ref()),
+        // What is split off the training set was read with it.
+        ("second set's", meta.as_ref().filter(|_| matches!(second, Some(MetaSource::File(_))))),
+    ];
+    for (name, set) in sets {
         let Some(set) = set else { continue };
         if set.skipped() > 0 {
             notes.push(format!("{} lines of the {name} files were skipped", set.skipped()));
@@ -295,11 +324,13 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
     if !without.is_empty() {
         notes.push(format!("no training example has the label {}", without.join(", ")));
     }
-    if let Some(validation) = &validation {
-        let both = overlap(&train, validation);
+    let trained_on = [("training set", Some(&train)), ("second set", meta.as_ref())];
+    for (name, set) in trained_on {
+        let (Some(validation), Some(set)) = (&validation, set) else { continue };
+        let both = overlap(set, validation);
         if both.count > 0 {
             let text = format!(
-                "{} of {} validation examples have a text that is also in the training set",
+                "{} of {} validation examples have a text that is also in the {name}",
                 both.count,
                 validation.len(),
             );
@@ -311,7 +342,7 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
             notes.push(text);
         }
     }
-    Ok(Opened { data, tokenizer, train, validation, notes })
+    Ok(Opened { data, tokenizer, train, validation, meta, notes })
 }
 
 fn limited(set: Dataset, limit: heirloom_recipe::Limit) -> Dataset {
@@ -365,12 +396,15 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
         (activations, activations_recomputed) =
             (activations + bytes, activations_recomputed + bytes);
     }
+    let second = job.meta.as_ref().and_then(Dataset::lengths).map_or(0, |all| all.total.0);
+    let table = (job.student_config.vocab_size * job.student_config.hidden_size) as u64;
+    let policy = second_set::memory(plan, parameters(&job.student_config, head) - table);
     let counts = Counts {
         student_parameters: parameters(&job.student_config, head),
         teacher_parameters: live.map_or(0, |teacher| parameters(&teacher.config, head)),
         activations: Bytes(activations),
         activations_recomputed: Bytes(activations_recomputed),
-        other: Bytes(5 * (plan.examples.train_tokens.0)),
+        other: Bytes(5 * (plan.examples.train_tokens.0 + second) + policy),
     };
     Ok(cost(plan, &counts, available_memory())?)
 }

@@ -27,3 +27,4 @@ pub mod judge;
 pub mod opened;
 pub mod places;
 pub mod processor;
+pub mod second_set;

@@ -52,6 +52,9 @@ pub struct Job {
     pub train: Dataset,
     /// What choices look at; `None` where the plan never evaluates.
     pub validation: Option<Dataset>,
+    /// The second set of a balance policy, apart from `train`. `None` where the plan has none, or
+    /// where other batches of `train` are it.
+    pub meta: Option<Dataset>,
     /// The student's shape.
     pub student_config: EncoderConfig,
     /// The student's weights.

@@ -144,6 +144,7 @@ impl Demo {
         let job = Job {
             train: train.clone(),
             validation: Some(texts.test.clone()),
+            meta: None,
             student_config: heirloom_models::EncoderConfig {
                 hidden_dropout: shape.hidden_dropout_prob as f32,
                 attention_dropout: shape.attention_probs_dropout_prob as f32,

@@ -149,6 +149,7 @@ pub(crate) fn job(task: Task, teacher: bool, sets: &[&str], folder: &Path) -> Jo
         plan,
         train,
         validation: None,
+        meta: None,
         student_config,
         student_weights: StudentWeights::Fresh,
         teacher: teacher.then_some(TeacherJob { path: fixture, config }),
