@@ -15,8 +15,8 @@ use heirloom_growth::LayerMap;
 use heirloom_models::{Buffers, Capacity, EncoderConfig, Purpose};
 use heirloom_objective::Objective;
 use heirloom_recipe::{
-    Cost, Counts, DataPlan, Evaluate, EvaluateOn, Facts, ModelFacts, Plan, Recipe, Split,
-    StudentSource, TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
+    Cost, Counts, DataPlan, Evaluate, EvaluateOn, Facts, MetaSource, ModelFacts, Plan, Recipe,
+    Split, StudentSource, TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
 };
 use heirloom_train::{
     EVALUATION_TOKENS, Job, Predictor, StudentWeights, TeacherJob, Trainer, head_of,
@@ -24,9 +24,12 @@ use heirloom_train::{
 };
 
 use crate::failure::Failure;
-use crate::opened::{apply_layout, config_of_shape, known_labels, labels, model_facts, rows};
+use crate::opened::{
+    apply_layout, config_of_shape, dataset, known_labels, labels, model_facts, rows,
+};
 use crate::places::Places;
 use crate::process;
+use crate::second_set;
 
 /// A run that can start.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ struct Opened {
     tokenizer: Tokenizer,
     train: Dataset,
     validation: Option<Dataset>,
+    /// The second set of a balance policy, where it is not the training set itself.
+    meta: Option<Dataset>,
     notes: Vec<String>,
 }
 
@@ -90,7 +95,8 @@ pub fn gather(
         data.train_limit = heirloom_recipe::Limit::First(data.train_limit.of(200));
         data.validation_limit = heirloom_recipe::Limit::First(data.validation_limit.of(200));
     }
-    let opened = open_data(data, &folder, tokenizer)?;
+    let balance = recipe.balance();
+    let opened = open_data(data, second_set::source(balance.as_ref()), &folder, tokenizer)?;
     let lengths = opened.train.lengths();
     let facts = Facts {
         train_examples: opened.train.len() as u64,
@@ -155,7 +161,8 @@ pub fn reopen(plan: &Plan, places: &Places) -> Result<Gathered, Failure> {
             tokenizer.digest(),
         ));
     }
-    let opened = open_data(plan.data.clone(), &folder, tokenizer)?;
+    let second = second_set::source(plan.objective.balance.as_ref());
+    let opened = open_data(plan.data.clone(), second, &folder, tokenizer)?;
     let digest = data_digest(&opened);
     if digest != plan.examples.digest {
         return Err(changed("data in", &folder, plan.examples.digest, digest));
@@ -227,7 +234,7 @@ fn finish(
     let job = Job {
         train: opened.train.into(),
         validation: opened.validation.map(Into::into),
-        meta: None,
+        meta: opened.meta.map(Into::into),
         student_config,
         student_weights,
         teacher,
@@ -256,10 +263,19 @@ fn data_digest(opened: &Opened) -> Digest {
     for set in [Some(&opened.train), opened.validation.as_ref()].into_iter().flatten() {
         hasher.part(set.digest().to_string().as_bytes());
     }
+    if let Some(set) = &opened.meta {
+        // So that it is not taken for a validation set where there is none.
+        hasher.part(b"meta").part(set.digest().to_string().as_bytes());
+    }
     hasher.digest()
 }
 
-fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Opened, Failure> {
+fn open_data(
+    data: DataPlan,
+    second: Option<&MetaSource>,
+    folder: &Path,
+    tokenizer: Tokenizer,
+) -> Result<Opened, Failure> {
     let mut notes = Vec::new();
     let known = known_labels(&data);
     let max_length = data.max_length as usize;
@@ -274,6 +290,12 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
         }
     };
     let train = limited(train, data.train_limit);
+    let read = |file: &String| {
+        let files = std::slice::from_ref(file);
+        dataset(&data, folder, files, &labels, &tokenizer, KeepTexts::No)
+    };
+    let (train, meta) = second_set::take(train, second, read)?;
+    notes.extend(meta.as_ref().map(|set| second_set::about(set, &train)));
     let validation = match (data.evaluate_on, data.validation.first()) {
         (EvaluateOn::Split, _) => held,
         (EvaluateOn::Validation, None) => held,
@@ -284,7 +306,13 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
         }
     };
     let validation = validation.map(|set| limited(set, data.validation_limit));
-    for (name, set) in [("training", Some(&train)), ("validation", validation.as_ref())] {
+    let sets = [
+        ("training", Some(&train)),
+        ("validation", validation.as_ref()),
+        // What is split off the training set was read with it.
+        ("second set's", meta.as_ref().filter(|_| matches!(second, Some(MetaSource::File(_))))),
+    ];
+    for (name, set) in sets {
         let Some(set) = set else { continue };
         if set.skipped() > 0 {
             notes.push(format!("{} lines of the {name} files were skipped", set.skipped()));
@@ -301,11 +329,13 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
     if !without.is_empty() {
         notes.push(format!("no training example has the label {}", without.join(", ")));
     }
-    if let Some(validation) = &validation {
-        let both = overlap(&train, validation);
+    let trained_on = [("training set", Some(&train)), ("second set", meta.as_ref())];
+    for (name, set) in trained_on {
+        let (Some(validation), Some(set)) = (&validation, set) else { continue };
+        let both = overlap(set, validation);
         if both.count > 0 {
             let text = format!(
-                "{} of {} validation examples have a text that is also in the training set",
+                "{} of {} validation examples have a text that is also in the {name}",
                 both.count,
                 validation.len(),
             );
@@ -317,7 +347,7 @@ fn open_data(data: DataPlan, folder: &Path, tokenizer: Tokenizer) -> Result<Open
             notes.push(text);
         }
     }
-    Ok(Opened { data, tokenizer, train, validation, notes })
+    Ok(Opened { data, tokenizer, train, validation, meta, notes })
 }
 
 fn limited(set: Dataset, limit: heirloom_recipe::Limit) -> Dataset {
@@ -387,6 +417,8 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
     }
     let kept = buffers(student, capacity, student_purpose(plan, taps.clone()));
     let recomputed = buffers(student, capacity, Purpose::Recompute(taps));
+    let table = (student.vocab_size * student.hidden_size) as u64;
+    other += second_set::memory(plan, parameters(student, head) - table);
     let counts = Counts {
         student_parameters: parameters(student, head) + projections,
         teacher_parameters: live.map_or(0, |teacher| parameters(&teacher.config, head)),

@@ -28,3 +28,4 @@ pub mod opened;
 pub mod places;
 pub mod process;
 pub mod processor;
+pub mod second_set;

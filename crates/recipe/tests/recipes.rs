@@ -65,6 +65,27 @@ fn students_of_one_comparison_differ_in_the_teacher_alone() {
 }
 
 #[test]
+fn recipes_with_a_policy_differ_from_plain_distillation_in_the_objective_alone() {
+    let plain = recipe("sst2-distil.toml");
+    let mut found = 0;
+    for name in names() {
+        let other = recipe(&name);
+        if other.balance().is_none() {
+            continue;
+        }
+        found += 1;
+        assert_eq!(other.data(), plain.data(), "{name}");
+        assert_eq!(other.student_path(), plain.student_path(), "{name}");
+        assert_eq!(other.teacher_path(), plain.teacher_path(), "{name}");
+        assert_eq!(other.seeds(), plain.seeds(), "{name}");
+        assert_eq!(other.training.epochs.as_ref().map(|at| at.value), Some(1.0), "{name}");
+        let rate = plain.training.learning_rate();
+        assert_eq!(other.training.learning_rate(), rate, "{name}");
+    }
+    assert!(found >= 6, "{found} recipes name a policy");
+}
+
+#[test]
 fn files_of_ones_own_are_described_as_they_lie() {
     let trec = recipe("trec.toml");
     let data = trec.data().unwrap();
