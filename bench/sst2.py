@@ -87,7 +87,7 @@ def ours_told(run, printed, whole):
     summary, = json.loads(printed.splitlines()[-1])["runs"]
     times = (run / "times.jsonl").read_text().splitlines()
     # The clock of the record starts at the first step; the only evaluation comes after the last.
-    training = json.loads(times[-1])["seconds"]
+    training = [line for line in map(json.loads, times) if "seconds" in line][-1]["seconds"]
     steps = [json.loads(line) for line in (run / "run.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in steps if record["kind"] == "step"]
     tail = losses[-100:]

@@ -39,6 +39,11 @@ pub(crate) struct Hypergradient {
     saved: Saved,
 }
 
+/// The seed of the second set's order: other batches than the step's.
+pub(crate) fn second_seed(seed: u64) -> u64 {
+    seed ^ 0x9E37_79B9_7F4A_7C15
+}
+
 /// A step that is about to be taken.
 pub(crate) struct Coming<'a> {
     pub(crate) train: &'a Dataset,
@@ -77,8 +82,7 @@ impl Hypergradient {
         micro: MicroRule,
     ) -> Self {
         let examples = data.as_ref().map_or(train, |data| data.len());
-        // A seed of its own: other batches than the step's.
-        let order = Order::new(seed ^ 0x9E37_79B9_7F4A_7C15, examples);
+        let order = Order::new(second_seed(seed), examples);
         Self { plan, data, answers, order, micro, saved: Saved::new(device) }
     }
 

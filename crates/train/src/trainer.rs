@@ -18,14 +18,13 @@ use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind
 use heirloom_store::{Disk, TensorFolder};
 
 use crate::balancing::Balancing;
-use crate::hypergradient::{Coming, Hypergradient, Measured, counts, forward};
+use crate::hypergradient::{Coming, Hypergradient, Measured, counts, forward, second_seed};
 use crate::pass::Pass;
 use crate::predict::Predictor;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
     Adam, Best, Error, Job, Learned, NotFinite, Progress, StepRecord, StudentWeights,
-    TeacherAnswers, TermRecord, answer_all, learning_rate, micro_capacity, policy, run_capacity,
-    terms,
+    TeacherAnswers, TermRecord, answer_all, learning_rate, policy, run_capacity, terms,
 };
 
 /// Tokens that an evaluation reads at once.
@@ -161,7 +160,7 @@ impl Trainer {
         if let Some(meta) = balance.and_then(|balance| balance.meta.as_ref()) {
             let data = job.meta.as_ref().unwrap_or(&job.train);
             let batch = BatchRule::Sequences(meta.batch_size as usize);
-            let second = micro_capacity(data, batch, micro);
+            let second = run_capacity(data, second_seed(seed), steps, batch, micro);
             capacity.tokens = capacity.tokens.max(second.tokens);
             capacity.sequences = capacity.sequences.max(second.sequences);
         }
