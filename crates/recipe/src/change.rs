@@ -147,6 +147,7 @@ const RULES: &[(&str, Rule)] = &[
             "objective.divergence_centred",
         ]),
     ),
+    ("objective.balance", Fixed("what its policy has learnt, and on what, belongs to the old one")),
     ("objective.label_loss", Fixed("the loss would be another")),
     ("training.length", Free),
     ("training.total_steps", Free),

@@ -182,6 +182,130 @@ choice! {
 }
 
 choice! {
+    /// How label and teacher are weighed.
+    PolicyKind {
+        /// By `alpha`, the same for all (Hinton et al. 2015).
+        Fixed = "fixed",
+        /// By a share that changes over the run (Clark et al. 2019).
+        Schedule = "schedule",
+        /// First the teacher, then the labels (Jafari et al. 2021).
+        AnnealingKd = "annealing_kd",
+        /// From a margin around the teacher to the labels (Jafari et al. 2022).
+        ContinuationKd = "continuation_kd",
+        /// By a variance of each loss (Kendall et al. 2018).
+        Uncertainty = "uncertainty",
+        /// By the size of each loss's gradient (Chen et al. 2018).
+        GradNorm = "grad_norm",
+        /// Less of the teacher where the student knows the label better (Zhou et al. 2021).
+        Wsl = "wsl",
+        /// By the teacher's margin (Lukasik et al. 2021).
+        AdaKd = "ada_kd",
+        /// By the student's uncertainty (Li et al. 2021).
+        DynamicKd = "dynamic_kd",
+        /// By `alpha`, at a learnt temperature (Li et al. 2023).
+        Ctkd = "ctkd",
+        /// By what helps a second set, loss by loss (Lu et al. 2021).
+        RwKd = "rw_kd",
+        /// By what helps a second set, sample by sample (Ren et al. 2018).
+        L2rw = "l2rw",
+        /// By a network of losses or logits (Shu et al. 2019).
+        MetaWeightNet = "meta_weight_net",
+        /// By a network of student, teacher and label (Hu et al. 2024).
+        TgeoKd = "tgeo_kd",
+    }
+}
+
+choice! {
+    /// How a share goes from its first value to its last.
+    Course {
+        /// In a line.
+        Linear = "linear",
+        /// Along half a cosine.
+        Cosine = "cosine",
+        /// At once.
+        Step = "step",
+    }
+}
+
+choice! {
+    /// Whose uncertainty weighs the teacher.
+    Adoption {
+        /// Each sample's own.
+        Sample = "sample",
+        /// The mean of the step.
+        Batch = "batch",
+        /// The most uncertain part of a step hears the teacher, the rest does not.
+        Select = "select",
+    }
+}
+
+choice! {
+    /// What is uncertain.
+    Doubt {
+        /// The entropy.
+        Entropy = "entropy",
+        /// Minus the difference of the two largest probabilities.
+        Margin = "margin",
+        /// Minus the largest probability.
+        LeastConfidence = "least_confidence",
+    }
+}
+
+choice! {
+    /// What weights sum to.
+    Normalize {
+        /// Each sample's two to one.
+        Terms = "terms",
+        /// All of a step to its size.
+        Batch = "batch",
+        /// To nothing: they stay as they are measured.
+        None = "none",
+    }
+}
+
+choice! {
+    /// What a network of weights sees.
+    Sight {
+        /// The two losses.
+        Losses = "losses",
+        /// The teacher's logits.
+        TeacherLogits = "teacher_logits",
+    }
+}
+
+choice! {
+    /// What a network of weights gives.
+    NetworkOutput {
+        /// Both weights, each from 0 to 1.
+        Weights = "weights",
+        /// The teacher's share; the label has the rest.
+        Share = "share",
+    }
+}
+
+choice! {
+    /// Where a second set comes from.
+    MetaFrom {
+        /// A part of the training set.
+        Split = "split",
+        /// Other batches of the training set.
+        Train = "train",
+        /// A file of its own.
+        File = "file",
+    }
+}
+
+choice! {
+    /// How a loss's alignment with the second set is measured.
+    EstimatorKind {
+        /// By two forward passes beside the weights.
+        FiniteDifference = "finite_difference",
+        /// Through the last layer alone, in closed form.
+        LastLayer = "last_layer",
+    }
+}
+
+choice! {
     /// How hidden states are compared.
     HiddenKind {
         /// Mean squared difference.

@@ -6,6 +6,7 @@
 use crate::choices::{EvalStrategy, HiddenKind, LabelLoss, Logits, OnNonfinite, TaskKind};
 use crate::divergence;
 use crate::plan::{Batch, Evaluate, Length};
+use crate::policy;
 use crate::problem::{Place, ProblemKind, Problems, nearest};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig};
 use crate::task::{data, kind, labels_and_metric};
@@ -75,7 +76,7 @@ const DEFAULT_SEED: u64 = 42;
 const DEFAULT_BATCH: u64 = 32;
 
 /// Most sequences of one step: the address of a random word has 16 bits for them.
-const LARGEST_STEP: u64 = 1 << 16;
+pub(crate) const LARGEST_STEP: u64 = 1 << 16;
 
 /// Tokens computed at once where nothing is written: large enough for full speed, small enough for
 /// the activations of a base model to fit into a few gigabytes.
@@ -183,6 +184,7 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
             wrong(at, "objective.label_loss", found, expected, None, problems);
         }
     }
+    policy::check(recipe, problems);
     let Some(hidden) = &objective.hidden else { return };
     if no_teacher && !hidden.value.is_empty() {
         needs(hidden, "objective.hidden", "a `[teacher]` to compare with", problems);

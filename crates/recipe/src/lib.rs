@@ -14,6 +14,7 @@ mod divergence;
 mod facts;
 mod parse;
 mod plan;
+mod policy;
 mod preset;
 mod problem;
 mod recipe;
@@ -29,9 +30,10 @@ pub use balance::{
 };
 pub use change::{Change, Changed, Verdict, change};
 pub use choices::{
-    Activation, Column, DivergenceKind, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind,
-    LabelLoss, Logits, Metric, ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation,
-    Schedule, TaskKind,
+    Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
+    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits, MetaFrom, Metric, ModelType,
+    NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position, Precision, Relation,
+    Schedule, Sight, TaskKind,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost};
 pub use divergence::Divergence;
@@ -45,8 +47,8 @@ pub use plan::{
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use recipe::{
-    At, Hidden, Objective, Output, Recipe, Student, StudentConfig, Task, Teacher, Tokenizer, Top,
-    Training, reference,
+    At, Balance, Hidden, Meta, Objective, Output, Recipe, Student, StudentConfig, Task, Teacher,
+    Tokenizer, Top, Training, reference,
 };
 pub use resolve::resolve;
 pub use smoke::smoke;

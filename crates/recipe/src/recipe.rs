@@ -4,10 +4,12 @@
 //! In: the lists below, which are the schema: a new key is a new line. Out: [`Recipe`], and the
 //! reference for users ([`reference()`]). Never: compares one key with another; that is `decide.rs`.
 
+use crate::balance::{MetaLoss, Preconditioner};
 use crate::choices::{
-    Activation, Column, DivergenceKind, Encoding, EvalStrategy, EvaluateOn, Format, HiddenKind,
-    LabelLoss, Logits, Metric, ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation,
-    Schedule, TaskKind,
+    Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
+    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits, MetaFrom, Metric, ModelType,
+    NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position, Precision, Relation,
+    Schedule, Sight, TaskKind,
 };
 use crate::preset::Preset;
 use crate::problem::{Place, Problems};
@@ -65,6 +67,8 @@ pub(crate) fn keys() -> Vec<&'static Key> {
         Teacher::KEYS,
         Objective::KEYS,
         Hidden::KEYS,
+        Balance::KEYS,
+        Meta::KEYS,
         Training::KEYS,
         Output::KEYS,
     ];
@@ -153,6 +157,19 @@ const SEEDS: Rule<Vec<u64>> = Rule {
     words: "a list of different whole numbers from 0",
     holds: |seeds| !seeds.is_empty() && distinct(seeds),
 };
+const BOUNDS: Rule<Vec<f64>> = Rule {
+    words: "a list of two numbers from 0 to 1, the lower first",
+    holds: |bounds| match bounds.as_slice() {
+        [low, high] => 0.0 <= *low && low <= high && *high <= 1.0,
+        _ => false,
+    },
+};
+const RANGE: Rule<Vec<f64>> = Rule {
+    words: "a list of two numbers above 0",
+    holds: |range| range.len() == 2 && range.iter().all(|x| x.is_finite() && *x > 0.0),
+};
+const BALANCE: Rule<Balance> = any("a table such as { policy = \"rw_kd\" }");
+const META: Rule<Meta> = any("a table such as { source = \"split\", split = 0.1 }");
 const CONFIG: Rule<StudentConfig> = any("a table such as { model_type = \"bert\", … }");
 const HIDDEN: Rule<Vec<Hidden>> = any("a list of tables, each under [[objective.hidden]]");
 
@@ -318,6 +335,8 @@ section! {
             "Loss on the labels.";
         hidden: Vec<Hidden>, HIDDEN, absent "none" as "[{ kind = \"mse\" }]",
             "Terms that compare hidden states or attention, see below.";
+        balance: Balance, BALANCE, absent "none: `alpha` for every sample" as "{ policy = \"wsl\" }",
+            "How much each sample learns from its label and how much from the teacher, see below.";
     }
 }
 
@@ -338,6 +357,91 @@ section! {
             "Which vectors are related: query with query, key with key, value with value, or query with key.";
         relation_heads: u64, WIDTH, absent "the student's heads" as "12",
             "Heads that the vectors are cut into before relating; they divide both widths.";
+    }
+}
+
+section! {
+    /// `[objective.balance]`: a policy that weighs label and teacher. Its keys are those of the
+    /// policies together; one that the policy has no use for is refused.
+    Balance at "objective.balance" {
+        policy: PolicyKind, PolicyKind::ONE, absent "required" as "\"rw_kd\"",
+            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence.";
+        from: f64 = 1.0, SHARE,
+            "schedule: the teacher's share at the first step.";
+        to: f64 = 0.0, SHARE,
+            "schedule: the teacher's share at the last step.";
+        course: Course = Course::Linear, Course::ONE,
+            "schedule: how the share goes from one to the other.";
+        at: f64 = 0.5, SHARE,
+            "schedule: part of the run before the change, for `course = \"step\"`.";
+        phase_one: f64 = 0.5, SHARE,
+            "annealing_kd: part of the run that is the teacher's; the rest is the labels'.";
+        levels: u64 = 10, COUNT,
+            "annealing_kd, continuation_kd: sizes that the teacher's logits go through, the last the full one.";
+        margin: f64 = 1.0, NOT_NEGATIVE,
+            "continuation_kd: mean squared difference of the logits within which the teacher is silent, at the first step; 0 at the last.";
+        learning_rate: f64, POSITIVE, absent "0.01 for uncertainty and ctkd, 0.025 for grad_norm, 0.001 for meta_weight_net and tgeo_kd" as "0.01",
+            "uncertainty, grad_norm, ctkd, meta_weight_net, tgeo_kd: step size of what the policy learns.";
+        bound: f64 = 5.0, POSITIVE,
+            "uncertainty: weights stay between exp(−bound) and exp(bound).";
+        asymmetry: f64 = 1.5, NOT_NEGATIVE,
+            "grad_norm: how strongly the loss that lags is favoured.";
+        weight: f64 = 1.0, NOT_NEGATIVE,
+            "wsl: the teacher's largest weight; the label's is 1.";
+        temperature: f64 = 1.0, POSITIVE,
+            "ada_kd: temperature of the teacher's distribution whose margin is its share.";
+        adoption: Adoption = Adoption::Sample, Adoption::ONE,
+            "dynamic_kd: whose uncertainty weighs the teacher: each sample's, the step's mean, or that of the most uncertain part, which alone hears it. The last two need steps of one micro-batch.";
+        share: f64 = 0.5, RATE,
+            "dynamic_kd: part of the step that hears the teacher, for `adoption = \"select\"`.";
+        doubt: Doubt = Doubt::Entropy, Doubt::ONE,
+            "dynamic_kd: what is uncertain, for `adoption = \"select\"`.";
+        range: Vec<f64>, RANGE, absent "[1, 20]" as "[1.0, 20.0]",
+            "ctkd: the lowest temperature, and how far above it the highest lies.";
+        ramp: f64 = 0.1, SHARE,
+            "ctkd: part of the run over which the reversed gradient grows to its full size.";
+        normalize: Normalize = Normalize::Terms, Normalize::ONE,
+            "rw_kd: what weights sum to: each sample's two to one, all of a step to its size, or nothing.";
+        floor: f64 = 1e-8, NOT_NEGATIVE,
+            "rw_kd: alignments count as at least this.";
+        bounds: Vec<f64>, BOUNDS, absent "[0, 1], for `normalize = \"terms\"`" as "[0.1, 0.9]",
+            "rw_kd: least and largest share of the teacher.";
+        ema: f64 = 0.0, BELOW_ONE,
+            "rw_kd, l2rw: how much of an example's earlier weights stays when new ones are measured.";
+        sight: Sight = Sight::Losses, Sight::ONE,
+            "meta_weight_net: what its network sees of a sample.";
+        output: NetworkOutput = NetworkOutput::Weights, NetworkOutput::ONE,
+            "meta_weight_net: what its network gives: both weights, or the teacher's share.";
+        weight_decay: f64, NOT_NEGATIVE, absent "0.0001 for meta_weight_net, 0 for tgeo_kd" as "0.0001",
+            "meta_weight_net, tgeo_kd: decay of the network's parameters per step, times its step size.";
+        meta: Meta, META, absent "a tenth of the training set, for rw_kd, l2rw, meta_weight_net and tgeo_kd" as "{ source = \"split\" }",
+            "The second set that the policy learns from, see below.";
+    }
+}
+
+section! {
+    /// `[objective.balance.meta]`: the second set, whose loss says which losses help.
+    Meta at "objective.balance.meta" {
+        source: MetaFrom = MetaFrom::Split, MetaFrom::ONE,
+            "Where it comes from: a part of the training set, which is then not trained on; other batches of the training set; or a file.";
+        split: f64 = 0.1, PART,
+            "Share of the training set that becomes the second set, for `source = \"split\"`. The same examples under every seed.";
+        path: String, TEXT, absent "required with `source = \"file\"`" as "\"second.tsv\"",
+            "File with the second set, in `task.path` and in the format of the training file. Not one that models are compared on.";
+        batch_size: u64 = 32, COUNT,
+            "Sequences of a batch of it.";
+        every: u64 = 1, COUNT,
+            "Optimiser steps from one measurement to the next.";
+        warmup_steps: u64 = 0, COUNT_OR_ZERO,
+            "Optimiser steps before the first measurement.";
+        loss: MetaLoss = MetaLoss::Mix, MetaLoss::ONE,
+            "Which of its losses count: label's and teacher's, the label's, or the teacher's.";
+        estimator: EstimatorKind = EstimatorKind::FiniteDifference, EstimatorKind::ONE,
+            "How alignments are measured: by two more forward passes, or through the last layer alone, which costs less and needs the forward divergence.";
+        radius: f64 = 0.01, POSITIVE,
+            "Length of the two steps of `finite_difference`.";
+        preconditioner: Preconditioner = Preconditioner::None, Preconditioner::ONE,
+            "Whether the second set's gradient is scaled as AdamW would scale it, for `finite_difference`.";
     }
 }
 
@@ -437,6 +541,8 @@ macro_rules! nested {
 
 nested!(StudentConfig);
 nested!(Hidden);
+nested!(Balance);
+nested!(Meta);
 
 #[cfg(test)]
 mod tests {

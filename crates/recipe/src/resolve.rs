@@ -288,7 +288,7 @@ fn objective(
         divergence: divergence::divergence(objective),
         label_loss: value(&objective.label_loss).unwrap_or_else(|| label_loss(data.kind)),
         hidden: terms?,
-        balance: None,
+        balance: recipe.balance(),
     })
 }
 

@@ -169,7 +169,7 @@ macro_rules! section {
         }
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, Default, PartialEq)]
         pub struct $name {
             /// Where the table begins; `None` where it is not written.
             pub place: Option<$crate::problem::Place>,

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::balance::PolicyPlan;
 use crate::choices::{Format, Logits, OnBadLine, OnNonfinite, TaskKind};
 use crate::divergence::{Divergence, rounded};
 use crate::plan::{
@@ -143,16 +144,20 @@ fn objective(plan: &Plan) -> Vec<String> {
         vec![format!("{labels} with the labels")]
     } else {
         let scale = if objective.scale_by_temperature_squared { ", times T²" } else { "" };
+        let balance = objective.balance.as_ref();
+        let learnt = matches!(balance.map(|b| &b.policy), Some(PolicyPlan::Ctkd { .. }));
+        let temperature =
+            if learnt { "a learnt T".to_owned() } else { format!("T = {}", objective.temperature) };
         let teacher = match plan.data.kind {
             TaskKind::Classification => {
-                let (divergence, temperature) = (objective.divergence, objective.temperature);
+                let divergence = objective.divergence;
                 match divergence {
                     Divergence::ForwardKl => {
-                        format!("divergence from the teacher at T = {temperature}{scale}")
+                        format!("divergence from the teacher at {temperature}{scale}")
                     }
                     Divergence::MseLogits { .. } => divergence.to_string(),
                     _ => format!(
-                        "{divergence} at T = {temperature}{scale}; p the teacher's, q the student's"
+                        "{divergence} at {temperature}{scale}; p the teacher's, q the student's"
                     ),
                 }
             }
@@ -160,10 +165,22 @@ fn objective(plan: &Plan) -> Vec<String> {
                 "mean squared difference from the teacher's outputs".to_owned()
             }
         };
-        vec![
-            format!("{alpha} × {teacher}"),
-            format!("{} × {labels} with the labels", rounded(1.0 - alpha)),
-        ]
+        match balance {
+            None => vec![
+                format!("{alpha} × {teacher}"),
+                format!("{} × {labels} with the labels", rounded(1.0 - alpha)),
+            ],
+            Some(balance) => {
+                let mut lines = vec![
+                    format!("w₂ × {teacher}"),
+                    format!("w₁ × {labels} with the labels"),
+                    balance.policy.words(alpha),
+                ];
+                let meta = balance.meta.as_ref().map(ToString::to_string).unwrap_or_default();
+                lines.extend(meta.lines().map(str::to_owned));
+                lines
+            }
+        }
     };
     for term in &objective.hidden {
         let mapped = |projection: bool| if projection { ", through a learned map" } else { "" };

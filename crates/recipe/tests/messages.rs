@@ -569,3 +569,344 @@ fn a_parameter_of_a_divergence_has_a_range() {
     assert_eq!(refused("skew_kl", "objective.divergence_alpha=0"), "fine");
     assert_eq!(refused("alpha_beta", "objective.divergence_alpha=1.5"), "fine");
 }
+
+/// The good recipe without a share, which most policies decide.
+fn shareless() -> String {
+    GOOD.replace("alpha = 0.7\n", "")
+}
+
+/// What `policy` must have beside it.
+fn with(policy: &str) -> Vec<String> {
+    let mut sets = vec![format!("objective.balance.policy={policy}")];
+    if matches!(policy, "annealing_kd" | "continuation_kd") {
+        sets.push("objective.divergence=mse_logits".to_owned());
+        sets.push("objective.divergence_centred=false".to_owned());
+    }
+    sets
+}
+
+#[test]
+fn every_policy_is_fine_by_itself() {
+    for policy in heirloom_recipe::PolicyKind::ALL {
+        let sets = with(policy.name());
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        assert_eq!(said(&shareless(), &sets), "fine", "{policy}");
+    }
+}
+
+#[test]
+fn a_policy_needs_a_teacher_one_label_and_a_name() {
+    let alone = shareless().replace("[teacher]\nmodel = \"models/large\"\n", "");
+    insta::assert_snapshot!(said(&alone, &["objective.balance.policy=wsl"]), @r#"
+        --set objective.balance.policy=wsl: `objective.balance` needs a `[teacher]`, whom it weighs against the labels
+        1 problem
+    "#);
+    let sets = ["task.preset=\"stsb\"", "objective.balance.policy=wsl"];
+    insta::assert_snapshot!(said(&shareless(), &sets), @r#"
+        --set objective.balance.policy=wsl: `objective.balance` needs `task.kind = "classification"`, as policies weigh one label against one distribution
+        1 problem
+    "#);
+    let text = format!("{}\n[objective.balance]\nema = 0.5\n", shareless());
+    insta::assert_snapshot!(said(&text, &[]), @r#"
+        recipe.toml:18:1: `objective.balance.policy` is missing: how label and teacher are weighed, such as "rw_kd"; or remove [objective.balance]
+        1 problem
+    "#);
+    let sets = ["objective.balance.policy=rwkd", "objective.balance.emma=0.5"];
+    insta::assert_snapshot!(said(&shareless(), &sets), @r#"
+        --set objective.balance.policy=rwkd: `objective.balance.policy` is "rwkd", expected one of `fixed`, `schedule`, `annealing_kd`, `continuation_kd`, `uncertainty`, `grad_norm`, `wsl`, `ada_kd`, `dynamic_kd`, `ctkd`, `rw_kd`, `l2rw`, `meta_weight_net`, `tgeo_kd`; did you mean `rw_kd`?
+        --set objective.balance.emma=0.5: unknown key `objective.balance.emma`; did you mean `ema`?
+        2 problems
+    "#);
+}
+
+#[test]
+fn a_parameter_that_its_policy_does_not_have_is_refused() {
+    // Each key: with which policies it is fine, and what is said with all others.
+    let mut found = String::new();
+    for key in [
+        "objective.alpha=0.7",
+        "objective.balance.from=0.9",
+        "objective.balance.to=0.1",
+        "objective.balance.course=linear",
+        "objective.balance.phase_one=0.5",
+        "objective.balance.levels=4",
+        "objective.balance.margin=2",
+        "objective.balance.learning_rate=0.1",
+        "objective.balance.bound=3",
+        "objective.balance.asymmetry=1",
+        "objective.balance.weight=2",
+        "objective.balance.temperature=2",
+        "objective.balance.adoption=sample",
+        "objective.balance.range=[1, 4]",
+        "objective.balance.ramp=0.2",
+        "objective.balance.normalize=batch",
+        "objective.balance.floor=0",
+        "objective.balance.bounds=[0.1, 0.9]",
+        "objective.balance.ema=0.5",
+        "objective.balance.sight=losses",
+        "objective.balance.output=share",
+        "objective.balance.weight_decay=0",
+        "objective.balance.meta.every=4",
+    ] {
+        let (mut fine, mut refused) = (Vec::new(), std::collections::BTreeSet::new());
+        for policy in heirloom_recipe::PolicyKind::ALL {
+            let mut sets = with(policy.name());
+            sets.push(key.to_owned());
+            let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+            match said(&shareless(), &sets).lines().next() {
+                Some("fine") => fine.push(policy.name()),
+                // Who decides the share is named, so these differ.
+                Some(first) if key.contains("alpha") => {
+                    let end = format!("; {policy} decides it");
+                    assert!(first.ends_with(&end), "{first}");
+                    refused.insert(first.trim_end_matches(&end).to_owned());
+                }
+                first => _ = refused.insert(first.unwrap_or_default().to_owned()),
+            }
+        }
+        let refused: Vec<String> = refused.into_iter().collect();
+        found += &format!("{}\n{}\n", fine.join(", "), refused.join("\n"));
+    }
+    insta::assert_snapshot!(found, @r#"
+        fixed, dynamic_kd, ctkd, rw_kd, l2rw
+        --set objective.alpha=0.7: `objective.alpha` needs a policy that keeps a share or begins with one
+        schedule
+        --set objective.balance.from=0.9: `objective.balance.from` needs `policy = "schedule"`
+        schedule
+        --set objective.balance.to=0.1: `objective.balance.to` needs `policy = "schedule"`
+        schedule
+        --set objective.balance.course=linear: `objective.balance.course` needs `policy = "schedule"`
+        annealing_kd
+        --set objective.balance.phase_one=0.5: `objective.balance.phase_one` needs `policy = "annealing_kd"`
+        annealing_kd, continuation_kd
+        --set objective.balance.levels=4: `objective.balance.levels` needs `policy = "annealing_kd"` or `"continuation_kd"`
+        continuation_kd
+        --set objective.balance.margin=2: `objective.balance.margin` needs `policy = "continuation_kd"`
+        uncertainty, grad_norm, ctkd, meta_weight_net, tgeo_kd
+        --set objective.balance.learning_rate=0.1: `objective.balance.learning_rate` needs `policy = "uncertainty"`, `"grad_norm"`, `"ctkd"`, `"meta_weight_net"` or `"tgeo_kd"`
+        uncertainty
+        --set objective.balance.bound=3: `objective.balance.bound` needs `policy = "uncertainty"`
+        grad_norm
+        --set objective.balance.asymmetry=1: `objective.balance.asymmetry` needs `policy = "grad_norm"`
+        wsl
+        --set objective.balance.weight=2: `objective.balance.weight` needs `policy = "wsl"`
+        ada_kd
+        --set objective.balance.temperature=2: `objective.balance.temperature` needs `policy = "ada_kd"`
+        dynamic_kd
+        --set objective.balance.adoption=sample: `objective.balance.adoption` needs `policy = "dynamic_kd"`
+        ctkd
+        --set objective.balance.range=[1, 4]: `objective.balance.range` needs `policy = "ctkd"`
+        ctkd
+        --set objective.balance.ramp=0.2: `objective.balance.ramp` needs `policy = "ctkd"`
+        rw_kd
+        --set objective.balance.normalize=batch: `objective.balance.normalize` needs `policy = "rw_kd"`
+        rw_kd
+        --set objective.balance.floor=0: `objective.balance.floor` needs `policy = "rw_kd"`
+        rw_kd
+        --set objective.balance.bounds=[0.1, 0.9]: `objective.balance.bounds` needs `policy = "rw_kd"`
+        rw_kd, l2rw
+        --set objective.balance.ema=0.5: `objective.balance.ema` needs `policy = "rw_kd"` or `"l2rw"`
+        meta_weight_net
+        --set objective.balance.sight=losses: `objective.balance.sight` needs `policy = "meta_weight_net"`
+        meta_weight_net
+        --set objective.balance.output=share: `objective.balance.output` needs `policy = "meta_weight_net"`
+        meta_weight_net, tgeo_kd
+        --set objective.balance.weight_decay=0: `objective.balance.weight_decay` needs `policy = "meta_weight_net"` or `"tgeo_kd"`
+        rw_kd, l2rw, meta_weight_net, tgeo_kd
+        --set objective.balance.meta.every=4: `objective.balance.meta` needs `policy = "rw_kd"`, `"l2rw"`, `"meta_weight_net"` or `"tgeo_kd"`
+    "#);
+}
+
+#[test]
+fn a_parameter_that_another_key_leaves_without_effect_is_refused() {
+    let refused = |policy: &str, keys: &[&str]| {
+        let mut sets = with(policy);
+        sets.extend(keys.iter().map(|key| format!("objective.balance.{key}")));
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        said(&shareless(), &sets)
+    };
+    assert_eq!(refused("schedule", &["course=step", "at=0.3"]), "fine");
+    assert_eq!(refused("dynamic_kd", &["adoption=select", "share=0.3", "doubt=margin"]), "fine");
+    assert_eq!(refused("rw_kd", &["bounds=[0.2, 0.2]"]), "fine");
+    insta::assert_snapshot!(refused("schedule", &["at=0.3"]), @r#"
+        --set objective.balance.at=0.3: `objective.balance.at` needs `course = "step"`
+        1 problem
+    "#);
+    insta::assert_snapshot!(refused("dynamic_kd", &["share=0.3", "doubt=margin"]), @r#"
+        --set objective.balance.share=0.3: `objective.balance.share` needs `adoption = "select"`
+        --set objective.balance.doubt=margin: `objective.balance.doubt` needs `adoption = "select"`
+        2 problems
+    "#);
+    insta::assert_snapshot!(refused("rw_kd", &["normalize=batch", "bounds=[0.1, 0.9]"]), @r#"
+        --set objective.balance.bounds=[0.1, 0.9]: `objective.balance.bounds` needs `normalize = "terms"`, as shares are what it bounds
+        1 problem
+    "#);
+}
+
+#[test]
+fn a_parameter_of_a_policy_has_a_range() {
+    let sets = [
+        "from=1.5",
+        "phase_one=-0.1",
+        "levels=0",
+        "margin=-1",
+        "learning_rate=0",
+        "bound=0",
+        "asymmetry=-1",
+        "weight=-1",
+        "temperature=0",
+        "share=2",
+        "range=[1, 0]",
+        "ramp=2",
+        "floor=-1",
+        "bounds=[0.9, 0.1]",
+        "ema=1",
+        "weight_decay=-1",
+        "meta.split=1",
+        "meta.batch_size=0",
+        "meta.every=0",
+        "meta.radius=0",
+        "meta.loss=both",
+    ];
+    let sets = sets.map(|set| format!("objective.balance.{set}"));
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(said(&shareless(), &sets), @r#"
+        --set objective.balance.from=1.5: `objective.balance.from` is 1.5, expected a number from 0 to 1
+        --set objective.balance.from=1.5: `objective.balance.policy` is missing: how label and teacher are weighed, such as "rw_kd"; or remove [objective.balance]
+        --set objective.balance.phase_one=-0.1: `objective.balance.phase_one` is -0.1, expected a number from 0 to 1
+        --set objective.balance.levels=0: `objective.balance.levels` is 0, expected a whole number from 1 to 4294967295
+        --set objective.balance.margin=-1: `objective.balance.margin` is -1, expected a number from 0
+        --set objective.balance.learning_rate=0: `objective.balance.learning_rate` is 0, expected a number above 0
+        --set objective.balance.bound=0: `objective.balance.bound` is 0, expected a number above 0
+        --set objective.balance.asymmetry=-1: `objective.balance.asymmetry` is -1, expected a number from 0
+        --set objective.balance.weight=-1: `objective.balance.weight` is -1, expected a number from 0
+        --set objective.balance.temperature=0: `objective.balance.temperature` is 0, expected a number above 0
+        --set objective.balance.share=2: `objective.balance.share` is 2, expected a number above 0 and at most 1
+        --set objective.balance.range=[1, 0]: `objective.balance.range` is [1, 0], expected a list of two numbers above 0
+        --set objective.balance.ramp=2: `objective.balance.ramp` is 2, expected a number from 0 to 1
+        --set objective.balance.floor=-1: `objective.balance.floor` is -1, expected a number from 0
+        --set objective.balance.bounds=[0.9, 0.1]: `objective.balance.bounds` is [0.9, 0.1], expected a list of two numbers from 0 to 1, the lower first
+        --set objective.balance.ema=1: `objective.balance.ema` is 1, expected a number from 0 to below 1
+        --set objective.balance.weight_decay=-1: `objective.balance.weight_decay` is -1, expected a number from 0
+        --set objective.balance.meta.split=1: `objective.balance.meta.split` is 1, expected a number above 0 and below 1
+        --set objective.balance.meta.batch_size=0: `objective.balance.meta.batch_size` is 0, expected a whole number from 1 to 4294967295
+        --set objective.balance.meta.every=0: `objective.balance.meta.every` is 0, expected a whole number from 1 to 4294967295
+        --set objective.balance.meta.radius=0: `objective.balance.meta.radius` is 0, expected a number above 0
+        --set objective.balance.meta.loss=both: `objective.balance.meta.loss` is "both", expected one of `mix`, `hard`, `soft`
+        22 problems
+    "#);
+}
+
+#[test]
+fn policies_that_change_the_teachers_logits_need_a_divergence_that_bears_it() {
+    let said = |sets: &[&str]| said(&shareless(), sets);
+    insta::assert_snapshot!(said(&["objective.balance.policy=annealing_kd"]), @r#"
+        --set objective.balance.policy=annealing_kd: `objective.balance.policy` needs `objective.divergence = "mse_logits"` for annealing_kd, whose teacher grows by a factor on its logits
+        1 problem
+    "#);
+    insta::assert_snapshot!(said(&["objective.balance.policy=continuation_kd"]), @r#"
+        --set objective.balance.policy=continuation_kd: `objective.balance.policy` needs `objective.divergence = "mse_logits"` for continuation_kd, whose teacher grows by a factor on its logits
+        1 problem
+    "#);
+    let logits = "objective.divergence=mse_logits";
+    assert_eq!(said(&["objective.balance.policy=annealing_kd", logits]), "fine");
+    insta::assert_snapshot!(said(&["objective.balance.policy=continuation_kd", logits]), @r#"
+        --set objective.balance.policy=continuation_kd: `objective.balance.policy` needs `objective.divergence_centred = false` for continuation_kd, whose margin is around the logits as they are
+        1 problem
+    "#);
+    insta::assert_snapshot!(said(&["objective.balance.policy=ctkd", logits]), @r#"
+        --set objective.balance.policy=ctkd: `objective.balance.policy` needs `objective.divergence = "forward_kl"` for ctkd, whose temperature climbs that divergence, times T²
+        1 problem
+    "#);
+    let sets = [
+        "objective.balance.policy=ctkd",
+        "objective.temperature=4",
+        "objective.scale_by_temperature_squared=false",
+    ];
+    insta::assert_snapshot!(said(&sets), @r#"
+        --set objective.balance.policy=ctkd: `objective.balance.policy` needs `objective.scale_by_temperature_squared = true` for ctkd, whose temperature climbs that divergence, times T²
+        --set objective.temperature=4: `objective.temperature` needs another policy; ctkd decides it, within `objective.balance.range`
+        2 problems
+    "#);
+}
+
+#[test]
+fn a_policy_that_looks_at_a_whole_step_needs_it_in_one_piece() {
+    let policy = ["objective.balance.policy=dynamic_kd", "objective.balance.adoption=batch"];
+    let said = |sets: &[&str]| said(&shareless(), &[&policy[..], sets].concat());
+    for sets in [
+        &[][..],
+        &["training.batch_size=64"],
+        &["training.batch_size=100", "training.micro_batch_size=100"],
+        &["training.batch_tokens=4096"],
+        &["training.batch_size=64", "training.gradient_accumulation_steps=1"],
+    ] {
+        assert_eq!(said(sets), "fine", "{sets:?}");
+    }
+    insta::assert_snapshot!(said(&["training.batch_size=65"]), @r#"
+        --set objective.balance.adoption=batch: `objective.balance.adoption` needs steps of one micro-batch, as "batch" looks at a whole step at once; raise `training.micro_batch_tokens`, or lower the batch
+        1 problem
+    "#);
+    for sets in [
+        &["training.micro_batch_size=31"][..],
+        &["training.batch_tokens=8193"],
+        &["training.batch_tokens=4096", "training.micro_batch_size=4096"],
+        &["training.gradient_accumulation_steps=2"],
+    ] {
+        assert!(said(sets).contains("needs steps of one micro-batch"), "{sets:?}");
+    }
+    let alone = ["objective.balance.policy=dynamic_kd", "training.batch_size=65"];
+    assert_eq!(crate::said(&shareless(), &alone), "fine");
+}
+
+#[test]
+fn a_second_set_says_where_it_comes_from_once() {
+    let said = |keys: &[&str]| {
+        let mut sets = with("rw_kd");
+        sets.extend(keys.iter().map(|key| format!("objective.balance.meta.{key}")));
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        said(&shareless(), &sets)
+    };
+    assert_eq!(said(&["source=file", "path=second.tsv"]), "fine");
+    assert_eq!(said(&["source=train", "every=4", "warmup_steps=10", "loss=hard"]), "fine");
+    assert_eq!(said(&["preconditioner=adam", "radius=0.1"]), "fine");
+    insta::assert_snapshot!(said(&["source=train", "split=0.2", "path=a.tsv"]), @r#"
+        --set objective.balance.meta.split=0.2: `objective.balance.meta.split` needs `source = "split"`
+        --set objective.balance.meta.path=a.tsv: `objective.balance.meta.path` needs `source = "file"`
+        2 problems
+    "#);
+    insta::assert_snapshot!(said(&["source=file"]), @r#"
+        --set objective.balance.meta.source=file: `objective.balance.meta.path` is missing: the file with the second set, in `task.path`
+        1 problem
+    "#);
+    insta::assert_snapshot!(said(&["source=file", "path=dev.tsv"]), @r#"
+        --set objective.balance.meta.path=dev.tsv: `objective.balance.meta.path` needs a file that models are not compared on, as the second set decides what the student learns
+        1 problem
+    "#);
+    insta::assert_snapshot!(said(&["source=file", "path=train.tsv", "batch_size=65537"]), @r#"
+        --set objective.balance.meta.path=train.tsv: `objective.balance.meta.path` needs another file than `task.train`, or `source = "train"`
+        --set objective.balance.meta.batch_size=65537: `objective.balance.meta.batch_size` is 65537, expected at most 65536
+        2 problems
+    "#);
+    let sets = ["estimator=last_layer", "radius=0.1", "preconditioner=adam"];
+    insta::assert_snapshot!(said(&sets), @r#"
+        --set objective.balance.meta.radius=0.1: `objective.balance.meta.radius` needs `estimator = "finite_difference"`
+        --set objective.balance.meta.preconditioner=ad…: `objective.balance.meta.preconditioner` needs `estimator = "finite_difference"`
+        2 problems
+    "#);
+}
+
+#[test]
+fn the_last_layers_closed_form_is_that_of_the_forward_divergence() {
+    let sets = ["objective.balance.policy=l2rw", "objective.balance.meta.estimator=last_layer"];
+    let said = |set: &str| said(&shareless(), &[sets[0], sets[1], set]);
+    assert_eq!(said("objective.temperature=4"), "fine");
+    insta::assert_snapshot!(said("objective.divergence=reverse_kl"), @r#"
+        --set objective.balance.meta.estimator=last_la…: `objective.balance.meta.estimator` needs `objective.divergence = "forward_kl"` for last_layer, whose closed form is that divergence's, times T²
+        1 problem
+    "#);
+    insta::assert_snapshot!(said("objective.scale_by_temperature_squared=false"), @r#"
+        --set objective.balance.meta.estimator=last_la…: `objective.balance.meta.estimator` needs `objective.scale_by_temperature_squared = true` for last_layer, whose closed form is that divergence's, times T²
+        1 problem
+    "#);
+}

@@ -710,3 +710,148 @@ fn another_divergence_goes_on_where_it_was_asked_for() {
         assert_eq!(change(&old, &new, &[format!("objective.{asked}")]).exit_code(), 0, "{sets:?}");
     }
 }
+
+/// The recipe without a share and with a policy; `keys` are of `[objective.balance]`, or whole.
+fn balanced(policy: &str, keys: &[&str]) -> Plan {
+    let mut sets = vec![format!("objective.balance.policy={policy}")];
+    if policy.starts_with("annealing") || policy.starts_with("continuation") {
+        sets.push("objective.divergence=mse_logits".to_owned());
+        sets.push("objective.divergence_centred=false".to_owned());
+    }
+    for key in keys {
+        let whole = ["objective.", "training."].iter().any(|section| key.starts_with(section));
+        sets.push(if whole { (*key).to_owned() } else { format!("objective.balance.{key}") });
+    }
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    let text = RECIPE.replace("alpha = 0.7\n", "");
+    plan(&text, &sets, &facts()).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn a_policy_reads_as_words_with_its_numbers() {
+    let mut said = String::new();
+    let few = ["meta.source=train", "meta.every=10", "meta.warmup_steps=50", "meta.loss=hard"];
+    let cases: &[(&str, &[&str])] = &[
+        ("fixed", &["objective.alpha=0.9"]),
+        ("schedule", &[]),
+        ("schedule", &["from=0.2", "to=0.8", "course=step", "at=0.3"]),
+        ("annealing_kd", &["levels=7"]),
+        ("continuation_kd", &[]),
+        ("uncertainty", &[]),
+        ("grad_norm", &[]),
+        ("wsl", &["weight=2.5"]),
+        ("ada_kd", &[]),
+        ("dynamic_kd", &[]),
+        ("dynamic_kd", &["adoption=batch"]),
+        ("dynamic_kd", &["adoption=select", "share=0.3", "doubt=least_confidence"]),
+        ("ctkd", &["range=[1, 9]"]),
+        ("rw_kd", &["meta.preconditioner=adam"]),
+        ("rw_kd", &["normalize=batch", "ema=0.9", "floor=0", "meta.estimator=last_layer"]),
+        ("l2rw", &["meta.source=file", "meta.path=second.tsv", "meta.batch_size=64"]),
+        ("meta_weight_net", &few),
+        ("tgeo_kd", &["meta.split=0.05", "meta.loss=soft"]),
+    ];
+    for (policy, keys) in cases {
+        let plan = balanced(policy, keys).to_string();
+        let lines = plan.lines().skip_while(|line| !line.starts_with("objective"));
+        let lines = lines.take_while(|line| !line.contains("through a learned map"));
+        for line in lines {
+            said += &format!("{}\n", &line[11..]);
+        }
+    }
+    insta::assert_snapshot!(said, @r#"
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        fixed: w₁ = 0.1, w₂ = 0.9
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        schedule: w₂ from 1 to 0, linear; w₁ = 1 − w₂
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        schedule: w₂ = 0.2 for the first 0.3 of the run, then 0.8; w₁ = 1 − w₂
+        w₂ × mean squared difference from the teacher's logits
+        w₁ × cross entropy with the labels
+        annealing_kd: the teacher alone for the first 0.5 of the run, its logits growing in 7 levels; then the labels alone
+        w₂ × mean squared difference from the teacher's logits
+        w₁ × cross entropy with the labels
+        continuation_kd: w₂ from 1 to 0, w₁ = 1 − it; the teacher's logits grow in 10 levels, silent within a margin from 1 to 0
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        uncertainty: both weights learnt from the mean losses at rate 0.01, within exp(±5)
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        grad_norm: both weights learnt from the sizes of gradients at rate 0.025, asymmetry 1.5; their sum is 2
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        wsl: w₁ = 1; w₂ up to 2.5, less where the student knows the label better than the teacher
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        ada_kd: w₂ the teacher's margin for the label at T = 1, w₁ = 1 − w₂
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        dynamic_kd: w₁ = 0.5, w₂ = 0.5 × the student's uncertainty
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        dynamic_kd: w₁ = 0.5, w₂ = 0.5 × its mean uncertainty over the step
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        dynamic_kd: w₁ = 0.5, w₂ = 0.5/0.3 for the 0.3 of a step it is least sure of by confidence, else 0
+        w₂ × divergence from the teacher at a learnt T, times T²
+        w₁ × cross entropy with the labels
+        ctkd: w₁ = 0.5, w₂ = 0.5; T learnt between 1 and 10 at rate 0.01, which grows over the first 0.1 of the run
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        rw_kd: both weights by how far each loss helps a second set, at least 1e-8, to sum to 1 in a sample, w₂ within 0..1; memory 0, w₂ = 0.5 before
+        second set: 0.1 of the training set, not trained on; both losses of 32 sequences at a time
+        every step: two more forward passes of the step at a distance of 0.01, scaled as AdamW's, and a forward and a backward pass of the second set
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        rw_kd: both weights by how far each loss helps a second set, at least 0, to sum to a step's size; memory 0.9, w₂ = 0.5 before
+        second set: 0.1 of the training set, not trained on; both losses of 32 sequences at a time
+        every step: a forward pass of the second set, last layer alone
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        l2rw: w₁ = 0.5, w₂ = 0.5, both times how far the sample helps a second set; memory 0
+        second set: second.tsv; both losses of 64 sequences at a time
+        every step: two more forward passes of the step at a distance of 0.01, and a forward and a backward pass of the second set
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        meta_weight_net: both weights by a network of both losses, which learns from a second set at rate 0.001, decay 0.0001
+        second set: other batches of the training set; the label's loss of 32 sequences at a time
+        every 10 steps, but not in the first 50: two more forward passes of the step at a distance of 0.01, and a forward and a backward pass of the second set
+        w₂ × divergence from the teacher at T = 2, times T²
+        w₁ × cross entropy with the labels
+        tgeo_kd: w₂ = 1 − w₁ by a network of student, teacher and label, which learns from a second set at rate 0.001, decay 0
+        second set: 0.05 of the training set, not trained on; the teacher's loss of 32 sequences at a time
+        every step: two more forward passes of the step at a distance of 0.01, and a forward and a backward pass of the second set
+    "#);
+}
+
+#[test]
+fn a_plan_with_a_policy_is_read_back_and_one_without_does_not_speak_of_it() {
+    assert!(!good(&[]).to_toml().contains("balance"), "plans from before policies are equal");
+    for policy in heirloom_recipe::PolicyKind::ALL {
+        let plan = balanced(policy.name(), &[]);
+        assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan.clone()), "{policy}");
+        let balance = plan.objective.balance.as_ref().unwrap();
+        let learns = ["rw_kd", "l2rw", "meta_weight_net", "tgeo_kd"].contains(&policy.name());
+        assert_eq!(balance.meta.is_some(), learns, "{policy}");
+    }
+}
+
+#[test]
+fn a_resume_keeps_its_policy() {
+    let old = balanced("rw_kd", &[]);
+    for (policy, keys, field) in [
+        ("rw_kd", &["ema=0.5"][..], "objective.balance.policy.ema"),
+        ("rw_kd", &["meta.every=2"], "objective.balance.meta.every"),
+        ("rw_kd", &["meta.split=0.2"], "objective.balance.meta.source.split"),
+        ("l2rw", &["ema=0.5"], "objective.balance.policy.name"),
+    ] {
+        let asked: Vec<String> =
+            keys.iter().map(|key| key.split('=').next().unwrap_or_default().to_owned()).collect();
+        let change = change(&old, &balanced(policy, keys), &asked);
+        assert_eq!(change.exit_code(), 2, "{change}");
+        assert!(change.fields.iter().any(|changed| changed.field == field), "{change}");
+    }
+}
