@@ -15,7 +15,7 @@ use tiny::{Task, double, job, single};
 
 fn plan(estimator: Estimator, preconditioner: Preconditioner, loss: MetaLoss) -> BalancePlan {
     let policy = PolicyPlan::RwKd {
-        normalize: "terms".to_owned(),
+        normalize: heirloom_recipe::Normalize::Terms,
         floor: 1e-8,
         bounds: [0.0, 1.0],
         ema: 0.0,
