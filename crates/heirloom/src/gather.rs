@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use heirloom_base::{Bytes, Digest, Hasher, Tokens};
-use heirloom_data::dataset::{self, Dataset, KeepTexts, NoiseKind, overlap};
+use heirloom_data::dataset::{Dataset, KeepTexts, NoiseKind, overlap};
 use heirloom_data::presets::Preset;
 use heirloom_data::tokens::{Tokenizer, first_difference};
 use heirloom_engine::Cpu;
@@ -343,7 +343,7 @@ fn with_label_noise(set: Dataset, data: &DataPlan) -> Dataset {
         LabelNoiseKind::Symmetric => NoiseKind::Symmetric,
         LabelNoiseKind::Asymmetric => NoiseKind::Asymmetric,
     };
-    set.with_label_noise(dataset::LabelNoise { share, kind, seed })
+    set.with_label_noise(heirloom_data::dataset::LabelNoise { share, kind, seed })
 }
 
 fn limited(set: Dataset, limit: heirloom_recipe::Limit) -> Dataset {

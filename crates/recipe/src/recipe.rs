@@ -242,7 +242,7 @@ section! {
         validation_limit: u64, COUNT, absent "all" as "1000",
             "Evaluate on this many examples only, the first after the shuffle.";
         label_noise: f64 = 0.0, SHARE,
-            "For experiments: the probability that a training example's label is made wrong, whose labels depends on their place in the file alone. Never in the validation set, nor in a second set from a file of its own (single-label classification).";
+            "For experiments: the probability that a training example's label is made wrong. Which ones are depends on their place in the file and on `label_noise_seed` alone. The validation set, held out or a file, and a second set from a file of its own stay as they are (single-label classification).";
         label_noise_kind: LabelNoiseKind = LabelNoiseKind::Symmetric, LabelNoiseKind::ONE,
             "What a label made wrong becomes: one of the others, each equally likely, or the next in the order of `labels`, after the last the first.";
         label_noise_seed: u64 = 1, SEED,
