@@ -23,6 +23,8 @@ pub enum Purpose {
     Bootstrap = 7,
     /// Fresh weights of a balance policy's own network.
     Policy = 8,
+    /// Which labels an experiment makes wrong, and how.
+    LabelNoise = 9,
 }
 
 /// The words of one purpose at one step and one site (a layer's dropout, say), by row and column.

@@ -4,6 +4,8 @@
 //! person should know before training.
 //! Never: changes after it was built. Parts of it are datasets of their own.
 
+mod noise;
+
 use std::collections::BTreeMap;
 
 use heirloom_base::{Digest, Hasher, Purpose, Tokens, permutation};
@@ -13,6 +15,8 @@ use crate::error::Error;
 use crate::label::{Label, Labels};
 use crate::source::{OnBadLine, Row, Rows, Skipped};
 use crate::tokens::Tokenizer;
+
+pub use noise::{LabelNoise, NoiseKind};
 
 /// Tokenised examples.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +34,8 @@ pub struct Dataset {
     digest: Digest,
     tokens_digest: Digest,
     skipped: u64,
+    /// For each example, the class it had before label noise gave it another; empty without noise.
+    classes_before: Vec<Option<u32>>,
 }
 
 /// The text of an example.
@@ -121,6 +127,7 @@ impl Dataset {
             digest: nothing,
             tokens_digest: nothing,
             skipped: 0,
+            classes_before: Vec::new(),
         }
     }
 
@@ -268,6 +275,9 @@ impl Dataset {
             part.example_labels.push(example.label.clone());
             part.text_digests.push(self.text_digests[index]);
             part.truncated.push(self.truncated[index]);
+            if self.has_label_noise() {
+                part.classes_before.push(self.class_before_noise(index));
+            }
             if let (Some(texts), Some(text)) = (&mut part.texts, self.text(index)) {
                 texts.push(text.clone());
             }

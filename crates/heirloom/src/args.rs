@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Measure a model folder or a run's best model on labelled data
     Eval(EvalArgs),
+    /// Show whom a run's balance policy trusts: λ over the training set, and at both ends of it
+    Explain(ExplainArgs),
     /// Read texts from stdin (JSONL or plain lines), print predictions as JSONL
     Predict(PredictArgs),
     /// Check every byte of a run folder, model folder or checkpoint
@@ -97,6 +99,16 @@ pub(crate) struct EvalArgs {
     /// Compare with a second model on the same examples (paired)
     #[arg(long, value_name = "DIR")]
     pub(crate) against: Option<PathBuf>,
+}
+
+/// What `explain` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The run folder; of a run over several seeds, one of its seed-N
+    pub(crate) run: PathBuf,
+    /// Examples to show at each end
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) top: usize,
 }
 
 /// What `predict` takes.

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use heirloom_base::{Bytes, Digest, Hasher, Tokens};
-use heirloom_data::dataset::{Dataset, KeepTexts, overlap};
+use heirloom_data::dataset::{Dataset, KeepTexts, NoiseKind, overlap};
 use heirloom_data::presets::Preset;
 use heirloom_data::tokens::{Tokenizer, first_difference};
 use heirloom_engine::Cpu;
@@ -15,8 +15,9 @@ use heirloom_growth::LayerMap;
 use heirloom_models::{Buffers, Capacity, EncoderConfig, Purpose};
 use heirloom_objective::Objective;
 use heirloom_recipe::{
-    Cost, Counts, DataPlan, Evaluate, EvaluateOn, Facts, MetaSource, ModelFacts, Plan, Recipe,
-    Split, StudentSource, TeacherPlan, TokenDifference, TokenizerFacts, cost, resolve,
+    Cost, Counts, DataPlan, Evaluate, EvaluateOn, Facts, LabelNoise, LabelNoiseKind, MetaSource,
+    ModelFacts, Plan, Recipe, Split, StudentSource, TeacherPlan, TokenDifference, TokenizerFacts,
+    cost, resolve,
 };
 use heirloom_train::{
     EVALUATION_TOKENS, Job, Predictor, StudentWeights, TeacherJob, Trainer, head_of,
@@ -96,7 +97,8 @@ pub fn gather(
         data.validation_limit = heirloom_recipe::Limit::First(data.validation_limit.of(200));
     }
     let balance = recipe.balance();
-    let opened = open_data(data, second_set::source(balance.as_ref()), &folder, tokenizer)?;
+    let opened =
+        open_data(data, second_set::source(balance.as_ref()), &folder, tokenizer, KeepTexts::No)?;
     let lengths = opened.train.lengths();
     let facts = Facts {
         train_examples: opened.train.len() as u64,
@@ -139,8 +141,9 @@ pub fn gather(
     finish(plan, opened, student_config, models)
 }
 
-/// Opens again what the plan of a run folder names, and refuses what has changed since.
-pub fn reopen(plan: &Plan, places: &Places) -> Result<Gathered, Failure> {
+/// Opens again what the plan of a run folder names, and refuses what has changed since. Texts are
+/// kept for whoever shows examples.
+pub fn reopen(plan: &Plan, places: &Places, keep: KeepTexts) -> Result<Gathered, Failure> {
     let folder = places.data("task.path", &plan.data.path)?;
     let tokenizer_path = places.model("tokenizer.path", &plan.tokenizer.path)?;
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
@@ -162,7 +165,7 @@ pub fn reopen(plan: &Plan, places: &Places) -> Result<Gathered, Failure> {
         ));
     }
     let second = second_set::source(plan.objective.balance.as_ref());
-    let opened = open_data(plan.data.clone(), second, &folder, tokenizer)?;
+    let opened = open_data(plan.data.clone(), second, &folder, tokenizer, keep)?;
     let digest = data_digest(&opened);
     if digest != plan.examples.digest {
         return Err(changed("data in", &folder, plan.examples.digest, digest));
@@ -275,18 +278,21 @@ fn open_data(
     second: Option<&MetaSource>,
     folder: &Path,
     tokenizer: Tokenizer,
+    keep: KeepTexts,
 ) -> Result<Opened, Failure> {
     let mut notes = Vec::new();
     let known = known_labels(&data);
     let max_length = data.max_length as usize;
     let train_rows = rows(&data, folder, &data.train, known.as_ref())?;
     let labels = labels(&data, &train_rows)?;
-    let whole = Dataset::build(&train_rows, labels.clone(), &tokenizer, max_length, KeepTexts::No)?;
+    let whole = Dataset::build(&train_rows, labels.clone(), &tokenizer, max_length, keep)?;
     let (train, held) = match data.validation_split {
-        Split::Nothing => (whole, None),
+        Split::Nothing => (with_label_noise(whole, &data), None),
         Split::Share(share) => {
-            let (train, held) = whole.split(share, SPLIT_SEED);
-            (train, Some(held))
+            let (train, held) = whole.split_indexes(share, SPLIT_SEED);
+            // Noise goes by an example's place in the file, and what is held out stays as it is.
+            let held = whole.select(&held);
+            (with_label_noise(whole, &data).select(&train), Some(held))
         }
     };
     let train = limited(train, data.train_limit);
@@ -296,13 +302,20 @@ fn open_data(
     };
     let (train, meta) = second_set::take(train, second, read)?;
     notes.extend(meta.as_ref().map(|set| second_set::about(set, &train)));
+    if train.has_label_noise() {
+        notes.push(format!(
+            "LABEL NOISE: {} of {} training labels are wrong on purpose (`task.label_noise`)",
+            train.noisy_labels(),
+            train.len(),
+        ));
+    }
     let validation = match (data.evaluate_on, data.validation.first()) {
         (EvaluateOn::Split, _) => held,
         (EvaluateOn::Validation, None) => held,
         (EvaluateOn::Validation, Some(file)) => {
             let files = std::slice::from_ref(file);
             let rows = rows(&data, folder, files, Some(&labels))?;
-            Some(Dataset::build(&rows, labels.clone(), &tokenizer, max_length, KeepTexts::No)?)
+            Some(Dataset::build(&rows, labels.clone(), &tokenizer, max_length, keep)?)
         }
     };
     let validation = validation.map(|set| limited(set, data.validation_limit));
@@ -348,6 +361,16 @@ fn open_data(
         }
     }
     Ok(Opened { data, tokenizer, train, validation, meta, notes })
+}
+
+/// The training set as the plan's label noise leaves it.
+fn with_label_noise(set: Dataset, data: &DataPlan) -> Dataset {
+    let LabelNoise::Some { share, kind, seed } = data.label_noise else { return set };
+    let kind = match kind {
+        LabelNoiseKind::Symmetric => NoiseKind::Symmetric,
+        LabelNoiseKind::Asymmetric => NoiseKind::Asymmetric,
+    };
+    set.with_label_noise(heirloom_data::dataset::LabelNoise { share, kind, seed })
 }
 
 fn limited(set: Dataset, limit: heirloom_recipe::Limit) -> Dataset {

@@ -8,6 +8,7 @@
 //! [`data::pack::Batch`] → outputs ([`models::Model`]) → [`objective::Objective`] → (state, record)
 //! ([`train::Trainer`]) → run folder ([`train::RunFolder`]).
 
+pub use heirloom_balance as balance;
 pub use heirloom_base as base;
 pub use heirloom_data as data;
 pub use heirloom_engine as engine;
@@ -21,6 +22,7 @@ pub use heirloom_train as train;
 
 pub mod answer;
 pub mod examine;
+pub mod explain;
 pub mod failure;
 pub mod gather;
 pub mod judge;

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Train(args) => command::train::run(args, threads, show),
         Command::Resume(args) => command::resume::run(args, threads, show),
         Command::Eval(args) => command::eval::run(args, threads, show),
+        Command::Explain(args) => command::explain::run(args, threads, show),
         Command::Predict(args) => command::predict::run(args, threads, show),
         Command::Verify(args) => command::verify::run(args, show),
         Command::Demo(args) => command::demo::run(args, threads, show),

@@ -11,6 +11,7 @@ use heirloom::gather::{Gathered, gather, reopen};
 use heirloom::places::Places;
 use heirloom::recipe::parse;
 use heirloom::second_set;
+use heirloom_data::dataset::KeepTexts;
 
 /// Examples of the training file.
 const TRAIN: usize = 52;
@@ -83,7 +84,7 @@ fn a_part_of_the_training_set_is_set_apart_and_found_again() {
     // Runs of other seeds are of one recipe, and set the same examples apart.
     for seed in [42, 7] {
         let plan = gathered.job.plan.with_seed(seed);
-        let again = reopen(&plan, &Places::default()).unwrap().job;
+        let again = reopen(&plan, &Places::default(), KeepTexts::No).unwrap().job;
         assert_eq!(again.train.digest(), gathered.job.train.digest());
         assert_eq!(again.meta.unwrap().digest(), second.digest());
     }
@@ -91,7 +92,7 @@ fn a_part_of_the_training_set_is_set_apart_and_found_again() {
     let mut plan = gathered.job.plan.clone();
     let meta = plan.objective.balance.as_mut().unwrap().meta.as_mut().unwrap();
     meta.source = heirloom::recipe::MetaSource::Split(0.2);
-    let refused = reopen(&plan, &Places::default()).unwrap_err().to_string();
+    let refused = reopen(&plan, &Places::default(), KeepTexts::No).unwrap_err().to_string();
     assert!(refused.contains("is not the one this run began with"), "{refused}");
 }
 
@@ -102,9 +103,10 @@ fn a_file_of_its_own_is_read_like_the_training_file_and_must_stay_as_it_is() {
     let gathered = place.gather(&keys).unwrap();
     assert_eq!(gathered.job.train.len(), TRAIN);
     assert_eq!(gathered.job.meta.as_ref().unwrap().len(), 8);
-    assert!(reopen(&gathered.job.plan, &Places::default()).is_ok());
+    assert!(reopen(&gathered.job.plan, &Places::default(), KeepTexts::No).is_ok());
     place.rows("second.tsv", 200..209);
-    let refused = reopen(&gathered.job.plan, &Places::default()).unwrap_err().to_string();
+    let refused =
+        reopen(&gathered.job.plan, &Places::default(), KeepTexts::No).unwrap_err().to_string();
     assert!(refused.contains("is not the one this run began with"), "{refused}");
 
     // What is trained on is aligned with itself, which a person should hear.

@@ -134,7 +134,7 @@ pub enum PolicyPlan {
 impl PolicyPlan {
     /// The policy in words, with its numbers; `alpha` is the objective's. w₁ is the weight of the
     /// label's loss, w₂ that of the teacher's.
-    pub(crate) fn words(&self, alpha: f64) -> String {
+    pub fn words(&self, alpha: f64) -> String {
         let rest = rounded(1.0 - alpha);
         match self {
             Self::Fixed => format!("fixed: w₁ = {rest}, w₂ = {alpha}"),

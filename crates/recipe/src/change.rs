@@ -117,6 +117,7 @@ const RULES: &[(&str, Rule)] = &[
     ("data.validation_limit", Fixed(METRIC)),
     ("data.evaluate_on", Fixed(METRIC)),
     ("data.allow_overlap", Free),
+    ("data.label_noise", Fixed("other labels would be wrong")),
     ("examples", Fixed("the files are not those this run began with")),
     ("tokenizer", Fixed("the saved embeddings belong to other tokens")),
     ("tokenizer.path", Free),

@@ -110,6 +110,16 @@ choice! {
 }
 
 choice! {
+    /// What a label that is made wrong becomes.
+    LabelNoiseKind {
+        /// One of the others, each equally likely.
+        Symmetric = "symmetric",
+        /// The next one; after the last, the first.
+        Asymmetric = "asymmetric",
+    }
+}
+
+choice! {
     /// An architecture.
     ModelType {
         /// BERT.

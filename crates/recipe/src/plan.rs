@@ -7,8 +7,8 @@ use heirloom_base::{Digest, Step, Tokens};
 use serde::{Deserialize, Serialize};
 
 use crate::choices::{
-    Activation, Column, Encoding, EvaluateOn, Format, LabelLoss, Logits, Metric, ModelType,
-    OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
+    Activation, Column, Encoding, EvaluateOn, Format, LabelLoss, LabelNoiseKind, Logits, Metric,
+    ModelType, OnBadLine, OnNonfinite, Position, Precision, Relation, Schedule, TaskKind,
 };
 use crate::divergence::Divergence;
 
@@ -175,6 +175,9 @@ pub struct DataPlan {
     pub validation_split: Split,
     /// What choices during training look at.
     pub evaluate_on: EvaluateOn,
+    /// Labels of the training set that are made wrong on purpose. Not written where there are none.
+    #[serde(default, skip_serializing_if = "LabelNoise::is_nothing")]
+    pub label_noise: LabelNoise,
     /// Training examples used.
     pub train_limit: Limit,
     /// Validation examples used.
@@ -201,6 +204,30 @@ pub enum Split {
     Nothing,
     /// This share.
     Share(f64),
+}
+
+/// Labels made wrong on purpose, for experiments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelNoise {
+    /// None.
+    #[default]
+    Nothing,
+    /// Some of the training set's.
+    Some {
+        /// Probability of each, above 0 and at most 1.
+        share: f64,
+        /// What they become.
+        kind: LabelNoiseKind,
+        /// Seed of which and to what.
+        seed: u64,
+    },
+}
+
+impl LabelNoise {
+    fn is_nothing(&self) -> bool {
+        *self == Self::Nothing
+    }
 }
 
 /// How many examples are used.

@@ -7,9 +7,9 @@
 use crate::balance::{MetaLoss, Preconditioner};
 use crate::choices::{
     Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
-    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, Logits, MetaFrom, Metric, ModelType,
-    NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position, Precision, Relation,
-    Schedule, Sight, TaskKind,
+    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaFrom,
+    Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position,
+    Precision, Relation, Schedule, Sight, TaskKind,
 };
 use crate::preset::Preset;
 use crate::problem::{Place, Problems};
@@ -241,6 +241,12 @@ section! {
             "Train on this many examples only, the first after the shuffle.";
         validation_limit: u64, COUNT, absent "all" as "1000",
             "Evaluate on this many examples only, the first after the shuffle.";
+        label_noise: f64 = 0.0, SHARE,
+            "For experiments: the probability that a training example's label is made wrong. Which ones are depends on their place in the file and on `label_noise_seed` alone. The validation set, held out or a file, and a second set from a file of its own stay as they are (single-label classification).";
+        label_noise_kind: LabelNoiseKind = LabelNoiseKind::Symmetric, LabelNoiseKind::ONE,
+            "What a label made wrong becomes: one of the others, each equally likely, or the next in the order of `labels`, after the last the first.";
+        label_noise_seed: u64 = 1, SEED,
+            "Seed of label noise, apart from `training.seed`, so that all seeds and policies are misled by the same examples.";
         allow_overlap: bool, BOOL, absent "`true` with a preset, else `false`" as "false",
             "Whether examples may be in both training and validation files; if not, that is an error.";
     }

@@ -5,11 +5,11 @@
 use std::fmt;
 
 use crate::balance::PolicyPlan;
-use crate::choices::{Format, Logits, OnBadLine, OnNonfinite, TaskKind};
+use crate::choices::{Format, LabelNoiseKind, Logits, OnBadLine, OnNonfinite, TaskKind};
 use crate::divergence::{Divergence, rounded};
 use crate::plan::{
-    Batch, Compare, EarlyStopping, Evaluate, Length, Limit, ModelShape, Plan, Save, Split,
-    StudentSource, TeacherPlan,
+    Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape, Plan, Save,
+    Split, StudentSource, TeacherPlan,
 };
 
 impl fmt::Display for Plan {
@@ -39,6 +39,13 @@ fn data(plan: &Plan) -> Vec<String> {
     lines.push(format!("{}/{files}: {train} examples, {tokens} tokens", data.path));
     if let Limit::First(limit) = data.train_limit {
         lines.push(format!("  the first {} after the shuffle", thousands(limit)));
+    }
+    if let LabelNoise::Some { share, kind, seed } = data.label_noise {
+        let to = match kind {
+            LabelNoiseKind::Symmetric => "another one",
+            LabelNoiseKind::Asymmetric => "the next one",
+        };
+        lines.push(format!("  LABEL NOISE: {share} of its labels are made {to}, by seed {seed}"));
     }
     if let Split::Share(share) = data.validation_split {
         lines.push(format!("  {share} of it is held out"));

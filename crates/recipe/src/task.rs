@@ -5,7 +5,7 @@
 
 use crate::choices::{Column, EvalStrategy, EvaluateOn, Format, Metric, OnBadLine, TaskKind};
 use crate::decide::{missing, needs, value, wrong};
-use crate::plan::{DataPlan, Labels, Limit, Split};
+use crate::plan::{DataPlan, LabelNoise, Labels, Limit, Split};
 use crate::preset::Preset;
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::Recipe;
@@ -125,6 +125,7 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
     {
         needs(at, "task.bad_line_limit", "`on_bad_line = \"skip\"`", problems);
     }
+    let label_noise = label_noise(recipe, kind, problems);
     if problems.count() > before {
         return None;
     }
@@ -151,11 +152,44 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         bad_line_limit: task.bad_line_limit(),
         validation_split: split,
         evaluate_on,
+        label_noise,
         train_limit: value(&task.train_limit).map_or(Limit::All, Limit::First),
         validation_limit: value(&task.validation_limit).map_or(Limit::All, Limit::First),
         // Official splits overlap as they are, and they are what others report.
         allow_overlap: value(&task.allow_overlap).unwrap_or(known.is_some()),
     })
+}
+
+/// Which labels are made wrong on purpose. A share of 0 is no noise, with whatever else is said of
+/// it, so that a sweep over shares may begin there.
+fn label_noise(recipe: &Recipe, kind: Option<TaskKind>, problems: &mut Problems) -> LabelNoise {
+    let task = &recipe.task;
+    if let Some(at) = task.label_noise.as_ref().filter(|at| at.value > 0.0)
+        && kind.is_some_and(|kind| kind != TaskKind::Classification)
+    {
+        needs(
+            at,
+            "task.label_noise",
+            "`kind = \"classification\"`, one label of several",
+            problems,
+        );
+    }
+    let without = "`task.label_noise`, the share of labels to make wrong";
+    if task.label_noise.is_none() && !problems.is_wrong("task.label_noise") {
+        if let Some(at) = &task.label_noise_kind {
+            needs(at, "task.label_noise_kind", without, problems);
+        }
+        if let Some(at) = &task.label_noise_seed {
+            needs(at, "task.label_noise_seed", without, problems);
+        }
+    }
+    match task.label_noise() {
+        0.0 => LabelNoise::Nothing,
+        share => {
+            let (kind, seed) = (task.label_noise_kind(), task.label_noise_seed());
+            LabelNoise::Some { share, kind, seed }
+        }
+    }
 }
 
 fn evaluate_on(

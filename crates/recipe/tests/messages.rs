@@ -910,3 +910,27 @@ fn the_last_layers_closed_form_is_that_of_the_forward_divergence() {
         1 problem
     "#);
 }
+
+#[test]
+fn label_noise_is_a_share_of_single_labels() {
+    let three = ["task.label_noise=1.5", "task.label_noise_kind=sym", "task.label_noise_seed=-1"];
+    insta::assert_snapshot!(said(GOOD, &three), @r#"
+        --set task.label_noise=1.5: `task.label_noise` is 1.5, expected a number from 0 to 1
+        --set task.label_noise_kind=sym: `task.label_noise_kind` is "sym", expected one of `symmetric`, `asymmetric`; did you mean `symmetric`?
+        --set task.label_noise_seed=-1: `task.label_noise_seed` is -1, expected a whole number from 0
+        3 problems
+    "#);
+    let alone = ["task.label_noise_kind=asymmetric", "task.label_noise_seed=2"];
+    insta::assert_snapshot!(said(GOOD, &alone), @r#"
+        --set task.label_noise_kind=asymmetric: `task.label_noise_kind` needs `task.label_noise`, the share of labels to make wrong
+        --set task.label_noise_seed=2: `task.label_noise_seed` needs `task.label_noise`, the share of labels to make wrong
+        2 problems
+    "#);
+    let regression = GOOD.replace("sst2", "stsb");
+    insta::assert_snapshot!(said(&regression, &["task.label_noise=0.2"]), @r#"
+        --set task.label_noise=0.2: `task.label_noise` needs `kind = "classification"`, one label of several
+        1 problem
+    "#);
+    assert_eq!(said(&regression, &["task.label_noise=0"]), "fine");
+    assert_eq!(said(GOOD, &["task.label_noise=0", alone[0]]), "fine");
+}

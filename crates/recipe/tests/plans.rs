@@ -855,3 +855,21 @@ fn a_resume_keeps_its_policy() {
         assert!(change.fields.iter().any(|changed| changed.field == field), "{change}");
     }
 }
+
+#[test]
+fn a_plan_says_its_label_noise_and_plans_without_any_are_those_of_before() {
+    let plain = good(&[]);
+    assert!(!plain.to_toml().contains("noise"), "plans from before it had a name are equal");
+    assert_eq!(good(&["task.label_noise=0"]).digest(), plain.digest());
+    let noisy = good(&["task.label_noise=0.3", "task.label_noise_kind=asymmetric"]);
+    let line = "  LABEL NOISE: 0.3 of its labels are made the next one, by seed 1\n";
+    assert!(noisy.to_string().contains(line), "{noisy}");
+    assert_eq!(Plan::from_toml(&noisy.to_toml()), Ok(noisy.clone()));
+    for other in ["task.label_noise=0.2", "task.label_noise_seed=2"] {
+        let mut sets = vec!["task.label_noise_kind=asymmetric", other];
+        sets.extend((!other.contains("noise=")).then_some("task.label_noise=0.3"));
+        let change = change(&noisy, &good(&sets), &[]);
+        assert_eq!(change.exit_code(), 2, "{change}");
+        assert!(change.to_string().contains("other labels would be wrong"), "{change}");
+    }
+}

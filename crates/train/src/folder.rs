@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use heirloom_base::{Bytes, Step};
 use heirloom_engine::{Param, View};
 use heirloom_store::{
-    About, Committed, Disk, Draft, DraftFile, Holder, Keep, Log, RunLock, Swept, TensorFile,
+    About, Committed, Disk, Draft, DraftFile, Holder, Keep, Kind, Log, RunLock, Swept, TensorFile,
     recover, write_atomic, write_f32_tensors,
 };
 use serde::Serialize;
@@ -119,6 +119,35 @@ impl<'d> RunFolder<'d> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// The steps of a run folder's checkpoints, oldest first. Sweeps nothing and takes no lock, so
+    /// it may be asked of a run under way.
+    pub fn steps(disk: &dyn Disk, path: &Path) -> Result<Vec<Step>, Error> {
+        let entries = disk.list(path).map_err(heirloom_store::StoreError::from)?;
+        let folders = entries.iter().filter(|entry| entry.kind == Kind::Folder);
+        let mut steps: Vec<Step> =
+            folders.filter_map(|entry| heirloom_store::step_of_name(&entry.name)).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// λ, the teacher's share, of each of a run's `examples` training examples when it was last
+    /// trained on before the checkpoint, `[examples]`, `0.0..=1.0`; NaN where it never was.
+    ///
+    /// # Errors
+    /// Where the checkpoint is of a run without a balance policy, or of one with more examples.
+    pub fn shares(committed: &Committed, examples: usize) -> Result<Vec<f64>, Error> {
+        let mut numbers = balance_numbers(committed)?;
+        if numbers.len() < examples {
+            return Err(Error::Foreign {
+                folder: committed.folder().display().to_string(),
+                found: format!("{BALANCE} of {} numbers", numbers.len()),
+                expected: format!("one for each of {examples} training examples at least"),
+            });
+        }
+        numbers.truncate(examples);
+        Ok(numbers)
+    }
+
     /// Adds a line to the record.
     pub fn note(&mut self, record: &impl Serialize) -> Result<(), Error> {
         Ok(self.record.append(record)?)
@@ -192,10 +221,9 @@ impl<'d> RunFolder<'d> {
             trainer.device_mut().write(view, &values);
         }
         if let Some(balancing) = &mut trainer.balancing {
-            let bytes = std::fs::read(committed.file(BALANCE)?).unwrap_or_default();
-            let numbers = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
-            if !balancing.restore(&numbers.collect::<Vec<_>>()) {
-                let found = format!("{BALANCE} of {} bytes", bytes.len());
+            let numbers = balance_numbers(&committed)?;
+            if !balancing.restore(&numbers) {
+                let found = format!("{BALANCE} of {} numbers", numbers.len());
                 return Err(foreign(found, "what this plan's policy has learnt".into()));
             }
         }
@@ -225,6 +253,12 @@ impl<'d> RunFolder<'d> {
         let step = Some(trainer.progress().step());
         Ok(draft.commit(About { step, facts: object(facts), ..About::default() })?)
     }
+}
+
+/// What a balance policy has learnt, as `Balancing::state` gave it: the examples' shares first.
+fn balance_numbers(committed: &Committed) -> Result<Vec<f64>, Error> {
+    let bytes = std::fs::read(committed.file(BALANCE)?).unwrap_or_default();
+    Ok(bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
 }
 
 /// A few numbers at a time, so that saving needs no second copy of the weights.

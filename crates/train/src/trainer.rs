@@ -203,6 +203,12 @@ impl Trainer {
         &self.progress
     }
 
+    /// λ, the teacher's share, of each training example when it was last trained on, `[examples]`,
+    /// `0.0..=1.0`; NaN where it never was. `None` without a balance policy.
+    pub fn shares(&self) -> Option<&[f64]> {
+        self.balancing.as_ref().map(Balancing::shares)
+    }
+
     pub(crate) fn device(&self) -> &dyn Device {
         &*self.device
     }

@@ -6,6 +6,7 @@ use heirloom::failure::Failure;
 use heirloom::gather::{Gathered, reopen};
 use heirloom::places::Places;
 use heirloom_base::Step;
+use heirloom_data::dataset::KeepTexts;
 use heirloom_recipe::{Plan, change};
 use heirloom_store::{Committed, Holder, RealDisk, step_name};
 use heirloom_train::{Ending, RunFolder};
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &ResumeArgs, threads: usize, show: Show) -> Result<u8, F
         } else {
             let gathered = match &gathered {
                 Some(gathered) => gathered,
-                None => gathered.insert(reopen(&plan, &places)?),
+                None => gathered.insert(reopen(&plan, &places, KeepTexts::No)?),
             };
             begin(gathered, plan, threads, show, &stop)?
         };
@@ -93,7 +94,7 @@ fn one(
     let text = plan.to_toml();
     // The folder may have been moved since.
     plan.output.dir = path.display().to_string();
-    let gathered = reopen(&plan, places)?;
+    let gathered = reopen(&plan, places, KeepTexts::No)?;
     make_cache_dir(&gathered.job)?;
     let planned = gathered.cost.total();
     let mut trainer = begun(gathered.job, threads, show)?;

@@ -1,0 +1,126 @@
+//! `heirloom explain`: whom a run's balance policy trusts, example by example.
+
+use std::path::Path;
+
+use heirloom::explain::{Explanation, Noise, Row, Said, Spread, explain};
+use heirloom::failure::Failure;
+use heirloom::places::Places;
+use heirloom_report::table::{Cell, Table};
+
+use super::train::{SEEDS, SeedList};
+use crate::args::ExplainArgs;
+use crate::show::Show;
+
+/// Characters of a text in the table; JSON has all of it.
+const TEXT_SHOWN: usize = 72;
+
+pub(crate) fn run(args: &ExplainArgs, threads: usize, show: Show) -> Result<u8, Failure> {
+    refuse_several(&args.run)?;
+    let explained = explain(&args.run, &Places::from_environment(), threads, args.top)?;
+    if show.json {
+        show.json(&explained);
+    } else {
+        show.data(&text(&explained));
+    }
+    Ok(0)
+}
+
+/// The folder over several seeds has no policy of its own: each of its runs has one.
+fn refuse_several(run: &Path) -> Result<(), Failure> {
+    let Ok(bytes) = std::fs::read(run.join(SEEDS)) else { return Ok(()) };
+    let seeds = serde_json::from_slice::<SeedList>(&bytes).map_or(Vec::new(), |list| list.seeds);
+    let named: Vec<String> = seeds
+        .iter()
+        .map(|seed| format!("`{}`", run.join(format!("seed-{seed}")).display()))
+        .collect();
+    Err(Failure::usage(format!(
+        "`{}` holds a run per seed; name one of them: {}",
+        run.display(),
+        named.join(", "),
+    )))
+}
+
+fn text(explained: &Explanation) -> String {
+    let Explanation { step, policy_words, examples, never_judged, shares, .. } = explained;
+    let judged = examples - never_judged;
+    let mut text = format!("step {}, {policy_words}\n", step.0);
+    text += "λ = w₂ / (w₁ + w₂), the teacher's share of an example when it was last trained on\n\n";
+    text += &format!("{judged} of {examples} training examples were trained on\n");
+    text += &spread(shares);
+    if let Some(noise) = &explained.label_noise {
+        text += &about_noise(noise);
+    }
+    if shares.smallest == shares.largest {
+        text += "\nλ is the same for every example: none is trusted more than another\n";
+        return text;
+    }
+    for (title, rows) in [
+        ("the teacher is trusted most", &explained.most),
+        ("the teacher is trusted least", &explained.least),
+    ] {
+        if !rows.is_empty() {
+            text += &format!("\n{title}\n{}", table(rows).text());
+        }
+    }
+    text
+}
+
+fn spread(shares: &Spread) -> String {
+    let Spread { mean, smallest, quantiles: [low, middle, high], largest, .. } = shares;
+    let percent = |part: f64| format!("{:.1} %", 100.0 * part);
+    format!(
+        "λ: mean {mean:.3}; {smallest:.3} at least, a tenth up to {low:.3}, half up to {middle:.3}, \
+         nine tenths up to {high:.3}, {largest:.3} at most\n   below 0.05 (label alone): {}; above \
+         0.95 (teacher alone): {}\n",
+        percent(shares.label_alone),
+        percent(shares.teacher_alone),
+    )
+}
+
+fn about_noise(noise: &Noise) -> String {
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+    format!(
+        "label noise: mean λ {} over {} wrong labels, {} over {} clean ones; λ tells them apart with \
+         AUC {} (0.5: not at all)\n",
+        number(noise.mean_wrong),
+        noise.wrong,
+        number(noise.mean_clean),
+        noise.clean,
+        number(noise.auc),
+    )
+}
+
+/// Examples in rows: what each model says, and p, how probable it finds the label.
+fn table(rows: &[Row]) -> Table {
+    let mut table =
+        Table::new(["λ", "example", "label", "teacher", "p(label)", "student", "p(label)", "text"]);
+    let answer = |said: &Said| Cell::Text(format!("{} {:.2}", said.answer, said.probability));
+    for row in rows {
+        let label = match (&row.label, &row.label_before_noise) {
+            (None, _) => Cell::Missing,
+            (Some(label), None) => Cell::Text(label.clone()),
+            (Some(label), Some(before)) => Cell::Text(format!("{label} (was {before})")),
+        };
+        let whole = match &row.pair {
+            None => row.text.clone(),
+            Some(pair) => format!("{} | {pair}", row.text),
+        };
+        table.row([
+            Cell::score(Some(row.share)),
+            Cell::Count(row.example as u64),
+            label,
+            answer(&row.teacher),
+            Cell::score(row.teacher.of_label),
+            answer(&row.student),
+            Cell::score(row.student.of_label),
+            Cell::Text(shortened(&whole)),
+        ]);
+    }
+    table
+}
+
+fn shortened(text: &str) -> String {
+    let mut characters = text.chars();
+    let shown: String = characters.by_ref().take(TEXT_SHOWN).collect();
+    if characters.next().is_some() { format!("{}…", shown.trim_end()) } else { shown }
+}

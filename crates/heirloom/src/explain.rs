@@ -1,0 +1,312 @@
+//! Whom a balance policy trusts: λ, the teacher's share, over a run's training set.
+//!
+//! In: a run folder with a checkpoint. Out: how λ is spread, the examples at both ends of it with
+//! what teacher and student say of them, and, where label noise is known, whether λ sees it.
+//! Never: writes, sweeps or locks anything; a run under way may be looked at.
+
+use std::path::Path;
+
+use heirloom_balance::{Summary, separation};
+use heirloom_base::Step;
+use heirloom_data::dataset::{Dataset, KeepTexts};
+use heirloom_data::label::Label;
+use heirloom_engine::Cpu;
+use heirloom_models::{EncoderConfig, Model};
+use heirloom_recipe::{Plan, PolicyPlan};
+use heirloom_report::probability::{answer, softmax};
+use heirloom_store::{Committed, RealDisk, TensorFolder};
+use heirloom_train::{Job, Predictor, RunFolder, head_of};
+use serde::Serialize;
+
+use crate::answer::PLAN;
+use crate::failure::Failure;
+use crate::gather::reopen;
+use crate::places::Places;
+
+/// Tokens that teacher and student read at once.
+const TOKENS_AT_ONCE: usize = 2048;
+
+/// What is known of a run's shares at one checkpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// Steps done at the checkpoint.
+    pub step: Step,
+    /// The policy and its numbers.
+    pub policy: PolicyPlan,
+    /// The policy in words.
+    pub policy_words: String,
+    /// Training examples.
+    pub examples: usize,
+    /// Those that no step has trained on, so that nothing is known of their share.
+    pub never_judged: usize,
+    /// Where the others' shares lie.
+    pub shares: Spread,
+    /// What λ makes of label noise; `None` where the plan has none.
+    pub label_noise: Option<Noise>,
+    /// The largest shares, largest first.
+    pub most: Vec<Row>,
+    /// The smallest, smallest first. No example is in both.
+    pub least: Vec<Row>,
+}
+
+/// Where shares lie, `0.0..=1.0` all.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Spread {
+    /// Mean.
+    pub mean: f64,
+    /// The smallest.
+    pub smallest: f64,
+    /// The values that a tenth, a half and nine tenths of the examples do not exceed.
+    pub quantiles: [f64; 3],
+    /// The largest.
+    pub largest: f64,
+    /// Part of the examples below 0.05.
+    pub label_alone: f64,
+    /// Part of the examples above 0.95.
+    pub teacher_alone: f64,
+}
+
+/// λ of examples whose label was made wrong against that of the others, all of them judged.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Noise {
+    /// Examples with a wrong label.
+    pub wrong: usize,
+    /// Their mean λ; `None` without any.
+    pub mean_wrong: Option<f64>,
+    /// Examples with the file's label.
+    pub clean: usize,
+    /// Their mean λ; `None` without any.
+    pub mean_clean: Option<f64>,
+    /// Probability that λ is larger for a wrong label than for a clean one, ties counted half: ½
+    /// where λ knows nothing. `None` where one of both is missing.
+    pub auc: Option<f64>,
+}
+
+/// One training example.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Its number in the training set, from 0.
+    pub example: usize,
+    /// λ when it was last trained on.
+    pub share: f64,
+    /// The label it is trained with; `None` where it has none.
+    pub label: Option<String>,
+    /// The label in the file, where label noise changed it.
+    pub label_before_noise: Option<String>,
+    /// What the teacher says.
+    pub teacher: Said,
+    /// What the student says at the checkpoint.
+    pub student: Said,
+    /// The text.
+    pub text: String,
+    /// The second of a pair.
+    pub pair: Option<String>,
+}
+
+/// A model's answer, at temperature 1.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Said {
+    /// The most probable class.
+    pub answer: String,
+    /// Its probability.
+    pub probability: f64,
+    /// The probability of the label that is trained with; `None` where there is none.
+    pub of_label: Option<f64>,
+}
+
+/// Explains the newest checkpoint of the run in `path`, with `top` examples at each end.
+///
+/// # Errors
+/// Where `path` is no run folder, its run has no balance policy or no checkpoint yet, or what it was
+/// made from is no longer there.
+pub fn explain(
+    path: &Path,
+    places: &Places,
+    threads: usize,
+    top: usize,
+) -> Result<Explanation, Failure> {
+    let mut plan = plan_of(path)?;
+    let shown = path.display().to_string();
+    let Some(balance) = plan.objective.balance.clone() else {
+        return Err(Failure::usage(format!(
+            "`{shown}` was trained without a balance policy: the teacher's share is \
+             {} for every example (`objective.alpha`); a recipe with [objective.balance] has more \
+             to explain",
+            plan.objective.alpha,
+        )));
+    };
+    let Some(&step) = RunFolder::steps(&RealDisk, path)?.last() else {
+        return Err(Failure::usage(format!(
+            "`{shown}` has no checkpoint yet; wait for its first, or go on with: heirloom resume \
+             {shown}"
+        )));
+    };
+    // The folder may have been moved since.
+    plan.output.dir.clone_from(&shown);
+    let committed = Committed::open_step(&RealDisk, path, step)?;
+    let job = reopen(&plan, places, KeepTexts::Yes)?.job;
+    let shares = RunFolder::shares(&committed, job.train.len())?;
+    let judged = judged(&shares);
+    let Some(spread) = spread(&judged) else {
+        return Err(Failure::usage(format!(
+            "the checkpoint of step {} in `{shown}` has trained on no example yet",
+            step.0
+        )));
+    };
+    let (most, least) = ends(&judged, top);
+    let rows = rows(&job, &committed, threads, &[most.as_slice(), &least].concat())?;
+    let (most, least) = rows.split_at(most.len());
+    Ok(Explanation {
+        step,
+        policy_words: balance.policy.words(plan.objective.alpha),
+        policy: balance.policy,
+        examples: shares.len(),
+        never_judged: shares.len() - judged.len(),
+        shares: spread,
+        label_noise: job.train.has_label_noise().then(|| noise(&judged, &job.train)),
+        most: most.to_vec(),
+        least: least.to_vec(),
+    })
+}
+
+fn plan_of(path: &Path) -> Result<Plan, Failure> {
+    let file = path.join(PLAN);
+    if !file.is_file() {
+        return Err(Failure::usage(format!(
+            "`{}` is not a run folder: it has no {PLAN}",
+            path.display()
+        )));
+    }
+    Plan::from_toml(&RunFolder::plan_text(&RealDisk, path)?)
+        .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))
+}
+
+/// An example and its share.
+type Judged = (u32, f64);
+
+/// The examples that have a share, smallest first; equal ones in their order.
+fn judged(shares: &[f64]) -> Vec<Judged> {
+    let mut judged: Vec<Judged> =
+        (0..).zip(shares.iter().copied()).filter(|(_, share)| !share.is_nan()).collect();
+    judged.sort_by(|a, b| a.1.total_cmp(&b.1));
+    judged
+}
+
+fn spread(judged: &[Judged]) -> Option<Spread> {
+    let summary = Summary::of(judged.iter().map(|(_, share)| *share).collect())?;
+    Some(Spread {
+        mean: summary.mean,
+        smallest: judged.first()?.1,
+        quantiles: summary.quantiles,
+        largest: judged.last()?.1,
+        label_alone: summary.label_alone,
+        teacher_alone: summary.teacher_alone,
+    })
+}
+
+/// The largest and the smallest shares, `top` of each or as many as there are without taking one
+/// twice.
+fn ends(judged: &[Judged], top: usize) -> (Vec<Judged>, Vec<Judged>) {
+    let most = judged.iter().rev().take(top.min(judged.len().div_ceil(2)));
+    let least = judged.iter().take(top.min(judged.len() / 2));
+    (most.copied().collect(), least.copied().collect())
+}
+
+fn noise(judged: &[Judged], train: &Dataset) -> Noise {
+    let is_wrong = |example: u32| train.class_before_noise(example as usize).is_some();
+    let shares = |of_wrong: bool| -> Vec<f64> {
+        let chosen = judged.iter().filter(|(example, _)| is_wrong(*example) == of_wrong);
+        chosen.map(|(_, share)| *share).collect()
+    };
+    let (wrong, clean) = (shares(true), shares(false));
+    let mean = |shares: &[f64]| {
+        (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+    };
+    Noise {
+        wrong: wrong.len(),
+        mean_wrong: mean(&wrong),
+        clean: clean.len(),
+        mean_clean: mean(&clean),
+        auc: separation(&wrong, &clean),
+    }
+}
+
+/// The examples with what is said of them, in the order of `chosen`.
+fn rows(
+    job: &Job,
+    committed: &Committed,
+    threads: usize,
+    chosen: &[Judged],
+) -> Result<Vec<Row>, Failure> {
+    if chosen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let examples: Vec<u32> = chosen.iter().map(|(example, _)| *example).collect();
+    let set = job.train.select(&examples);
+    let logits = |folder: &Path, config: &EncoderConfig| -> Result<Vec<f32>, Failure> {
+        let mut device = Cpu::new(threads);
+        let model = Model::new(&mut device, config.clone(), head_of(&job.plan));
+        model.load(&mut device, &TensorFolder::open(folder)?, &str::to_owned, None)?;
+        let mut predictor = Predictor::for_dataset(&mut device, &model, TOKENS_AT_ONCE, &set);
+        Ok(predictor.outputs(&mut device, &model, &set))
+    };
+    let student = logits(committed.folder(), &job.student_config)?;
+    let Some(teacher) = &job.teacher else {
+        return Err(Failure::input("the plan has a balance policy and no teacher; it was edited"));
+    };
+    let teacher = logits(&teacher.path, &teacher.config)?;
+    let names = &set.labels().names;
+    let rows = chosen.iter().enumerate().map(|(at, &(example, share))| {
+        let label = match *set.example(at).label {
+            Label::Class(class) => Some(class),
+            Label::None | Label::Score(_) | Label::Multi(_) => None,
+        };
+        let name = |class: u32| names[class as usize].clone();
+        let said = |logits: &[f32]| {
+            let logits = &logits[at * names.len()..][..names.len()];
+            let (answer, probabilities) = (answer(logits), softmax(logits));
+            Said {
+                answer: name(answer),
+                probability: probabilities[answer as usize],
+                of_label: label.map(|class| probabilities[class as usize]),
+            }
+        };
+        let text = set.text(at);
+        Row {
+            example: example as usize,
+            share,
+            label: label.map(name),
+            label_before_noise: set.class_before_noise(at).map(name),
+            teacher: said(&teacher),
+            student: said(&student),
+            text: text.map(|text| text.text.clone()).unwrap_or_default(),
+            pair: text.and_then(|text| text.pair.clone()),
+        }
+    });
+    Ok(rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_judged_has_no_place_and_the_rest_are_sorted() {
+        let judged = judged(&[0.5, f64::NAN, 0.1, 0.5, 1.0]);
+        assert_eq!(judged, [(2, 0.1), (0, 0.5), (3, 0.5), (4, 1.0)]);
+        let spread = spread(&judged).expect("some were judged");
+        assert_eq!((spread.smallest, spread.largest, spread.mean), (0.1, 1.0, 0.525));
+        assert!(super::spread(&[]).is_none());
+    }
+
+    #[test]
+    fn no_example_is_at_both_ends() {
+        let all = [(0, 0.1), (1, 0.2), (2, 0.3)];
+        let (most, least) = ends(&all, 2);
+        assert_eq!((most, least), (vec![all[2], all[1]], vec![all[0]]));
+        let (most, least) = ends(&all, 1);
+        assert_eq!((most, least), (vec![all[2]], vec![all[0]]));
+        assert_eq!(ends(&all, 0), (vec![], vec![]));
+        assert_eq!(ends(&all[..1], 5), (vec![all[0]], vec![]));
+    }
+}
