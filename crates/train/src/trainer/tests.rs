@@ -357,7 +357,7 @@ fn a_run_resumed_between_two_measurements_ends_in_the_same_bits() {
             let mut folder =
                 crate::RunFolder::create(disk, &path, &holder, "plan").expect("a run folder");
             folder.commit(&mut whole).expect("a checkpoint");
-            at_five = Some(whole.progress.clone());
+            at_five = Some(whole.progress);
             run = Some(folder);
         }
     }
@@ -366,6 +366,7 @@ fn a_run_resumed_between_two_measurements_ends_in_the_same_bits() {
     run.restore(&mut resumed, Step(5)).expect("its checkpoint");
     assert_eq!(Some(&resumed.progress), at_five.as_ref());
     assert!(resumed.progress.second.step > 0, "the second set's cursor moved");
+    shares_of_the_checkpoint_are_those_of(&resumed, &folder.path().join("run"));
     let mut after = Vec::new();
     while !resumed.progress.finished {
         after.push(resumed.step().expect("a step"));
@@ -380,4 +381,18 @@ fn a_run_resumed_between_two_measurements_ends_in_the_same_bits() {
         balancing.state().iter().map(|x| x.to_bits()).collect()
     };
     assert_eq!(shares(&resumed), shares(&whole));
+}
+
+/// What is read of a checkpoint without a trainer: the shares, and no more of them than there are.
+fn shares_of_the_checkpoint_are_those_of(trainer: &Trainer, run: &std::path::Path) {
+    let disk = &heirloom_store::RealDisk;
+    assert_eq!(crate::RunFolder::steps(disk, run).expect("a run folder"), [Step(5)]);
+    let committed = heirloom_store::Committed::open_step(disk, run, Step(5)).expect("whole");
+    let shares = trainer.shares().expect("a policy");
+    let read = crate::RunFolder::shares(&committed, shares.len()).expect("one for each example");
+    let bits = |shares: &[f64]| shares.iter().map(|share| share.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&read), bits(shares));
+    assert!(read.iter().any(|share| (0.0..=1.0).contains(share)), "some were trained on");
+    let more = crate::RunFolder::shares(&committed, 1000).expect_err("there are not so many");
+    assert!(more.to_string().contains("expected one for each of 1000"), "{more}");
 }

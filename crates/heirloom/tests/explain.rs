@@ -1,0 +1,173 @@
+//! `heirloom explain`: what is shown of a run with a balance policy, and what is refused.
+//!
+//! A tiny student learns from a tiny teacher under AdaKD on labels a third of which are wrong.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use heirloom_base::Digest;
+use heirloom_data::synthetic;
+use serde_json::Value;
+
+/// A folder with data, a vocabulary, a trained teacher, and recipes.
+struct Place {
+    root: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { root: tempfile::tempdir().unwrap() };
+        for (name, seed, count) in [("train", 1, 150), ("dev", 2, 40)] {
+            let mut text = "sentence\tlabel\n".to_owned();
+            for example in synthetic::generate(seed, count) {
+                text += &format!("{}\tc{}\n", example.text, example.label);
+            }
+            place.write(&format!("{name}.tsv"), &text);
+        }
+        fs::create_dir(place.path("words")).unwrap();
+        place.write("words/vocab.txt", &synthetic::vocabulary());
+        place.write("teacher.toml", &recipe("", "", 60));
+        place.succeeds(&["train", "teacher.toml", "--into", "teacher"]);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn heirloom(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_heirloom"))
+            .args(arguments)
+            .current_dir(self.root.path())
+            .env_remove("HEIRLOOM_DATA")
+            .env_remove("HEIRLOOM_MODELS")
+            .output()
+            .unwrap()
+    }
+
+    /// What it printed, and what it said beside it.
+    #[track_caller]
+    fn succeeds(&self, arguments: &[&str]) -> (String, String) {
+        let output = self.heirloom(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (data, said) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{arguments:?} ended with {}: {said}", output.status);
+        (data, said)
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], expected: &str) {
+        let output = self.heirloom(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+const TEACHER: &str = "[teacher]\nmodel = \"teacher/last\"\n";
+const BALANCE: &str = "[objective.balance]\npolicy = \"ada_kd\"\n";
+
+fn recipe(noise: &str, rest: &str, steps: u64) -> String {
+    format!(
+        "[task]\nkind = \"classification\"\npath = \".\"\ntrain = \"train.tsv\"\n\
+         validation = \"dev.tsv\"\ntext = \"sentence\"\nlabel = \"label\"\nmax_length = 32\n\
+         allow_overlap = true\n{noise}\n[tokenizer]\npath = \"words\"\n[student]\n\
+         config = {{ model_type = \"bert\", hidden_size = 32, num_hidden_layers = 1, \
+         num_attention_heads = 2, intermediate_size = 64, max_position_embeddings = 32 }}\n{rest}\
+         [training]\nmax_steps = {steps}\nbatch_size = 12\nlearning_rate = 1e-3\n\
+         save_steps = 10\neval_strategy = \"never\"\nseed = 7\n",
+    )
+}
+
+/// Every file of a folder and what is in it.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Digest> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.clone(), Digest::of(&fs::read(path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn explain_shows_both_ends_and_the_noise_and_changes_nothing() {
+    let place = Place::new();
+    let noise = "label_noise = 0.3";
+    place.write("student.toml", &recipe(noise, &format!("{TEACHER}{BALANCE}"), 10));
+    let (_, said) = place.succeeds(&["train", "student.toml", "--into", "run"]);
+    assert!(said.contains("LABEL NOISE: "), "{said}");
+    let before = contents(place.root.path());
+    let (json, _) = place.succeeds(&["explain", "run", "--top", "8", "--json"]);
+    let (text, _) = place.succeeds(&["explain", "run", "--top", "8"]);
+    assert_eq!(contents(place.root.path()), before);
+
+    let explained: Value = serde_json::from_str(&json).unwrap();
+    // Ten steps of twelve examples are less than one pass over 150.
+    assert_eq!(explained["never_judged"], 30, "{explained}");
+    assert_eq!(explained["policy"]["name"], "ada_kd");
+    let noise = &explained["label_noise"];
+    let count = |key: &str| noise[key].as_u64().unwrap();
+    assert_eq!(count("wrong") + count("clean"), 120);
+    let (most, least) = (rows(&explained, "most"), rows(&explained, "least"));
+    assert_eq!((most.len(), least.len()), (8, 8));
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
+    let shares: Vec<f64> =
+        least.iter().chain(most.iter().rev()).map(|row| number(row, "share")).collect();
+    assert!(shares.is_sorted() && shares[0] < shares[15], "{shares:?}");
+    // AdaKD's share is the teacher's margin for the label, max(0, p − (1 − p)/(K − 1)) with three
+    // classes or two: from the row alone it can be computed again.
+    let file = fs::read_to_string(place.path("train.tsv")).unwrap();
+    let classes = synthetic_classes(&file);
+    for row in most.iter().chain(least) {
+        let p = number(&row["teacher"], "of_label");
+        let margin = (p - (1.0 - p) / (classes - 1.0)).max(0.0);
+        // The answers that were kept are the same numbers, computed in other batches.
+        assert!((number(row, "share") - margin).abs() < 1e-4, "{row}");
+        let line = file.lines().nth(1 + row["example"].as_u64().unwrap() as usize).unwrap();
+        let label = row["label_before_noise"].as_str().or(row["label"].as_str()).unwrap();
+        assert_eq!(line, format!("{}\t{label}", row["text"].as_str().unwrap()));
+    }
+    for words in ["120 of 150 training examples", "trusted most", "trusted least", "AUC"] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+}
+
+fn rows<'a>(explained: &'a Value, end: &str) -> &'a [Value] {
+    explained[end].as_array().unwrap()
+}
+
+/// How many labels the file has.
+fn synthetic_classes(file: &str) -> f64 {
+    let labels = file.lines().skip(1).filter_map(|line| line.rsplit('\t').next());
+    labels.collect::<std::collections::BTreeSet<_>>().len() as f64
+}
+
+#[test]
+fn explain_says_what_it_cannot_explain_and_what_to_name_instead() {
+    let place = Place::new();
+    place.refused(&["explain", "nowhere"], "`nowhere` is not a run folder");
+    place.refused(&["explain", "teacher"], "without a balance policy");
+    let several =
+        recipe("", &format!("{TEACHER}{BALANCE}"), 2).replace("seed = 7", "seeds = [3, 4]");
+    place.write("several.toml", &several);
+    place.succeeds(&["train", "several.toml", "--into", "several"]);
+    place.refused(&["explain", "several"], "name one of them: `several/seed-3`, `several/seed-4`");
+    place.succeeds(&["explain", "several/seed-4", "--top", "1"]);
+    fs::remove_dir_all(place.path("several/seed-3/step-000000002")).unwrap();
+    place.refused(&["explain", "several/seed-3"], "has no checkpoint yet");
+}
