@@ -234,10 +234,15 @@ pub fn shape(config: &EncoderConfig) -> ModelShape {
         type_vocab_size: config.token_types as u64,
         layer_norm_eps: config.layer_norm_eps,
         initializer_range: config.initializer_range,
-        hidden_dropout_prob: f64::from(config.hidden_dropout),
-        attention_probs_dropout_prob: f64::from(config.attention_dropout),
-        classifier_dropout: f64::from(config.classifier_dropout),
+        hidden_dropout_prob: written(config.hidden_dropout),
+        attention_probs_dropout_prob: written(config.attention_dropout),
+        classifier_dropout: written(config.classifier_dropout),
     }
+}
+
+/// A number of single precision as it was written: 0.1, and not 0.10000000149011612.
+fn written(number: f32) -> f64 {
+    number.to_string().parse().expect("a number that was printed is a number")
 }
 
 /// A fresh student's config from the shape in a plan.

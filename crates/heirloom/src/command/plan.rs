@@ -32,7 +32,7 @@ pub(crate) fn run(args: &RecipeArgs, threads: usize, show: Show) -> Result<u8, F
         show.say(&format!("note: {note}"));
     }
     let seeds: Vec<String> = recipe.seeds().iter().map(u64::to_string).collect();
-    show.data(&format!("{plan}"));
+    show.data(&format!("{}\n", plan.to_string().trim_end()));
     show.data(&format!(
         "memory      {} (weights {}, gradients {}, moments {}, teacher {}, activations {}, other {})\n",
         cost.total(),
