@@ -56,10 +56,14 @@ pub struct Spread {
     pub mean: f64,
     /// The smallest.
     pub smallest: f64,
+    /// Examples that have exactly it.
+    pub at_smallest: usize,
     /// The values that a tenth, a half and nine tenths of the examples do not exceed.
     pub quantiles: [f64; 3],
     /// The largest.
     pub largest: f64,
+    /// Examples that have exactly it.
+    pub at_largest: usize,
     /// Part of the examples below 0.05.
     pub label_alone: f64,
     /// Part of the examples above 0.95.
@@ -78,7 +82,7 @@ pub struct Noise {
     /// Their mean λ; `None` without any.
     pub mean_clean: Option<f64>,
     /// Probability that λ is larger for a wrong label than for a clean one, ties counted half: ½
-    /// where λ knows nothing. `None` where one of both is missing.
+    /// where λ knows nothing, less where the label is trusted more where it is wrong. `None` where one of both is missing.
     pub auc: Option<f64>,
 }
 
@@ -194,11 +198,15 @@ fn judged(shares: &[f64]) -> Vec<Judged> {
 
 fn spread(judged: &[Judged]) -> Option<Spread> {
     let summary = Summary::of(judged.iter().map(|(_, share)| *share).collect())?;
+    let (smallest, largest) = (judged.first()?.1, judged.last()?.1);
+    let at = |value: f64| judged.iter().filter(|(_, share)| *share == value).count();
     Some(Spread {
         mean: summary.mean,
-        smallest: judged.first()?.1,
+        smallest,
+        at_smallest: at(smallest),
         quantiles: summary.quantiles,
-        largest: judged.last()?.1,
+        largest,
+        at_largest: at(largest),
         label_alone: summary.label_alone,
         teacher_alone: summary.teacher_alone,
     })
@@ -296,6 +304,7 @@ mod tests {
         assert_eq!(judged, [(2, 0.1), (0, 0.5), (3, 0.5), (4, 1.0)]);
         let spread = spread(&judged).expect("some were judged");
         assert_eq!((spread.smallest, spread.largest, spread.mean), (0.1, 1.0, 0.525));
+        assert_eq!((spread.at_smallest, spread.at_largest), (1, 1));
         assert!(super::spread(&[]).is_none());
     }
 

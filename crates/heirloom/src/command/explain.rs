@@ -54,15 +54,24 @@ fn text(explained: &Explanation) -> String {
         text += "\nλ is the same for every example: none is trusted more than another\n";
         return text;
     }
-    for (title, rows) in [
-        ("the teacher is trusted most", &explained.most),
-        ("the teacher is trusted least", &explained.least),
+    for (title, rows, equal) in [
+        ("the teacher is trusted most", &explained.most, shares.at_largest),
+        ("the teacher is trusted least", &explained.least, shares.at_smallest),
     ] {
         if !rows.is_empty() {
-            text += &format!("\n{title}\n{}", table(rows).text());
+            let more = more_alike(rows.len(), equal);
+            text += &format!("\n{title}{more}\n{}", table(rows).text());
         }
     }
     text
+}
+
+/// Said where the examples shown are only some of those at the very end.
+fn more_alike(shown: usize, equal: usize) -> String {
+    match equal > shown {
+        true => format!(": {shown} of the {equal} examples that share this λ"),
+        false => String::new(),
+    }
 }
 
 fn spread(shares: &Spread) -> String {
@@ -79,9 +88,13 @@ fn spread(shares: &Spread) -> String {
 
 fn about_noise(noise: &Noise) -> String {
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+    let means = match noise.auc {
+        Some(auc) if auc < 0.5 => "below 0.5: the label is trusted more where it is wrong",
+        _ => "0.5: not at all, 1: always",
+    };
     format!(
         "label noise: mean λ {} over {} wrong labels, {} over {} clean ones; λ tells them apart with \
-         AUC {} (0.5: not at all)\n",
+         AUC {} ({means})\n",
         number(noise.mean_wrong),
         noise.wrong,
         number(noise.mean_clean),
@@ -94,7 +107,7 @@ fn about_noise(noise: &Noise) -> String {
 fn table(rows: &[Row]) -> Table {
     let mut table =
         Table::new(["λ", "example", "label", "teacher", "p(label)", "student", "p(label)", "text"]);
-    let answer = |said: &Said| Cell::Text(format!("{} {:.2}", said.answer, said.probability));
+    let answer = |said: &Said| Cell::Text(format!("{} ({:.2})", said.answer, said.probability));
     for row in rows {
         let label = match (&row.label, &row.label_before_noise) {
             (None, _) => Cell::Missing,
