@@ -19,7 +19,7 @@ fn demo(args: &[&str]) -> Output {
     output
 }
 
-const MODELS: [&str; 4] = ["truth", "teacher", "labels_only", "distilled"];
+const MODELS: [&str; 5] = ["truth", "teacher", "labels_only", "distilled", "balanced"];
 const MEASURES: [&str; 5] =
     ["accuracy", "nll", "calibration_error", "agreement_with_teacher", "distance_to_truth"];
 

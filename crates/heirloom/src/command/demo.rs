@@ -74,7 +74,7 @@ impl Demo {
         // the same first weights and the same order of texts.
         let seeds = (1..=sizes.seeds).map(|nth| seed.wrapping_add(nth));
         let answering = Clock::start();
-        let (distilled, labels_only) = self.students(&mut teacher, &texts, seeds)?;
+        let students = self.students(&mut teacher, &texts, seeds)?;
         let answering = answering.seconds();
         show.say(&format!(
             "teacher answered the students' {} texts: {answering:.1} s",
@@ -83,7 +83,7 @@ impl Demo {
         let parameters = |trainer: &Trainer| trainer.model().params().count() as u64;
         let mut story = Story {
             sizes: *sizes,
-            student_parameters: labels_only.first().map_or(0, parameters),
+            student_parameters: students[0].1.first().map_or(0, parameters),
             teacher_parameters: parameters(&teacher),
             rows: vec![
                 (Kind::Truth, vec![judge.of(&truth, None)?]),
@@ -92,7 +92,7 @@ impl Demo {
             answering_seconds: answering,
             seconds: 0.0,
         };
-        for (kind, trainers) in [(Kind::LabelsOnly, labels_only), (Kind::Distilled, distilled)] {
+        for (kind, trainers) in students {
             let judged = trainers.into_iter().map(|mut trainer| {
                 let seconds = self.train(&mut trainer, kind.name())?;
                 judge.of(&outputs(&mut trainer), Some(seconds))
@@ -103,7 +103,7 @@ impl Demo {
         Ok(story)
     }
 
-    /// All students, ready to train: distilled, and on labels alone.
+    /// All students, ready to train: on labels alone, distilled, and balanced.
     ///
     /// A teacher is a folder for its students, so it is written to one of the system's temporary
     /// folders, which is gone before the first student takes a step: the teacher has answered by
@@ -113,21 +113,25 @@ impl Demo {
         teacher: &mut Trainer,
         texts: &Texts,
         seeds: impl Iterator<Item = u64>,
-    ) -> Result<(Vec<Trainer>, Vec<Trainer>), Failure> {
+    ) -> Result<[(Kind, Vec<Trainer>); 3], Failure> {
         let folder = Temporary::new()?;
         let (job, facts) = save(teacher, folder.path())?;
-        let (mut distilled, mut labels_only) = (Vec::new(), Vec::new());
+        let mut students =
+            [Kind::LabelsOnly, Kind::Distilled, Kind::Balanced].map(|kind| (kind, Vec::new()));
         for seed in seeds {
-            let recipe = recipes::distilled(seed, &self.sizes);
-            let facts = Some(facts.clone());
-            let plan = recipes::plan(&recipe, texts, &texts.student, facts, self.threads)?;
-            let taught = Some((job.clone(), folder.path()));
-            distilled.push(self.trainer(plan, texts, &texts.student, taught)?);
-            let recipe = recipes::labels_only(seed, &self.sizes);
-            let plan = recipes::plan(&recipe, texts, &texts.student, None, self.threads)?;
-            labels_only.push(self.trainer(plan, texts, &texts.student, None)?);
+            for (kind, trainers) in &mut students {
+                let recipe = match kind {
+                    Kind::LabelsOnly => recipes::labels_only(seed, &self.sizes),
+                    Kind::Balanced => recipes::balanced(seed, &self.sizes),
+                    _ => recipes::distilled(seed, &self.sizes),
+                };
+                let taught = (*kind != Kind::LabelsOnly).then(|| (job.clone(), folder.path()));
+                let facts = taught.as_ref().map(|_| facts.clone());
+                let plan = recipes::plan(&recipe, texts, &texts.student, facts, self.threads)?;
+                trainers.push(self.trainer(plan, texts, &texts.student, taught)?);
+            }
         }
-        Ok((distilled, labels_only))
+        Ok(students)
     }
 
     /// A run in memory. `teacher` comes with the folder for its answers.

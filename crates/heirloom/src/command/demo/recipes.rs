@@ -57,6 +57,24 @@ temperature = {TEMPERATURE}
     recipe(sizes.student, &student_training(seed, sizes), &more)
 }
 
+/// The recipe of a student for which other sentences of its own decide whom each sentence hears.
+/// Measured at every fourth step: an epoch then judges a quarter of the sentences, the others have the
+/// mean of those judged.
+pub(super) fn balanced(seed: u64, sizes: &Sizes) -> String {
+    let more = format!(
+        r#"
+[objective.balance]
+policy = "rw_kd"
+
+[objective.balance.meta]
+source = "train"
+batch_size = {BATCH_SIZE}
+every = 4
+"#
+    );
+    distilled(seed, sizes).replace("\n[training]\n", &format!("{more}\n[training]\n"))
+}
+
 fn student_training(seed: u64, sizes: &Sizes) -> Training {
     Training { epochs: sizes.student_epochs, dropout: STUDENT_DROPOUT, seed }
 }

@@ -18,6 +18,7 @@ pub(super) enum Kind {
     Teacher,
     LabelsOnly,
     Distilled,
+    Balanced,
 }
 
 impl Kind {
@@ -27,6 +28,7 @@ impl Kind {
             Self::Teacher => "teacher",
             Self::LabelsOnly => "student, labels only",
             Self::Distilled => "student, distilled",
+            Self::Balanced => "student, RW-KD",
         }
     }
 }
@@ -66,9 +68,10 @@ change what the words beside them say. The label is then drawn at random, with p
 known exactly: even a model that knew all the rules would sometimes be wrong.
 
 A teacher learns from {teacher_texts} labelled sentences. Then small students learn from {student_texts} other ones:
-{seeds} from the labels alone, and {seeds} from the labels and from the probabilities that the teacher gives
-to every class (distillation). Else they are equal: first weights, order of sentences, number of
-steps. All are judged on {test_texts} sentences that none of them has seen.
+{seeds} from the labels alone, {seeds} from the labels and from the probabilities that the teacher gives to
+every class (distillation), and {seeds} for which what helps on other sentences decides, for each sentence
+apart, how much the label counts and how much the teacher (RW-KD). Else they are equal: first weights,
+order of sentences, number of steps. All are judged on {test_texts} sentences that none of them has seen.
 
 "
     )
@@ -217,7 +220,7 @@ agreement. Students are shown as mean ± standard deviation over {} seeds.
         match kind {
             Kind::Truth => None,
             Kind::Teacher => Some(self.teacher_parameters),
-            Kind::LabelsOnly | Kind::Distilled => Some(self.student_parameters),
+            Kind::LabelsOnly | Kind::Distilled | Kind::Balanced => Some(self.student_parameters),
         }
     }
 }
