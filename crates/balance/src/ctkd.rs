@@ -78,6 +78,10 @@ impl Policy for Ctkd {
         self.rho += self.learning_rate * self.reversal(at) * slope;
     }
 
+    fn leave_out(&mut self) {
+        self.slopes = Default::default();
+    }
+
     fn state(&self) -> Vec<f64> {
         vec![self.rho]
     }

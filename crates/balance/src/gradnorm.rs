@@ -84,6 +84,10 @@ impl Policy for GradNorm {
         self.weights = step(self.weights, norms, means, self.first, self.alpha, self.learning_rate);
     }
 
+    fn leave_out(&mut self) {
+        self.sums = Default::default();
+    }
+
     fn state(&self) -> Vec<f64> {
         [self.weights, self.first].concat()
     }

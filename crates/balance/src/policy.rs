@@ -28,7 +28,8 @@ pub struct Restored {
 /// Decides the weights of a step's losses.
 ///
 /// In a step: [`Policy::align`] where alignments were measured for it, with all its samples at once;
-/// [`Policy::decide`] and then [`Policy::observe`] for each micro-batch; [`Policy::learn`] at its end.
+/// [`Policy::decide`] and then [`Policy::observe`] for each micro-batch; [`Policy::learn`] or
+/// [`Policy::leave_out`] at its end.
 pub trait Policy: Debug + Send {
     /// What it must be given.
     fn needs(&self) -> Needs {
@@ -47,6 +48,10 @@ pub trait Policy: Debug + Send {
 
     /// Hears the step's mean losses, label and teacher, once all of it has been computed.
     fn learn(&mut self, _means: [f64; 2], _at: At) {}
+
+    /// Hears, in place of [`Policy::learn`], that the step was left out as it was not finite: what
+    /// [`Policy::observe`] gathered of it is dropped.
+    fn leave_out(&mut self) {}
 
     /// All that it has learnt, as it must survive a crash; asked for between steps.
     fn state(&self) -> Vec<f64> {

@@ -174,6 +174,28 @@ proptest! {
         }
     }
 
+    /// Its numbers are no numbers, and would spoil every later step that they joined.
+    #[test]
+    fn a_step_that_was_left_out_leaves_no_trace((classes, steps) in run(), left_out in 0..8usize) {
+        for (mut policy, mut other) in policies(classes).into_iter().zip(policies(classes)) {
+            for (at, step) in steps.iter().enumerate() {
+                if at == left_out {
+                    let mut broken = step.clone();
+                    broken.student.fill(f32::NAN);
+                    broken.losses.fill(f64::NAN);
+                    let samples = broken.samples(0..broken.len());
+                    let at = At { step: at as u64, total: TOTAL, learning_rate: 1e-2 };
+                    policy.decide(&samples, at);
+                    policy.observe(&samples, at);
+                    policy.leave_out();
+                }
+                let decisions = [&mut policy, &mut other]
+                    .map(|policy| step.run(&mut **policy, at as u64, EXAMPLES));
+                prop_assert_eq!(&decisions[0], &decisions[1], "{:?}", policy);
+            }
+        }
+    }
+
     #[test]
     fn how_a_step_is_cut_changes_nothing((classes, steps) in run(), cut in 1..4usize) {
         for (mut policy, mut other) in policies(classes).into_iter().zip(policies(classes)) {

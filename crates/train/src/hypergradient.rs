@@ -18,7 +18,7 @@ use heirloom_data::dataset::Dataset;
 use heirloom_data::label::Label;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::{MicroRule, micro_ranges};
-use heirloom_engine::{Device, Move, Params, Slope, Space, Update, View};
+use heirloom_engine::{Device, Move, Params, Space, View};
 use heirloom_models::Noise;
 use heirloom_objective::Counts;
 use heirloom_recipe::{Estimator, MetaLoss, MetaPlan, Preconditioner};
@@ -51,11 +51,6 @@ pub(crate) struct Coming<'a> {
     pub(crate) examples: &'a [u32],
     pub(crate) ranges: &'a [Range<usize>],
     pub(crate) noise: Option<Noise>,
-    /// The optimiser's rule for the preconditioner, with a learning rate of 1.
-    pub(crate) betas: [f64; 2],
-    pub(crate) epsilon: f64,
-    /// Number of the update, from 1.
-    pub(crate) update: u64,
 }
 
 /// What was found of all samples of a step.
@@ -106,7 +101,8 @@ impl Hypergradient {
     }
 
     /// The alignments of a step's samples with the batch `second`; `None` where its gradient is zero
-    /// or not finite. `student` has seen the words of both, and its gradient is zero.
+    /// or not finite. `student` has seen the words of both, and its gradient is zero. `update` is the
+    /// number of the step, from 1, as the optimiser counts.
     pub(crate) fn measure(
         &mut self,
         device: &mut dyn Device,
@@ -114,10 +110,11 @@ impl Hypergradient {
         student: &Learned,
         coming: &mut Coming<'_>,
         second: &[u32],
+        update: u64,
     ) -> Option<Measured> {
         match self.plan.estimator {
             Estimator::FiniteDifference { radius } => {
-                let length = self.direction(device, pass, student, coming, second)?;
+                let length = self.direction(device, pass, student, coming, second, update)?;
                 let h = radius / length;
                 self.saved.save(device, student);
                 let [more, less] = [h, -h].map(|h| {
@@ -151,6 +148,7 @@ impl Hypergradient {
         student: &Learned,
         coming: &mut Coming<'_>,
         second: &[u32],
+        update: u64,
     ) -> Option<f64> {
         let data = self.data.as_deref().unwrap_or(coming.train);
         let teacher = self.answers.as_mut().unwrap_or(coming.teacher);
@@ -166,15 +164,8 @@ impl Hypergradient {
             pass.backward(device, student.grads, None);
         }
         if self.plan.preconditioner == Preconditioner::Adam {
-            let at = Move { step: coming.update, learning_rate: 1.0, gradient_scale: 1.0 };
-            let [beta1, beta2] = coming.betas;
-            device.slope(&Slope {
-                direction: student.grads,
-                gradient: None,
-                moments: [student.first, student.second],
-                spans: &student.all_spans(),
-                update: Update::AdamW { beta1, beta2, epsilon: coming.epsilon, at },
-            });
+            let at = Move { step: update, learning_rate: 1.0, gradient_scale: 1.0 };
+            student.follow(device, student.grads, at);
         }
         let length = student.squares(device).sqrt();
         if length > 0.0 && length.is_finite() {

@@ -3,7 +3,9 @@
 //! In: gradients. Out: moved weights. The law the tests hold: a table of which each step sees few
 //! rows ends in the bits that a pass over all of it at every step would leave.
 
-use heirloom_engine::{AdamW, AdamWRows, Device, Ids, Move, Params, Space, Span, View};
+use heirloom_engine::{
+    AdamW, AdamWRows, Device, Ids, Move, Params, Slope, Space, Span, Update, View,
+};
 
 /// Moves remembered for rows that have missed them; then all rows are caught up.
 const REMEMBERED: usize = 512;
@@ -128,9 +130,17 @@ impl Learned {
         &self.spans
     }
 
-    /// All runs, the table's included.
-    pub(crate) fn all_spans(&self) -> Vec<Span> {
-        self.params.spans(self.adam.weight_decay)
+    /// Multiplies `direction`, a twin of the weights, by how far this optimiser's step `at` follows
+    /// its gradient, from a gradient of zero.
+    pub(crate) fn follow(&self, device: &mut dyn Device, direction: Space, at: Move) {
+        let Adam { beta1, beta2, epsilon, weight_decay } = self.adam;
+        device.slope(&Slope {
+            direction,
+            gradient: None,
+            moments: [self.first, self.second],
+            spans: &self.params.spans(weight_decay),
+            update: Update::AdamW { beta1, beta2, epsilon, at },
+        });
     }
 
     /// The table's weights and the rows of it that this step sees.

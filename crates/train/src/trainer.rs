@@ -259,6 +259,8 @@ impl Trainer {
             let means = [LABEL, TEACHER].map(|term| parts.terms()[term].mean().unwrap_or(0.0));
             if finite {
                 balancing.policy.learn(means, at);
+            } else {
+                balancing.policy.leave_out();
             }
             balancing.record()
         });
@@ -311,20 +313,12 @@ impl Trainer {
         let noise = self.noise(at);
         let Some(balancing) = &mut self.balancing else { return };
         let Some(hypergradient) = &mut balancing.second else { return };
-        let training = &self.job.plan.training;
-        let mut coming = Coming {
-            train: &self.job.train,
-            teacher: &mut self.teacher,
-            examples,
-            ranges,
-            noise,
-            betas: [training.adam_beta1, training.adam_beta2],
-            epsilon: training.adam_epsilon,
-            update: self.progress.updates + 1,
-        };
+        let (train, teacher) = (&*self.job.train, &mut self.teacher);
+        let mut coming = Coming { train, teacher, examples, ranges, noise };
         let device = &mut *self.device;
+        let (pass, update) = (&mut self.pass, self.progress.updates + 1);
         let measured =
-            hypergradient.measure(device, &mut self.pass, &self.student, &mut coming, second);
+            hypergradient.measure(device, pass, &self.student, &mut coming, second, update);
         if let Some(measured) = measured {
             balancing.align(examples, self.job.plan.labels().len(), &measured, at);
         }
@@ -343,17 +337,8 @@ impl Trainer {
         if !balancing.policy.needs().together || ranges.len() <= 1 {
             return None;
         }
-        let training = &self.job.plan.training;
-        let mut coming = Coming {
-            train: &self.job.train,
-            teacher: &mut self.teacher,
-            examples,
-            ranges,
-            noise,
-            betas: [training.adam_beta1, training.adam_beta2],
-            epsilon: training.adam_epsilon,
-            update: self.progress.updates + 1,
-        };
+        let (train, teacher) = (&*self.job.train, &mut self.teacher);
+        let mut coming = Coming { train, teacher, examples, ranges, noise };
         let all = forward(&mut *self.device, &mut self.pass, &mut coming);
         let Measured { labels, losses, student, teacher, .. } = &all;
         let classes = self.job.plan.labels().len();

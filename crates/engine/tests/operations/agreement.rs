@@ -358,7 +358,10 @@ fn rows_taken_along_late_end_as_rows_moved_at_every_step() {
                 let numbers = &gradient[row * cols..(row + 1) * cols];
                 device.write_f64(tables[1].row_range(row..row + 1), numbers);
             }
-            norms.push(device.sum_of_squares_of_rows(tables[1], touched));
+            let squares = device.sum_of_squares_of_rows(tables[1], touched);
+            let all = device.sum_of_squares(tables[1]);
+            assert!((squares - all).abs() <= 1e-12 * all, "{squares}, should be {all}");
+            norms.push(squares);
             let at = Move {
                 step,
                 learning_rate: 1e-2 / step as f64,
@@ -484,6 +487,11 @@ fn rows_are_set_where_they_belong() {
         device.write(from, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         device.set_rows(from, table, ids);
         let want = [0.0, 0.0, 0.0, 4.0, 5.0, 6.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0];
+        assert_eq!(device.read(table), want);
+        let of_row = device.sum_of_squares_of_rows(table, ids.first(1));
+        assert_eq!(of_row, 1.0 + 4.0 + 9.0, "row 3 alone");
+        device.clear_rows(table, ids.first(1));
+        let want = [0.0, 0.0, 0.0, 4.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         assert_eq!(device.read(table), want);
     }
 }

@@ -72,22 +72,14 @@ impl Fourth {
 
     fn measured(&mut self) -> Measured {
         let Self { trainer, examples, ranges, second, noise } = self;
-        let training = &trainer.job.plan.training;
-        let mut coming = Coming {
-            train: &trainer.job.train,
-            teacher: &mut trainer.teacher,
-            examples,
-            ranges,
-            noise: *noise,
-            betas: [training.adam_beta1, training.adam_beta2],
-            epsilon: training.adam_epsilon,
-            update: trainer.progress.updates + 1,
-        };
+        let (train, teacher) = (&*trainer.job.train, &mut trainer.teacher);
+        let mut coming = Coming { train, teacher, examples, ranges, noise: *noise };
         let balancing = trainer.balancing.as_mut().expect("a policy");
         let hypergradient = balancing.second.as_mut().expect("a second set");
+        let update = trainer.progress.updates + 1;
         let (device, pass) = (&mut *trainer.device, &mut trainer.pass);
         hypergradient
-            .measure(device, pass, &trainer.student, &mut coming, second)
+            .measure(device, pass, &trainer.student, &mut coming, second, update)
             .expect("its gradient is not zero")
     }
 
