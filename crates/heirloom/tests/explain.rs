@@ -7,50 +7,25 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use heirloom_base::Digest;
-use heirloom_data::synthetic;
 use serde_json::Value;
 
-/// A folder with data, a vocabulary, a trained teacher, and recipes.
-struct Place {
-    root: tempfile::TempDir,
-}
+mod place;
+
+use place::Place;
 
 impl Place {
     fn new() -> Self {
-        let place = Self { root: tempfile::tempdir().unwrap() };
-        for (name, seed, count) in [("train", 1, 150), ("dev", 2, 40)] {
-            let mut text = "sentence\tlabel\n".to_owned();
-            for example in synthetic::generate(seed, count) {
-                text += &format!("{}\tc{}\n", example.text, example.label);
-            }
-            place.write(&format!("{name}.tsv"), &text);
-        }
-        fs::create_dir(place.path("words")).unwrap();
-        place.write("words/vocab.txt", &synthetic::vocabulary());
+        let place = Self::with_data();
         place.write("teacher.toml", &recipe("", "", 60));
         place.succeeds(&["train", "teacher.toml", "--into", "teacher"]);
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
     fn heirloom(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_heirloom"))
-            .args(arguments)
-            .current_dir(self.root.path())
-            .env_remove("HEIRLOOM_DATA")
-            .env_remove("HEIRLOOM_MODELS")
-            .output()
-            .unwrap()
+        self.command(arguments).output().unwrap()
     }
 
     /// What it printed, and what it said beside it.
@@ -111,10 +86,10 @@ fn explain_shows_both_ends_and_the_noise_and_changes_nothing() {
     place.write("student.toml", &recipe(noise, &format!("{TEACHER}{BALANCE}"), 10));
     let (_, said) = place.succeeds(&["train", "student.toml", "--into", "run"]);
     assert!(said.contains("LABEL NOISE: "), "{said}");
-    let before = contents(place.root.path());
+    let before = contents(&place.path(""));
     let (json, _) = place.succeeds(&["explain", "run", "--top", "8", "--json"]);
     let (text, _) = place.succeeds(&["explain", "run", "--top", "8"]);
-    assert_eq!(contents(place.root.path()), before);
+    assert_eq!(contents(&place.path("")), before);
 
     let explained: Value = serde_json::from_str(&json).unwrap();
     // Ten steps of twelve examples are less than one pass over 150.

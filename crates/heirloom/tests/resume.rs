@@ -6,55 +6,28 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use heirloom_base::{Digest, Purpose, uniform, word};
-use heirloom_data::synthetic;
 
-/// A folder with data, a vocabulary, and recipes for a teacher and its student.
-struct Place {
-    root: tempfile::TempDir,
-}
+mod place;
+
+use place::Place;
 
 impl Place {
     fn new() -> Self {
-        let place = Self { root: tempfile::tempdir().unwrap() };
-        for (name, seed, count) in [("train", 1, 150), ("dev", 2, 40)] {
-            let mut text = "sentence\tlabel\n".to_owned();
-            for example in synthetic::generate(seed, count) {
-                text += &format!("{}\tc{}\n", example.text, example.label);
-            }
-            place.write(&format!("{name}.tsv"), &text);
-        }
-        fs::create_dir(place.path("words")).unwrap();
-        place.write("words/vocab.txt", &synthetic::vocabulary());
+        let place = Self::with_data();
         place.write("teacher.toml", &recipe("num_hidden_layers = 2", "", 20));
         let teacher = "[teacher]\nmodel = \"teacher/last\"\n[objective]\nalpha = 0.5\n";
         place.write("student.toml", &recipe("num_hidden_layers = 1", teacher, 24));
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
     fn heirloom(&self, arguments: &[&str]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_heirloom"))
-            .args(arguments)
-            .current_dir(self.root.path())
-            .env_remove("HEIRLOOM_DATA")
-            .env_remove("HEIRLOOM_MODELS")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     #[track_caller]
