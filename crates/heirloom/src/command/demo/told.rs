@@ -198,14 +198,9 @@ agreement. Students are shown as mean ± standard deviation over {} seeds.
         let interval = difference.interval.map_or(String::new(), |interval| {
             format!(" (95 %: {:+.1} to {:+.1})", 100.0 * interval.low, 100.0 * interval.high)
         });
-        let why = if points < 0.0 {
-            "\n  The labels are drawn at random here, so that the fixed share, nine tenths the teacher's, is hard\n  to beat."
-        } else {
-            ""
-        };
         Some(format!(
-            "- Against that fixed share, shares learnt for each sentence changed accuracy by \
-             {points:+.1} points{interval}.{why}"
+            "- Against that fixed share, shares learnt for each sentence changed accuracy by\n  \
+             {points:+.1} points{interval}."
         ))
     }
 
