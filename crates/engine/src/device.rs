@@ -189,6 +189,14 @@ pub enum Target {
     Binary(View),
     /// A distance between rows of numbers.
     Distance(HiddenDistance, View),
+    /// Losses and gradients that somebody else computed from `x`: this operation weighs and adds
+    /// them.
+    Given {
+        /// Loss of each row, `[R, 1]`.
+        losses: View,
+        /// Its gradient, `[R, V]`.
+        gradients: View,
+    },
 }
 
 /// A distance between two rows of the same width.

@@ -19,5 +19,5 @@ pub use hidden::{HiddenTerm, Rows};
 pub use label::LabelLoss;
 pub use objective::{Objective, Parts, Term, TermKind};
 pub use relation::{RelationTerm, Side};
-pub use signals::{Balanced, Counts, Labels, Signals, TeacherSignals};
+pub use signals::{Balanced, Counts, Labels, Regularized, Signals, TeacherSignals};
 pub use teacher::TeacherTerm;

@@ -9,7 +9,9 @@ use heirloom_engine::{
 };
 use heirloom_models::{Capacity, EncoderConfig, Taps};
 
-use crate::{Counts, HiddenTerm, LabelLoss, RelationTerm, Rows, Signals, TeacherTerm};
+use crate::{
+    Counts, HiddenTerm, LabelLoss, Regularized, RelationTerm, Rows, Signals, TeacherTerm,
+};
 
 /// What one term measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -233,7 +235,11 @@ impl Objective {
         let balance = signals.balance;
         let (target, weights) = match &term.kind {
             TermKind::Label(loss) => {
-                (loss.target(signals.labels), balance.map(|balance| balance.label))
+                let target = match signals.regularized {
+                    Some(Regularized { losses, gradients }) => Target::Given { losses, gradients },
+                    None => loss.target(signals.labels),
+                };
+                (target, balance.map(|balance| balance.label))
             }
             TermKind::Teacher(teacher) => {
                 let temperature = balance.and_then(|balance| balance.temperature);

@@ -44,6 +44,15 @@ pub struct Balanced {
     pub temperature: Option<f64>,
 }
 
+/// The label's losses as a regularizer makes them, in place of the plain ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Regularized {
+    /// Loss of each row, `[R, 1]`.
+    pub losses: View,
+    /// Its gradient with respect to the output, `[R, K]`.
+    pub gradients: View,
+}
+
 /// Everything about one micro-batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Signals<'a> {
@@ -55,6 +64,8 @@ pub struct Signals<'a> {
     pub labels: Labels,
     /// How many rows of this micro-batch have a label.
     pub labelled: u64,
+    /// What a regularizer made of the labels of this very output; `None` leaves them plain.
+    pub regularized: Option<Regularized>,
     /// The teacher, if there is one.
     pub teacher: Option<TeacherSignals<'a>>,
     /// Weights of rows; `None` weighs all alike.

@@ -199,6 +199,7 @@ impl<'d> Bench<'d> {
             d_output: backward.then_some(d_output),
             labels: Labels::Classes(classes),
             labelled: labelled(&labels[range]),
+            regularized: None,
             teacher: Some(TeacherSignals { logits, inside: Some(&self.teacher_buffers) }),
             balance: None,
             inside: buffers,

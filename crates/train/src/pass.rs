@@ -8,7 +8,7 @@ use heirloom_data::label::Label;
 use heirloom_data::pack::Batch;
 use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Space, View};
 use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Model, Noise, Purpose};
-use heirloom_objective::{Balanced, Counts, Labels, Objective, Signals, TeacherSignals};
+use heirloom_objective::{Balanced, Counts, Labels, Objective, Regularized, Signals, TeacherSignals};
 
 use crate::predict::inputs;
 use crate::teacher::TeacherAnswers;
@@ -33,6 +33,8 @@ pub(crate) struct Pass {
 pub(crate) struct Uploaded {
     labels: Labels,
     labelled: u64,
+    /// What a regularizer made of the labels.
+    pub(crate) regularized: Option<Regularized>,
     /// The teacher's logits.
     pub(crate) teacher: Option<View>,
 }
@@ -106,7 +108,7 @@ impl Pass {
             }
             TeacherAnswers::Live(live) => Some(live.answer(device, &self.host)),
         };
-        Uploaded { labels, labelled, teacher }
+        Uploaded { labels, labelled, regularized: None, teacher }
     }
 
     /// The model's output for the micro-batch uploaded last.
@@ -136,6 +138,7 @@ impl Pass {
             d_output,
             labels: uploaded.labels,
             labelled: uploaded.labelled,
+            regularized: uploaded.regularized,
             teacher: uploaded.teacher.map(|logits| TeacherSignals { logits, inside }),
             balance,
             inside: &self.buffers,

@@ -137,6 +137,7 @@ impl Bench {
             d_output: Some(d_output),
             labels: Labels::Classes(labels.first(sequences)),
             labelled: sequences as u64,
+            regularized: None,
             teacher: Some(TeacherSignals { logits, inside: Some(teacher_buffers) }),
             balance: None,
             inside: buffers,

@@ -20,10 +20,17 @@ impl Cpu {
                 (labels.map_or(&[][..], |labels| self.ids.read(labels)), logits)
             }
             Target::Binary(other) | Target::Distance(_, other) => (&[][..], other),
+            Target::Given { gradients, .. } => (&[][..], gradients),
+        };
+        let given = match op.target {
+            Target::Given { losses, .. } => losses,
+            _ => nothing(),
         };
         let weights = op.weights.unwrap_or_else(nothing);
-        let ([x, other, weights], [losses, dx]) =
-            self.memory.borrow([op.x, other, weights], [op.losses, op.dx.unwrap_or_else(nothing)]);
+        let ([x, other, given, weights], [losses, dx]) = self.memory.borrow(
+            [op.x, other, given, weights],
+            [op.losses, op.dx.unwrap_or_else(nothing)],
+        );
         let shape = (x.rows, x.cols);
         if let Target::Labels(_)
         | Target::Teacher { divergence: Divergence::Decoupled { .. }, .. } = op.target
@@ -34,6 +41,9 @@ impl Cpu {
             assert_eq!((other.rows, other.cols), shape, "shape of the target");
         }
         assert_eq!((losses.rows, losses.cols), (x.rows, 1), "one loss per row");
+        if let Target::Given { .. } = op.target {
+            assert_eq!((given.rows, given.cols), (x.rows, 1), "one given loss per row");
+        }
         let per_row = op.weights.is_none() || (weights.rows, weights.cols) == (x.rows, 1);
         assert!(per_row, "one weight per row");
         assert!(op.dx.is_none() || (dx.rows, dx.cols) == shape, "shape of the gradient");
@@ -57,6 +67,14 @@ impl Cpu {
                             Target::Binary(_) => binary_loss(x, other.row(row), dx, scale),
                             Target::Distance(distance, _) => {
                                 distance_loss(distance, x, other.row(row), dx, scale)
+                            }
+                            Target::Given { .. } => {
+                                if let Some(dx) = dx {
+                                    let scale = scale as f32;
+                                    let pairs = dx.iter_mut().zip(other.row(row));
+                                    pairs.for_each(|(dx, &d)| *dx += scale * d);
+                                }
+                                f64::from(given.row(row)[0])
                             }
                         };
                         losses.row(at)[0] = loss as f32;

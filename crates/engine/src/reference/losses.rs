@@ -90,6 +90,9 @@ impl<T: Real> Reference<T> {
                 let other = self.load(other);
                 distance_of(distance, x, other.row(row))
             }
+            Target::Given { losses, gradients } => {
+                (self.load(losses).values[row], self.load(gradients).row(row).to_vec())
+            }
         }
     }
 

@@ -67,7 +67,40 @@ fn targets(device: &mut dyn Device, rows: usize) -> Vec<Target> {
         distance(HiddenDistance::MeanSquared),
         distance(HiddenDistance::Cosine),
         distance(HiddenDistance::Normalized),
+        given(device, rows),
     ]
+}
+
+/// Losses and gradients that were computed elsewhere.
+fn given(device: &mut dyn Device, rows: usize) -> Target {
+    let (losses, gradients) = (new(device, rows, 1), new(device, rows, 3));
+    device.write_f64(losses, &input(4, rows, 1).values);
+    device.write_f64(gradients, &input(5, rows, 3).values);
+    Target::Given { losses, gradients }
+}
+
+#[test]
+fn what_is_given_is_added_as_it_is() {
+    for device in [&mut Reference::<f64>::new() as &mut dyn Device, &mut Cpu::new(2)] {
+        let target = given(device, 4);
+        let (x, dx, losses) = (new(device, 4, 3), new(device, 4, 3), new(device, 4, 1));
+        device.fill(dx, BEFORE);
+        device.row_loss(&RowLoss { x, target, scale: 0.5, weights: None, losses, dx: Some(dx) });
+        assert_eq!(device.read_f64(losses), input(4, 4, 1).values);
+        let want = input(5, 4, 3).values.into_iter().map(|d| f64::from(BEFORE) + 0.5 * d);
+        let near = |(got, want): (f64, f64)| (got - want).abs() < 1e-6;
+        assert!(device.read_f64(dx).into_iter().zip(want).all(near));
+    }
+}
+
+#[test]
+#[should_panic(expected = "one given loss per row")]
+fn a_given_loss_for_every_row_is_asked_for() {
+    let mut device = Cpu::new(1);
+    let (x, losses, gradients) =
+        (new(&mut device, 2, 3), new(&mut device, 2, 1), new(&mut device, 2, 3));
+    let target = Target::Given { losses: new(&mut device, 3, 1), gradients };
+    device.row_loss(&RowLoss { x, target, scale: 1.0, weights: None, losses, dx: None });
 }
 
 #[test]

@@ -439,6 +439,7 @@ impl Student {
             d_output,
             labels: Labels::Classes(self.labels),
             labelled: self.counts.labelled,
+            regularized: None,
             teacher: Some(TeacherSignals { logits: self.teacher, inside: None }),
             balance: None,
             inside: &self.buffers,
