@@ -9,9 +9,7 @@ use heirloom_engine::{
 };
 use heirloom_models::{Capacity, EncoderConfig, Taps};
 
-use crate::{
-    Counts, HiddenTerm, LabelLoss, Regularized, RelationTerm, Rows, Signals, TeacherTerm,
-};
+use crate::{Counts, HiddenTerm, LabelLoss, Regularized, RelationTerm, Rows, Signals, TeacherTerm};
 
 /// What one term measures.
 #[derive(Clone, Copy, Debug, PartialEq)]

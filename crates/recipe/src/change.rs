@@ -149,6 +149,10 @@ const RULES: &[(&str, Rule)] = &[
         ]),
     ),
     ("objective.balance", Fixed("what its policy has learnt, and on what, belongs to the old one")),
+    (
+        "objective.regularizer",
+        Fixed("the label would become another, and what it gathered with it"),
+    ),
     ("objective.label_loss", Fixed("the loss would be another")),
     ("training.length", Free),
     ("training.total_steps", Free),

@@ -438,3 +438,53 @@ impl Read for Column {
         }
     }
 }
+
+choice! {
+    /// What the label becomes, or what is added to its loss.
+    RegularizerKind {
+        /// A share of the label is spread over all classes (Szegedy et al. 2016).
+        LabelSmoothing = "label_smoothing",
+        /// A share of the label is spread as the classes are in the training set.
+        Prior = "prior",
+        /// The entropy of the answer is rewarded (Pereyra et al. 2017).
+        ConfidencePenalty = "confidence_penalty",
+        /// A skewed divergence from the uniform answer (Meister et al. 2020).
+        GeneralizedEntropy = "generalized_entropy",
+        /// A teacher made by hand, peaked at the label (Yuan et al. 2020).
+        TfKd = "tf_kd",
+        /// The mean of what was answered rightly for the label's class (Zhang et al. 2021).
+        OnlineLabelSmoothing = "online_label_smoothing",
+        /// A share goes to the other classes by their rank (Liang et al. 2022).
+        Zipf = "zipf",
+        /// Logits far below the largest are penalised (Liu et al. 2022).
+        Margin = "margin",
+        /// The largest logit is pulled towards the mean (Zhou et al. 2025).
+        MaxSup = "max_sup",
+        /// A share of the label goes to the answer itself (Reed et al. 2015).
+        Bootstrap = "bootstrap",
+        /// A share goes to the answer itself, softened (Lu et al. 2023).
+        Labo = "labo",
+        /// A share goes to the best compromise between the answer and chosen distributions.
+        Entropic = "entropic",
+    }
+}
+
+choice! {
+    /// Which classes smoothing spreads its share over.
+    Smoothed {
+        /// All of them, the label's own too: ε/K each.
+        All = "all",
+        /// All but the label's: ε/(K − 1) each.
+        Others = "others",
+    }
+}
+
+choice! {
+    /// What tf_kd softens.
+    Softening {
+        /// The logarithms of the probabilities, as a temperature does.
+        Logits = "logits",
+        /// The probabilities themselves, as the published code does; nearly uniform.
+        Probabilities = "probabilities",
+    }
+}

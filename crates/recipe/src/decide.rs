@@ -9,6 +9,7 @@ use crate::plan::{Batch, Evaluate, Length};
 use crate::policy;
 use crate::problem::{Place, ProblemKind, Problems, nearest};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig};
+use crate::regularizer;
 use crate::task::{data, kind, labels_and_metric};
 
 /// Keys that are ways to say the same thing, by section: at most one may be written, and an override
@@ -185,6 +186,7 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
         }
     }
     policy::check(recipe, problems);
+    regularizer::check(recipe, problems);
     let Some(hidden) = &objective.hidden else { return };
     if no_teacher && !hidden.value.is_empty() {
         needs(hidden, "objective.hidden", "a `[teacher]` to compare with", problems);

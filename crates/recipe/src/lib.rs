@@ -18,6 +18,7 @@ mod policy;
 mod preset;
 mod problem;
 mod recipe;
+mod regularizer;
 mod resolve;
 mod section;
 mod show;
@@ -33,7 +34,7 @@ pub use choices::{
     Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
     EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaFrom,
     Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position,
-    Precision, Relation, Schedule, Sight, TaskKind,
+    Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost};
 pub use divergence::Divergence;
@@ -47,8 +48,9 @@ pub use plan::{
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use recipe::{
-    At, Balance, Hidden, Meta, Objective, Output, Recipe, Student, StudentConfig, Task, Teacher,
-    Tokenizer, Top, Training, reference,
+    At, Balance, Hidden, Meta, Objective, Output, Recipe, Regularizer, Student, StudentConfig,
+    Task, Teacher, Tokenizer, Top, Training, reference,
 };
+pub use regularizer::{Line, RegularizerPlan};
 pub use resolve::resolve;
 pub use smoke::smoke;

@@ -393,6 +393,9 @@ pub struct ObjectivePlan {
     /// How label and teacher are weighed where it is not by `alpha` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<crate::BalancePlan>,
+    /// What the label becomes before the student learns from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regularizer: Option<crate::RegularizerPlan>,
 }
 
 /// A term that compares what is inside teacher and student.

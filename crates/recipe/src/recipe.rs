@@ -9,7 +9,7 @@ use crate::choices::{
     Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
     EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaFrom,
     Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position,
-    Precision, Relation, Schedule, Sight, TaskKind,
+    Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
 };
 use crate::preset::Preset;
 use crate::problem::{Place, Problems};
@@ -69,6 +69,7 @@ pub(crate) fn keys() -> Vec<&'static Key> {
         Hidden::KEYS,
         Balance::KEYS,
         Meta::KEYS,
+        Regularizer::KEYS,
         Training::KEYS,
         Output::KEYS,
     ];
@@ -169,6 +170,7 @@ const RANGE: Rule<Vec<f64>> = Rule {
     holds: |range| range.len() == 2 && range.iter().all(|x| x.is_finite() && *x > 0.0),
 };
 const BALANCE: Rule<Balance> = any("a table such as { policy = \"rw_kd\" }");
+const REGULARIZER: Rule<Regularizer> = any("a table such as { method = \"labo\" }");
 const META: Rule<Meta> = any("a table such as { source = \"split\", split = 0.1 }");
 const CONFIG: Rule<StudentConfig> = any("a table such as { model_type = \"bert\", … }");
 const HIDDEN: Rule<Vec<Hidden>> = any("a list of tables, each under [[objective.hidden]]");
@@ -343,6 +345,8 @@ section! {
             "Terms that compare hidden states or attention, see below.";
         balance: Balance, BALANCE, absent "none: `alpha` for every sample" as "{ policy = \"wsl\" }",
             "How much each sample learns from its label and how much from the teacher, see below.";
+        regularizer: Regularizer, REGULARIZER, absent "none: the label as it is" as "{ method = \"labo\" }",
+            "What the label becomes before the student learns from it, see below.";
     }
 }
 
@@ -452,6 +456,47 @@ section! {
 }
 
 section! {
+    /// `[objective.regularizer]`: what the label becomes, or what is added to its loss. Its keys are
+    /// those of the methods together; one that the method has no use for is refused.
+    Regularizer at "objective.regularizer" {
+        method: RegularizerKind, RegularizerKind::ONE, absent "required" as "\"labo\"",
+            "The method. It takes the place of the plain label in the label's term, whatever weighs that term.";
+        alpha: f64, SHARE, absent "0.1; 0.5 for online_label_smoothing, labo and entropic, 0.9 for tf_kd, 0.05 for bootstrap" as "0.1",
+            "label_smoothing (ε), prior, tf_kd, online_label_smoothing, zipf, bootstrap, labo, entropic: share of the regularizing distribution; the label has the rest.";
+        alpha_end: f64, SHARE, absent "`alpha`" as "0.3",
+            "The share at the last step; it goes there in a line.";
+        weight: f64, NOT_NEGATIVE, absent "0.1" as "0.1",
+            "confidence_penalty, generalized_entropy, margin, max_sup: weight of the penalty, added to the label's loss.";
+        weight_end: f64, NOT_NEGATIVE, absent "`weight`" as "0.2",
+            "The weight at the last step; it goes there in a line.";
+        temperature: f64, POSITIVE, absent "2 for labo, 20 for tf_kd" as "2.0",
+            "labo (at least 1), tf_kd: how much the distribution is softened.";
+        temperature_end: f64, POSITIVE, absent "`temperature`" as "1.5",
+            "labo: the temperature at the last step; it goes there in a line.";
+        smoothed: Smoothed = Smoothed::All, Smoothed::ONE,
+            "label_smoothing: whether the label's own class has a part of the share.";
+        skew: f64 = 0.5, PART,
+            "generalized_entropy: between the entropy's divergence (towards 0) and label smoothing's (towards 1).";
+        peak: f64 = 0.99, PART,
+            "tf_kd: the made teacher's probability of the label, before it is softened.";
+        softening: Softening = Softening::Logits, Softening::ONE,
+            "tf_kd: what the temperature divides.";
+        exponent: f64 = 1.0, NOT_NEGATIVE,
+            "zipf: a class of rank r has a part of 1/r to this power.";
+        margin: f64 = 10.0, NOT_NEGATIVE,
+            "margin: how far a logit may lie below the largest without penalty.";
+        hard: bool = false, BOOL,
+            "bootstrap: the most probable class in place of the whole answer.";
+        uniform: f64 = 2.0, NOT_NEGATIVE,
+            "entropic: strength of the pull towards the uniform distribution; alone, it is labo at a temperature of the same number.";
+        teacher: f64 = 0.0, NOT_NEGATIVE,
+            "entropic: strength of the pull towards the teacher's distribution.";
+        prior: f64 = 0.0, NOT_NEGATIVE,
+            "entropic: strength of the pull towards the classes' shares of the training set.";
+    }
+}
+
+section! {
     /// `[training]`: how long, in what steps, and when to look.
     Training at "training" {
         epochs: f64, POSITIVE, absent "3, unless `max_steps` is set" as "3.0",
@@ -549,6 +594,7 @@ nested!(StudentConfig);
 nested!(Hidden);
 nested!(Balance);
 nested!(Meta);
+nested!(Regularizer);
 
 #[cfg(test)]
 mod tests {

@@ -289,6 +289,7 @@ fn objective(
         label_loss: value(&objective.label_loss).unwrap_or_else(|| label_loss(data.kind)),
         hidden: terms?,
         balance: recipe.balance(),
+        regularizer: recipe.regularizer(),
     })
 }
 

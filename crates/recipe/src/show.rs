@@ -147,8 +147,12 @@ fn objective(plan: &Plan) -> Vec<String> {
     let objective = &plan.objective;
     let labels = objective.label_loss.name().replace('_', " ");
     let alpha = objective.alpha;
+    let labels = match &objective.regularizer {
+        None => format!("{labels} with the labels"),
+        Some(regularizer) => regularizer.formula(),
+    };
     let mut lines = if plan.teacher == TeacherPlan::Nobody {
-        vec![format!("{labels} with the labels")]
+        vec![labels]
     } else {
         let scale = if objective.scale_by_temperature_squared { ", times T²" } else { "" };
         let balance = objective.balance.as_ref();
@@ -175,12 +179,12 @@ fn objective(plan: &Plan) -> Vec<String> {
         match balance {
             None => vec![
                 format!("{alpha} × {teacher}"),
-                format!("{} × {labels} with the labels", rounded(1.0 - alpha)),
+                format!("{} × {}", rounded(1.0 - alpha), one_term(&labels)),
             ],
             Some(balance) => {
                 let mut lines = vec![
                     format!("w₂ × {teacher}"),
-                    format!("w₁ × {labels} with the labels"),
+                    format!("w₁ × {}", one_term(&labels)),
                     balance.policy.words(alpha),
                 ];
                 let meta = balance.meta.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -207,6 +211,15 @@ fn objective(plan: &Plan) -> Vec<String> {
         lines.push(format!("{weight} × {how}; layers {pairs}, {position} positions"));
     }
     lines
+}
+
+/// A sum in brackets, so that what stands before it is a factor of all of it.
+fn one_term(formula: &str) -> String {
+    let (sum, letters) = formula.split_at(formula.find("; ").unwrap_or(formula.len()));
+    if sum.contains(" + ") || sum.contains(" − ") {
+        return format!("({sum}){letters}");
+    }
+    formula.to_owned()
 }
 
 fn training(plan: &Plan) -> Vec<String> {

@@ -873,3 +873,92 @@ fn a_plan_says_its_label_noise_and_plans_without_any_are_those_of_before() {
         assert!(change.to_string().contains("other labels would be wrong"), "{change}");
     }
 }
+
+/// The recipe with a regularizer; `keys` are of `[objective.regularizer]`, or whole.
+fn regularized(method: &str, keys: &[&str]) -> Result<Plan, String> {
+    let mut sets = vec![format!("objective.regularizer.method={method}")];
+    for key in keys {
+        let whole = key.starts_with("objective.");
+        sets.push(if whole { (*key).to_owned() } else { format!("objective.regularizer.{key}") });
+    }
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    plan(RECIPE, &sets, &facts()).map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn a_regularizer_reads_as_a_formula_with_its_numbers() {
+    let mut said = String::new();
+    let cases: &[(&str, &[&str])] = &[
+        ("label_smoothing", &[]),
+        ("label_smoothing", &["alpha=0.2", "alpha_end=0", "smoothed=others"]),
+        ("prior", &[]),
+        ("confidence_penalty", &[]),
+        ("generalized_entropy", &["weight=0.3", "skew=0.25"]),
+        ("tf_kd", &[]),
+        ("tf_kd", &["softening=probabilities", "peak=0.9", "temperature=10"]),
+        ("online_label_smoothing", &[]),
+        ("zipf", &["exponent=2"]),
+        ("margin", &["margin=5"]),
+        ("max_sup", &["weight_end=0.2"]),
+        ("bootstrap", &[]),
+        ("bootstrap", &["alpha=0.2", "hard=true"]),
+        ("labo", &[]),
+        ("labo", &["alpha=0.3", "temperature=3", "temperature_end=1.5"]),
+        ("entropic", &[]),
+        ("entropic", &["uniform=0.5", "teacher=1", "prior=0.25"]),
+    ];
+    for (method, keys) in cases {
+        let plan = regularized(method, keys).unwrap_or_else(|problems| panic!("{problems}"));
+        let text = plan.to_string();
+        let line = text.lines().find(|line| line.contains("CE(")).expect("the label's term");
+        said += &format!("{}\n", &line[11..]);
+    }
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_regularizer_and_a_policy_are_one_objective() {
+    let keys = ["objective.balance.policy=wsl", "temperature=1.5"];
+    let text = RECIPE.replace("alpha = 0.7\n", "");
+    let sets =
+        ["objective.regularizer.method=labo", keys[0], "objective.regularizer.temperature=1.5"];
+    let plan = plan(&text, &sets, &facts()).unwrap_or_else(|problems| panic!("{problems}"));
+    let shown = plan.to_string();
+    assert!(
+        shown.contains("w₁ × CE(q, s); q = 0.5 y + 0.5 softmax(z/1.5), not differentiated"),
+        "{shown}"
+    );
+    assert!(shown.contains("w₂ × divergence from the teacher"), "{shown}");
+    assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan.clone()));
+}
+
+#[test]
+fn plans_without_a_regularizer_are_those_of_before_and_a_resume_keeps_its_own() {
+    assert!(!good(&[]).to_toml().contains("regularizer"));
+    for method in heirloom_recipe::RegularizerKind::ALL {
+        let plan = regularized(method.name(), &[]).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan), "{method}");
+    }
+    let old = regularized("labo", &[]).unwrap();
+    let new = regularized("labo", &["temperature=3"]).unwrap();
+    let change = change(&old, &new, &["objective.regularizer.temperature".to_owned()]);
+    assert_eq!(change.exit_code(), 2, "{change}");
+    assert!(change.to_string().contains("the label would become another"), "{change}");
+}
+
+#[test]
+fn what_a_regularizer_has_no_use_for_is_refused() {
+    let mut said = String::new();
+    let cases: &[(&str, &[&str])] = &[
+        ("labo", &["weight=0.1", "smoothed=all"]),
+        ("labo", &["temperature=0.5"]),
+        ("max_sup", &["alpha=0.1", "temperature=2"]),
+        ("entropic", &["uniform=0"]),
+        ("label_smoothin", &[]),
+        ("label_smoothing", &["alpha=1.5"]),
+    ];
+    for (method, keys) in cases {
+        said += &format!("{}\n", regularized(method, keys).unwrap_err());
+    }
+    insta::assert_snapshot!(said);
+}

@@ -8,7 +8,9 @@ use heirloom_data::label::Label;
 use heirloom_data::pack::Batch;
 use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Space, View};
 use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Model, Noise, Purpose};
-use heirloom_objective::{Balanced, Counts, Labels, Objective, Regularized, Signals, TeacherSignals};
+use heirloom_objective::{
+    Balanced, Counts, Labels, Objective, Regularized, Signals, TeacherSignals,
+};
 
 use crate::predict::inputs;
 use crate::teacher::TeacherAnswers;

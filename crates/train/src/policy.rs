@@ -117,6 +117,7 @@ mod tests {
             label_loss: LabelLoss::CrossEntropy,
             hidden: Vec::new(),
             balance: None,
+            regularizer: None,
         };
         let plan = recipe.balance().ok_or("no policy")?;
         let policy = policy(&plan, &objective, EXAMPLES, CLASSES, 100, SEED);

@@ -27,10 +27,9 @@ impl Cpu {
             _ => nothing(),
         };
         let weights = op.weights.unwrap_or_else(nothing);
-        let ([x, other, given, weights], [losses, dx]) = self.memory.borrow(
-            [op.x, other, given, weights],
-            [op.losses, op.dx.unwrap_or_else(nothing)],
-        );
+        let ([x, other, given, weights], [losses, dx]) = self
+            .memory
+            .borrow([op.x, other, given, weights], [op.losses, op.dx.unwrap_or_else(nothing)]);
         let shape = (x.rows, x.cols);
         if let Target::Labels(_)
         | Target::Teacher { divergence: Divergence::Decoupled { .. }, .. } = op.target
