@@ -454,7 +454,7 @@ choice! {
         TfKd = "tf_kd",
         /// The mean of what was answered rightly for the label's class (Zhang et al. 2021).
         OnlineLabelSmoothing = "online_label_smoothing",
-        /// A share goes to the other classes by their rank (Liang et al. 2022).
+        /// The other classes by their rank, after Zipf (Liang et al. 2022).
         Zipf = "zipf",
         /// Logits far below the largest are penalised (Liu et al. 2022).
         Margin = "margin",

@@ -462,11 +462,11 @@ section! {
         method: RegularizerKind, RegularizerKind::ONE, absent "required" as "\"labo\"",
             "The method. It takes the place of the plain label in the label's term, whatever weighs that term.";
         alpha: f64, SHARE, absent "0.1; 0.5 for online_label_smoothing, labo and entropic, 0.9 for tf_kd, 0.05 for bootstrap" as "0.1",
-            "label_smoothing (ε), prior, tf_kd, online_label_smoothing, zipf, bootstrap, labo, entropic: share of the regularizing distribution; the label has the rest.";
+            "label_smoothing (ε), prior, tf_kd, online_label_smoothing, bootstrap, labo, entropic: share of the regularizing distribution; the label has the rest.";
         alpha_end: f64, SHARE, absent "`alpha`" as "0.3",
             "The share at the last step; it goes there in a line.";
         weight: f64, NOT_NEGATIVE, absent "0.1" as "0.1",
-            "confidence_penalty, generalized_entropy, margin, max_sup: weight of the penalty, added to the label's loss.";
+            "confidence_penalty, generalized_entropy, zipf, margin, max_sup: weight of the penalty, added to the label's loss.";
         weight_end: f64, NOT_NEGATIVE, absent "`weight`" as "0.2",
             "The weight at the last step; it goes there in a line.";
         temperature: f64, POSITIVE, absent "2 for labo, 20 for tf_kd" as "2.0",
@@ -481,8 +481,6 @@ section! {
             "tf_kd: the made teacher's probability of the label, before it is softened.";
         softening: Softening = Softening::Logits, Softening::ONE,
             "tf_kd: what the temperature divides.";
-        exponent: f64 = 1.0, NOT_NEGATIVE,
-            "zipf: a class of rank r has a part of 1/r to this power.";
         margin: f64 = 10.0, NOT_NEGATIVE,
             "margin: how far a logit may lie below the largest without penalty.";
         hard: bool = false, BOOL,

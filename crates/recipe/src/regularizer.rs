@@ -93,12 +93,10 @@ pub enum RegularizerPlan {
         /// Its share, `0.0..=1.0`.
         alpha: Line,
     },
-    /// The other classes by their rank.
+    /// A divergence from Zipf's law over the other classes, by their rank.
     Zipf {
-        /// Their share, `0.0..=1.0`.
-        alpha: Line,
-        /// Power of the rank, from 0.
-        exponent: f64,
+        /// λ, from 0.
+        weight: Line,
     },
     /// A penalty on logits far below the largest.
     Margin {
@@ -169,8 +167,8 @@ impl RegularizerPlan {
             Self::OnlineLabelSmoothing { alpha } => {
                 mixed(alpha, "m(y), m(y) the mean of s where y was answered rightly, last pass")
             }
-            Self::Zipf { alpha, exponent } => {
-                mixed(alpha, &format!("ζ, ζ ∝ rank^−{exponent} over the other classes"))
+            Self::Zipf { weight } => {
+                format!("CE(y, s) + {weight} KL(ζ‖s without y); ζ ∝ 1/rank of the other classes")
             }
             Self::Margin { weight, margin } => {
                 format!("CE(y, s) + {weight} mean(max(0, max z − z − {margin}))")
@@ -244,7 +242,7 @@ fn plan(method: RegularizerKind, keys: &Regularizer) -> RegularizerPlan {
             softening: keys.softening(),
         },
         OnlineLabelSmoothing => RegularizerPlan::OnlineLabelSmoothing { alpha: alpha(0.5) },
-        Zipf => RegularizerPlan::Zipf { alpha: alpha(0.1), exponent: keys.exponent() },
+        Zipf => RegularizerPlan::Zipf { weight },
         Margin => RegularizerPlan::Margin { weight, margin: keys.margin() },
         MaxSup => RegularizerPlan::MaxSup { weight },
         Bootstrap => RegularizerPlan::Bootstrap { alpha: alpha(0.05), hard: keys.hard() },
@@ -263,10 +261,11 @@ fn plan(method: RegularizerKind, keys: &Regularizer) -> RegularizerPlan {
 
 /// Methods with a share of a distribution.
 const SHARES: &[RegularizerKind] =
-    &[LabelSmoothing, Prior, TfKd, OnlineLabelSmoothing, Zipf, Bootstrap, Labo, Entropic];
+    &[LabelSmoothing, Prior, TfKd, OnlineLabelSmoothing, Bootstrap, Labo, Entropic];
 
 /// Methods that add a penalty.
-const PENALTIES: &[RegularizerKind] = &[ConfidencePenalty, GeneralizedEntropy, Margin, MaxSup];
+const PENALTIES: &[RegularizerKind] =
+    &[ConfidencePenalty, GeneralizedEntropy, Zipf, Margin, MaxSup];
 
 /// Says so where the regularizer cannot work, and where a key changes nothing.
 pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
@@ -311,7 +310,7 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
 
 /// Names keys that the method leaves without effect.
 fn check_keys(keys: &Regularizer, method: RegularizerKind, problems: &mut Problems) {
-    let belong: [(&str, Option<&Place>, &[RegularizerKind]); 15] = [
+    let belong: [(&str, Option<&Place>, &[RegularizerKind]); 14] = [
         ("alpha", place(&keys.alpha), SHARES),
         ("alpha_end", place(&keys.alpha_end), SHARES),
         ("weight", place(&keys.weight), PENALTIES),
@@ -322,7 +321,6 @@ fn check_keys(keys: &Regularizer, method: RegularizerKind, problems: &mut Proble
         ("skew", place(&keys.skew), &[GeneralizedEntropy]),
         ("peak", place(&keys.peak), &[TfKd]),
         ("softening", place(&keys.softening), &[TfKd]),
-        ("exponent", place(&keys.exponent), &[Zipf]),
         ("margin", place(&keys.margin), &[Margin]),
         ("hard", place(&keys.hard), &[Bootstrap]),
         ("uniform", place(&keys.uniform), &[Entropic]),

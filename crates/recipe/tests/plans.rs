@@ -897,7 +897,7 @@ fn a_regularizer_reads_as_a_formula_with_its_numbers() {
         ("tf_kd", &[]),
         ("tf_kd", &["softening=probabilities", "peak=0.9", "temperature=10"]),
         ("online_label_smoothing", &[]),
-        ("zipf", &["exponent=2"]),
+        ("zipf", &["weight=0.2"]),
         ("margin", &["margin=5"]),
         ("max_sup", &["weight_end=0.2"]),
         ("bootstrap", &[]),

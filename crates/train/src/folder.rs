@@ -33,6 +33,8 @@ const RECORD: &str = "run.jsonl";
 const WEIGHTS: &str = "model.safetensors";
 /// What a balance policy has learnt: numbers in double precision, little-endian.
 const BALANCE: &str = "balance.f64";
+/// What a regularizer has gathered, likewise.
+const REGULARIZER: &str = "regularizer.f64";
 /// Moments and projections.
 const STATE: &str = "state.safetensors";
 /// Progress, as JSON.
@@ -136,7 +138,7 @@ impl<'d> RunFolder<'d> {
     /// # Errors
     /// Where the checkpoint is of a run without a balance policy, or of one with more examples.
     pub fn shares(committed: &Committed, examples: usize) -> Result<Vec<f64>, Error> {
-        let mut numbers = balance_numbers(committed)?;
+        let mut numbers = numbers(committed, BALANCE)?;
         if numbers.len() < examples {
             return Err(Error::Foreign {
                 folder: committed.folder().display().to_string(),
@@ -170,9 +172,10 @@ impl<'d> RunFolder<'d> {
         put_state(&mut draft, trainer)?;
         draft.put(PROGRESS, &pretty(&json!(progress)))?;
         if let Some(balancing) = &trainer.balancing {
-            let bytes =
-                balancing.state().into_iter().flat_map(f64::to_le_bytes).collect::<Vec<_>>();
-            draft.put(BALANCE, &bytes)?;
+            draft.put(BALANCE, &bytes(balancing.state()))?;
+        }
+        if let Some(regularizing) = trainer.regularizing() {
+            draft.put(REGULARIZER, &bytes(regularizing.state()))?;
         }
         let facts = json!({ "plan": trainer.plan().digest(), "build": env!("CARGO_PKG_VERSION") });
         let committed = draft.commit(About {
@@ -221,10 +224,17 @@ impl<'d> RunFolder<'d> {
             trainer.device_mut().write(view, &values);
         }
         if let Some(balancing) = &mut trainer.balancing {
-            let numbers = balance_numbers(&committed)?;
+            let numbers = numbers(&committed, BALANCE)?;
             if !balancing.restore(&numbers) {
                 let found = format!("{BALANCE} of {} numbers", numbers.len());
                 return Err(foreign(found, "what this plan's policy has learnt".into()));
+            }
+        }
+        if let Some(regularizing) = trainer.regularizing_mut() {
+            let numbers = numbers(&committed, REGULARIZER)?;
+            if !regularizing.restore(&numbers) {
+                let found = format!("{REGULARIZER} of {} numbers", numbers.len());
+                return Err(foreign(found, "what this plan's regularizer has gathered".into()));
             }
         }
         trainer.resumed(progress);
@@ -255,9 +265,14 @@ impl<'d> RunFolder<'d> {
     }
 }
 
-/// What a balance policy has learnt, as `Balancing::state` gave it: the examples' shares first.
-fn balance_numbers(committed: &Committed) -> Result<Vec<f64>, Error> {
-    let bytes = std::fs::read(committed.file(BALANCE)?).unwrap_or_default();
+fn bytes(numbers: Vec<f64>) -> Vec<u8> {
+    numbers.into_iter().flat_map(f64::to_le_bytes).collect()
+}
+
+/// The numbers of a checkpoint's file, such as what a balance policy has learnt, the examples'
+/// shares first.
+fn numbers(committed: &Committed, file: &str) -> Result<Vec<f64>, Error> {
+    let bytes = std::fs::read(committed.file(file)?).unwrap_or_default();
     Ok(bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
 }
 

@@ -208,6 +208,7 @@ impl Hypergradient {
             let examples = &coming.examples[range.clone()];
             let uploaded = pass.upload(device, coming.train, examples, range.start, coming.teacher);
             let output = pass.forward(device, coming.noise);
+            let uploaded = pass.regularize(device, uploaded, output);
             let features = pass.features(device, output.rows());
             let [label, teacher] =
                 [LABEL, TEACHER].map(|place| pass.logit_gradients(device, uploaded, output, place));
@@ -245,6 +246,7 @@ pub(crate) fn forward(
         let examples = &coming.examples[range.clone()];
         let uploaded = pass.upload(device, coming.train, examples, range.start, coming.teacher);
         let output = pass.forward(device, coming.noise);
+        let uploaded = pass.regularize(device, uploaded, output);
         all.add(device, pass, uploaded, output);
     }
     all

@@ -13,6 +13,7 @@ use heirloom_objective::{
 };
 
 use crate::predict::inputs;
+use crate::regularizing::Regularizing;
 use crate::teacher::TeacherAnswers;
 
 /// Model and objective, and the room for a micro-batch between them.
@@ -28,6 +29,8 @@ pub(crate) struct Pass {
     host_logits: Vec<f32>,
     /// Weights of rows: label's, teacher's.
     weights: [View; 2],
+    /// What the label becomes, where it is not itself.
+    pub(crate) regularizing: Option<Regularizing>,
 }
 
 /// A micro-batch that was uploaded.
@@ -82,6 +85,7 @@ impl Pass {
             logits,
             host_logits: Vec::new(),
             weights: [label_weights, teacher_weights],
+            regularizing: None,
         }
     }
 
@@ -116,6 +120,33 @@ impl Pass {
     /// The model's output for the micro-batch uploaded last.
     pub(crate) fn forward(&self, device: &mut dyn Device, noise: Option<Noise>) -> View {
         self.model.forward(device, &self.batch, &self.buffers, noise)
+    }
+
+    /// The micro-batch with its labels regularized for this `output`: for what is trained on.
+    pub(crate) fn regularize(
+        &mut self,
+        device: &mut dyn Device,
+        uploaded: Uploaded,
+        output: View,
+    ) -> Uploaded {
+        if self.regularizing.is_none() {
+            return uploaded;
+        }
+        let classes = self.classes();
+        let Some(regularizing) = &mut self.regularizing else { return uploaded };
+        let regularized = regularizing.apply(device, output, uploaded.teacher, &classes);
+        Uploaded { regularized: Some(regularized), ..uploaded }
+    }
+
+    /// Tells the regularizer what was answered to a micro-batch that is trained on.
+    pub(crate) fn observe(&mut self, device: &dyn Device, uploaded: Uploaded, output: View) {
+        if self.regularizing.is_none() {
+            return;
+        }
+        let classes = self.classes();
+        if let Some(regularizing) = &mut self.regularizing {
+            regularizing.observe(device, output, uploaded.teacher, &classes);
+        }
     }
 
     /// Empties the gradient of `output`, and those of all taps.

@@ -21,10 +21,12 @@ use crate::balancing::Balancing;
 use crate::hypergradient::{Coming, Hypergradient, Measured, counts, forward, second_seed};
 use crate::pass::Pass;
 use crate::predict::Predictor;
+use crate::regularizing::Regularizing;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
     Adam, Best, Error, Job, Learned, NotFinite, Progress, StepRecord, StudentWeights,
-    TeacherAnswers, TermRecord, answer_all, learning_rate, policy, run_capacity, terms,
+    TeacherAnswers, TermRecord, answer_all, learning_rate, policy, regularizer, run_capacity,
+    terms,
 };
 
 /// Tokens that an evaluation reads at once.
@@ -131,7 +133,11 @@ impl Trainer {
             Predictor::for_dataset(device, &model, EVALUATION_TOKENS, validation)
         });
         let purpose = student_purpose(plan, taps);
-        let pass = Pass::new(device, model, objective, capacity, &purpose);
+        let mut pass = Pass::new(device, model, objective, capacity, &purpose);
+        pass.regularizing = plan.objective.regularizer.map(|plan| {
+            let target = regularizer(plan, &job.train.class_counts());
+            Regularizing::new(device, target, capacity.sequences, job.plan.labels().len())
+        });
         let order = Order::new(plan.training.seed, job.train.len());
         let balancing = balancing(device, &job, head, second_answers);
         Ok(Self {
@@ -209,6 +215,14 @@ impl Trainer {
         self.balancing.as_ref().map(Balancing::shares)
     }
 
+    pub(crate) fn regularizing(&self) -> Option<&Regularizing> {
+        self.pass.regularizing.as_ref()
+    }
+
+    pub(crate) fn regularizing_mut(&mut self) -> Option<&mut Regularizing> {
+        self.pass.regularizing.as_mut()
+    }
+
     pub(crate) fn device(&self) -> &dyn Device {
         &*self.device
     }
@@ -231,6 +245,9 @@ impl Trainer {
         let counts = counts(&self.job.train, &examples);
         let learning_rate = learning_rate(training, Step(cursor.step));
         let at = At { step: cursor.step, total: training.total_steps, learning_rate };
+        if let Some(regularizing) = &mut self.pass.regularizing {
+            regularizing.progress = at.progress();
+        }
         let second = self.second(at);
         self.see(&examples, second.as_deref());
         if let Some(second) = &second {
@@ -254,6 +271,9 @@ impl Trainer {
             self.leave_out(cursor, &parts, examples)?;
         }
         self.progress.cursor = after;
+        if let Some(regularizing) = &mut self.pass.regularizing {
+            regularizing.stepped(after.position == 0);
+        }
         self.reconsider();
         let balance = self.balancing.as_mut().and_then(|balancing| {
             let means = [LABEL, TEACHER].map(|term| parts.terms()[term].mean().unwrap_or(0.0));
@@ -361,6 +381,8 @@ impl Trainer {
         let (device, pass) = (&mut *self.device, &mut self.pass);
         let uploaded = pass.upload(device, &self.job.train, examples, first, &mut self.teacher);
         let output = pass.forward(device, noise);
+        let uploaded = pass.regularize(device, uploaded, output);
+        pass.observe(device, uploaded, output);
         let balance = self.balancing.as_mut().map(|balancing| {
             let decision = decided.unwrap_or_else(|| {
                 let features = if balancing.policy.needs().features {

@@ -5,6 +5,7 @@
 mod cutting;
 mod nonfinite;
 mod recomputing;
+mod regularizing;
 mod schedule;
 mod tiny;
 mod words;
