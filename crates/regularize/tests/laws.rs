@@ -4,7 +4,7 @@
 
 mod zoo;
 
-use heirloom_regularize::{Divergence, SoftTarget, Target, cross_entropy, ln_softmax, softmax};
+use heirloom_regularize::{Divergence, Target, cross_entropy, ln_softmax, softmax};
 use proptest::prelude::*;
 use zoo::{Sample, WIDTH, all, learned, losses, pairs, soft};
 
