@@ -14,7 +14,8 @@ pub enum Divergence {
         /// T, above 0.
         temperature: f64,
     },
-    /// `T²·KL(softmax(z/T) ‖ q)`; slope `T·s·(ln(s/q) − KL(s ‖ q))`, `s` at T.
+    /// `T²·KL(softmax(z/T) ‖ q)`; slope `T·s·(ln(s/q) − KL(s ‖ q))`, `s` at T. Infinite
+    /// where `q` lacks a class that the student has, with a slope of 0: there is none to follow.
     ReverseKl {
         /// T, above 0.
         temperature: f64,
@@ -43,6 +44,10 @@ impl Divergence {
                 }
                 let s: Vec<f64> = ln_s.into_iter().map(libm::exp).collect();
                 let kl: f64 = s.iter().zip(&*d_logits).map(|(&s, &ratio)| times(s, ratio)).sum();
+                if kl == f64::INFINITY {
+                    d_logits.fill(0.0);
+                    return kl;
+                }
                 d_logits.iter_mut().zip(&s).for_each(|(d, &s)| *d = t * times(s, *d - kl));
                 t * t * kl
             }

@@ -38,6 +38,7 @@
 //! | [`PerClass`] | CE(softmax(φ\[y\]), s), φ learnt | |
 //! | [`LearnedSmoothing`] | CE((1 − ε)y + εu, s), ε learnt | |
 //! | [`LearnedLabo`] | as [`Labo`], α and τ learnt | Lu et al. 2023 |
+//! | [`Mlc`] | CE(q, s), q a network of features and y | Zheng et al. 2021 |
 //!
 //! All but [`ConfidencePenalty`], [`GeneralizedEntropy`], [`TfKdSelf`], [`Zipf`], [`Mbls`],
 //! [`MaxSup`] and [`BootstrapSoft`] are distributions, which [`Mix`], [`GeometricMix`] and [`Temper`]
@@ -58,6 +59,8 @@ mod learned_labo;
 mod learned_smoothing;
 mod max_sup;
 mod mbls;
+mod mlc;
+mod network;
 mod numbers;
 mod one_hot;
 mod online_label_smoothing;
@@ -86,6 +89,7 @@ pub use learned_labo::LearnedLabo;
 pub use learned_smoothing::LearnedSmoothing;
 pub use max_sup::MaxSup;
 pub use mbls::Mbls;
+pub use mlc::{Mlc, MlcShape};
 pub use numbers::{cross_entropy, entropy, kl, ln_softmax, softmax};
 pub use one_hot::OneHot;
 pub use online_label_smoothing::OnlineLabelSmoothing;

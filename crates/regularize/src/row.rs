@@ -38,4 +38,9 @@ impl<'a> Row<'a> {
     pub(crate) fn earlier(&self) -> &'a [f64] {
         self.earlier.expect("this target needs an earlier model's logits")
     }
+
+    /// The features, where a target cannot do without.
+    pub(crate) fn features(&self) -> &'a [f64] {
+        self.features.expect("this target needs features")
+    }
 }
