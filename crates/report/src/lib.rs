@@ -17,3 +17,4 @@ pub mod probability;
 pub mod seeds;
 pub mod student;
 pub mod table;
+pub mod temperature;
