@@ -8,6 +8,7 @@
 
 pub mod calibration;
 pub mod compare;
+pub mod diagram;
 pub mod error;
 pub mod evaluate;
 pub mod measure;

@@ -8,10 +8,12 @@ use heirloom::failure::Failure;
 use heirloom::places::Places;
 use heirloom_recipe::{Plan, TaskKind};
 use heirloom_report::compare::{Comparison, SeedDifference, across_seeds, classifiers};
+use heirloom_report::diagram::{Curve, diagram};
 use heirloom_report::evaluate::Evaluation;
 use heirloom_report::seeds::Seeds;
 use heirloom_report::table::{Cell, Table};
 use heirloom_report::temperature::{COLDEST, HOTTEST};
+use heirloom_store::{RealDisk, write_atomic};
 use serde::Serialize;
 use serde_json::json;
 
@@ -67,6 +69,9 @@ struct OverSeeds {
 pub(crate) fn run(args: &EvalArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     let candidates = candidates(&args.model)?;
     let task = task(args)?;
+    if let Some(file) = &args.curve {
+        can_draw(file, &task)?;
+    }
     let rivals = match &args.against {
         None => Vec::new(),
         Some(path) => rivals(path, &candidates, &task)?,
@@ -92,6 +97,10 @@ pub(crate) fn run(args: &EvalArgs, threads: usize, show: Show) -> Result<u8, Fai
     let mut lines = lines(&candidates, &sets, first);
     let ours = lines.len();
     lines.extend(self::lines(&rivals, &sets, second));
+    if let Some(file) = &args.curve {
+        draw(&lines, &sets, file)?;
+        show.say(&format!("reliability diagram: {}", file.display()));
+    }
     if show.json {
         let over_seeds: Vec<_> = sets.iter().map(|set| over_seeds(&lines[..ours], set)).collect();
         show.json(&json!({
@@ -117,6 +126,57 @@ pub(crate) fn run(args: &EvalArgs, threads: usize, show: Show) -> Result<u8, Fai
         show.data(&format!("{file}: {metric} over seeds {difference}\n"));
     }
     Ok(0)
+}
+
+/// Refuses, before anything is computed, a diagram that could not be drawn or would replace a file.
+fn can_draw(file: &Path, task: &Task) -> Result<(), Failure> {
+    if task.kind() != TaskKind::Classification {
+        return Err(Failure::usage(
+            "--curve draws how sure a model is of one of several labels, and this task has another \
+             `kind`",
+        ));
+    }
+    let name = file.display();
+    if file.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!(
+            "`{name}` exists already, and --curve replaces nothing; name a new file or remove it"
+        )));
+    }
+    let folder = file.parent().unwrap_or(Path::new(""));
+    if file.file_name().is_none() || !(folder.as_os_str().is_empty() || folder.is_dir()) {
+        return Err(Failure::usage(format!(
+            "`{name}` cannot be written: there is no folder `{}`; make it first",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// All models in one picture; one that is alone with its scaled logits.
+fn draw(lines: &[Line], sets: &[Set], file: &Path) -> Result<(), Failure> {
+    let mut curves = Vec::new();
+    for line in lines {
+        let Some(calibration) = &line.evaluation.calibration else { continue };
+        let mut name = line.model.display().to_string();
+        if sets.len() > 1 {
+            name += &format!(", {}", line.file);
+        }
+        let (expected_error, bins) = (calibration.expected_error, calibration.curve.clone());
+        curves.push(Curve { name: name.clone(), expected_error, bins });
+        if let (Some(scaled), [_]) = (&calibration.scaled, lines) {
+            let (expected_error, bins) = (scaled.expected_error, scaled.curve.clone());
+            let name = format!("{name}{SCALED} to T {:.4}", scaled.temperature);
+            curves.push(Curve { name, expected_error, bins });
+        }
+    }
+    if curves.is_empty() {
+        return Err(Failure::input(
+            "no example has a label, so there is nothing to draw; name another file with --file",
+        ));
+    }
+    let names: Vec<&str> = sets.iter().map(|set| set.name.as_str()).collect();
+    let svg = diagram(&format!("Reliability on {}", names.join(", ")), &curves);
+    Ok(write_atomic(&RealDisk, file, svg.as_bytes())?)
 }
 
 /// The model folders that a path means: one, or one per seed.
