@@ -99,6 +99,9 @@ pub(crate) struct EvalArgs {
     /// Compare with a second model on the same examples (paired)
     #[arg(long, value_name = "DIR")]
     pub(crate) against: Option<PathBuf>,
+    /// Draw a reliability diagram of all models into a new SVG file
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) curve: Option<PathBuf>,
 }
 
 /// What `explain` takes.

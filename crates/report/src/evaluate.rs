@@ -14,6 +14,7 @@ use crate::measure::{Measured, mse};
 use crate::metric::{Metric, Scores, wide};
 use crate::predictions::{Labels, Predictions};
 use crate::probability::{Logits, binary_nll, brier, nll};
+use crate::temperature::{Scaled, cross_fit};
 
 /// How well a model did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Calibration {
     pub adaptive_error: f64,
     /// The reliability curve over bins of equal width; its `n` are the confidence histogram.
     pub curve: Vec<Bin>,
+    /// The same measures with one temperature for all logits, fitted to other examples than it is
+    /// judged on; `None` with fewer than two examples, and in records of earlier versions.
+    pub scaled: Option<Scaled>,
 }
 
 /// Judges `predictions` by `metric`. The kind of the labels decides which loss is reported.
@@ -80,6 +84,7 @@ fn calibrate(logits: Logits<'_>, labels: &[u32]) -> Option<Calibration> {
         expected_error: expected_calibration_error(&judged, DEFAULT_BINS)?.value,
         adaptive_error: adaptive_calibration_error(&judged, DEFAULT_BINS)?.value,
         curve: reliability(&judged, DEFAULT_BINS),
+        scaled: cross_fit(logits, labels),
     })
 }
 
@@ -95,6 +100,18 @@ mod tests {
             evaluate(&Predictions::new(logits, 2, labels).unwrap(), Metric::AccuracyAndF1).unwrap();
         let json = serde_json::to_string(&evaluation).unwrap();
         assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), evaluation);
+    }
+
+    #[test]
+    fn an_evaluation_of_an_earlier_version_has_no_scaled_measures() {
+        let labels = Labels::Classes(vec![0, 1]);
+        let evaluation =
+            evaluate(&Predictions::new(vec![0.0; 4], 2, labels).unwrap(), Metric::Accuracy)
+                .unwrap();
+        let mut json = serde_json::to_value(&evaluation).unwrap();
+        json["calibration"].as_object_mut().unwrap().remove("scaled").unwrap();
+        let read: Evaluation = serde_json::from_value(json).unwrap();
+        assert_eq!(read.calibration.unwrap().scaled, None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 pub mod calibration;
 pub mod compare;
+pub mod diagram;
 pub mod error;
 pub mod evaluate;
 pub mod measure;
@@ -17,3 +18,4 @@ pub mod probability;
 pub mod seeds;
 pub mod student;
 pub mod table;
+pub mod temperature;

@@ -41,6 +41,16 @@ impl<'a> Logits<'a> {
         self.values.chunks_exact(self.classes)
     }
 
+    /// How many logits each example has.
+    pub fn classes(self) -> usize {
+        self.classes
+    }
+
+    /// The logits of one example.
+    pub(crate) fn row(self, at: usize) -> &'a [f32] {
+        &self.values[at * self.classes..(at + 1) * self.classes]
+    }
+
     /// The class with the largest logit of each example; among equals the first.
     pub fn answers(self) -> Vec<u32> {
         self.rows().map(answer).collect()
@@ -85,8 +95,13 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
 /// assert_eq!(ln_softmax(&[0.0, -2000.0]), [0.0, -2000.0]); // e⁻²⁰⁰⁰ itself is too small to write
 /// ```
 pub fn ln_softmax(logits: &[f32]) -> Vec<f64> {
+    ln_softmax_at(logits, 1.0)
+}
+
+/// [`ln_softmax`] of logits divided by a temperature above 0, which need not be rounded to `f32`.
+pub(crate) fn ln_softmax_at(logits: &[f32], temperature: f64) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let shifted = |&logit: &f32| f64::from(logit) - f64::from(max);
+    let shifted = |&logit: &f32| (f64::from(logit) - f64::from(max)) / temperature;
     let ln_total = logits.iter().map(|logit| shifted(logit).exp()).sum::<f64>().ln();
     logits.iter().map(|logit| shifted(logit) - ln_total).collect()
 }
@@ -121,10 +136,13 @@ pub fn nll(logits: Logits<'_>, labels: &[u32]) -> Option<Measured> {
 /// assert_eq!(brier(even, &[1]).unwrap().value, 0.5); // ½² + ½²
 /// ```
 pub fn brier(logits: Logits<'_>, labels: &[u32]) -> Option<Measured> {
-    over_rows(logits, labels, |row, label| {
-        let probabilities = softmax(row).into_iter().enumerate();
-        probabilities.map(|(class, p)| (p - f64::from(class == label)).powi(2)).sum()
-    })
+    over_rows(logits, labels, |row, label| squares(&ln_softmax(row), label))
+}
+
+/// `Σᵥ (pᵥ − [v = label])²` of one row, from the logarithms of its probabilities.
+pub(crate) fn squares(ln_p: &[f64], label: usize) -> f64 {
+    let classes = ln_p.iter().enumerate();
+    classes.map(|(class, ln_p)| (ln_p.exp() - f64::from(class == label)).powi(2)).sum()
 }
 
 /// The mean binary cross-entropy in nats over all (example, label) pairs, from 0 up.

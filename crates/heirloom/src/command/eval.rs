@@ -8,9 +8,12 @@ use heirloom::failure::Failure;
 use heirloom::places::Places;
 use heirloom_recipe::{Plan, TaskKind};
 use heirloom_report::compare::{Comparison, SeedDifference, across_seeds, classifiers};
+use heirloom_report::diagram::{Curve, diagram};
 use heirloom_report::evaluate::Evaluation;
 use heirloom_report::seeds::Seeds;
 use heirloom_report::table::{Cell, Table};
+use heirloom_report::temperature::{COLDEST, HOTTEST};
+use heirloom_store::{RealDisk, write_atomic};
 use serde::Serialize;
 use serde_json::json;
 
@@ -21,6 +24,12 @@ use crate::show::Show;
 
 /// Seed of the resamples behind an interval, so that the same two models give the same interval.
 const RESAMPLING_SEED: u64 = 0;
+
+/// The title of the column that says what the logits were divided by.
+const TEMPERATURE: &str = "T";
+
+/// What the name of a set is followed by in the row of the scaled logits.
+const SCALED: &str = ", scaled";
 
 /// A model folder, and its seed where it is one of several.
 struct Candidate {
@@ -60,6 +69,9 @@ struct OverSeeds {
 pub(crate) fn run(args: &EvalArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     let candidates = candidates(&args.model)?;
     let task = task(args)?;
+    if let Some(file) = &args.curve {
+        can_draw(file, &task)?;
+    }
     let rivals = match &args.against {
         None => Vec::new(),
         Some(path) => rivals(path, &candidates, &task)?,
@@ -85,6 +97,10 @@ pub(crate) fn run(args: &EvalArgs, threads: usize, show: Show) -> Result<u8, Fai
     let mut lines = lines(&candidates, &sets, first);
     let ours = lines.len();
     lines.extend(self::lines(&rivals, &sets, second));
+    if let Some(file) = &args.curve {
+        draw(&lines, &sets, file)?;
+        show.say(&format!("reliability diagram: {}", file.display()));
+    }
     if show.json {
         let over_seeds: Vec<_> = sets.iter().map(|set| over_seeds(&lines[..ours], set)).collect();
         show.json(&json!({
@@ -110,6 +126,57 @@ pub(crate) fn run(args: &EvalArgs, threads: usize, show: Show) -> Result<u8, Fai
         show.data(&format!("{file}: {metric} over seeds {difference}\n"));
     }
     Ok(0)
+}
+
+/// Refuses, before anything is computed, a diagram that could not be drawn or would replace a file.
+fn can_draw(file: &Path, task: &Task) -> Result<(), Failure> {
+    if task.kind() != TaskKind::Classification {
+        return Err(Failure::usage(
+            "--curve draws how sure a model is of one of several labels, and this task has another \
+             `kind`",
+        ));
+    }
+    let name = file.display();
+    if file.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!(
+            "`{name}` exists already, and --curve replaces nothing; name a new file or remove it"
+        )));
+    }
+    let folder = file.parent().unwrap_or(Path::new(""));
+    if file.file_name().is_none() || !(folder.as_os_str().is_empty() || folder.is_dir()) {
+        return Err(Failure::usage(format!(
+            "`{name}` cannot be written: there is no folder `{}`; make it first",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// All models in one picture; one that is alone with its scaled logits.
+fn draw(lines: &[Line], sets: &[Set], file: &Path) -> Result<(), Failure> {
+    let mut curves = Vec::new();
+    for line in lines {
+        let Some(calibration) = &line.evaluation.calibration else { continue };
+        let mut name = line.model.display().to_string();
+        if sets.len() > 1 {
+            name += &format!(", {}", line.file);
+        }
+        let (expected_error, bins) = (calibration.expected_error, calibration.curve.clone());
+        curves.push(Curve { name: name.clone(), expected_error, bins });
+        if let (Some(scaled), [_]) = (&calibration.scaled, lines) {
+            let (expected_error, bins) = (scaled.expected_error, scaled.curve.clone());
+            let name = format!("{name}{SCALED} to T {:.4}", scaled.temperature);
+            curves.push(Curve { name, expected_error, bins });
+        }
+    }
+    if curves.is_empty() {
+        return Err(Failure::input(
+            "no example has a label, so there is nothing to draw; name another file with --file",
+        ));
+    }
+    let names: Vec<&str> = sets.iter().map(|set| set.name.as_str()).collect();
+    let svg = diagram(&format!("Reliability on {}", names.join(", ")), &curves);
+    Ok(write_atomic(&RealDisk, file, svg.as_bytes())?)
 }
 
 /// The model folders that a path means: one, or one per seed.
@@ -228,6 +295,16 @@ fn note(set: &Set, judgement: &Judgement, max_length: usize, show: Show) {
         let cut = judgement.truncated;
         show.say(&format!("note: {name}: {cut} of {rows} texts were cut to {max_length} tokens"));
     }
+    let calibration = judgement.evaluation.calibration.as_ref();
+    if let Some(scaled) = calibration.and_then(|calibration| calibration.scaled.as_ref()) {
+        let all = [scaled.temperature, scaled.halves[0], scaled.halves[1]];
+        if let Some(bound) = all.into_iter().find(|found| [COLDEST, HOTTEST].contains(found)) {
+            show.say(&format!(
+                "note: {name}: a fitted temperature stopped at its bound of {bound}; there are too \
+                 few examples, or too few mistakes among them, to tell"
+            ));
+        }
+    }
     if judgement.unlabelled > 0 {
         let left = judgement.unlabelled;
         show.say(&format!(
@@ -271,33 +348,64 @@ fn paired_by_seed(
     sets.iter().enumerate().filter_map(compared).collect()
 }
 
-/// The numbers of an evaluation in the order of the table's columns, each with its title.
-fn numbers(evaluation: &Evaluation) -> Vec<(String, Option<f64>)> {
-    let mut numbers = vec![("loss".to_owned(), evaluation.loss)];
+/// The logits as they are, or divided by one temperature.
+#[derive(Clone, Copy, PartialEq)]
+enum Logits {
+    Raw,
+    Scaled,
+}
+
+/// The numbers of an evaluation in the order of the table's columns, each with its title; `None`
+/// where there are none of scaled logits.
+fn numbers(evaluation: &Evaluation, logits: Logits) -> Option<Vec<(String, Option<f64>)>> {
+    let calibration = evaluation.calibration.as_ref();
+    let scaled = calibration.and_then(|calibration| calibration.scaled.as_ref());
+    let loss = match logits {
+        Logits::Raw => evaluation.loss,
+        Logits::Scaled => Some(scaled?.loss),
+    };
+    let mut numbers = vec![("loss".to_owned(), loss)];
+    // Every score is of the answers alone, which no temperature changes.
     numbers.extend(evaluation.scores.iter().map(|(name, value)| (name.to_owned(), value)));
-    if let Some(calibration) = &evaluation.calibration {
-        numbers.push(("Brier".to_owned(), Some(calibration.brier)));
-        numbers.push(("ECE".to_owned(), Some(calibration.expected_error)));
-        numbers.push(("adaptive ECE".to_owned(), Some(calibration.adaptive_error)));
-    }
-    numbers
+    let of_calibration = match logits {
+        Logits::Raw => calibration.map(|found| {
+            let temperature = found.scaled.as_ref().map(|_| 1.0);
+            [found.brier, found.expected_error, found.adaptive_error]
+                .map(Some)
+                .into_iter()
+                .chain([temperature])
+                .collect::<Vec<_>>()
+        }),
+        Logits::Scaled => scaled.map(|found| {
+            [found.brier, found.expected_error, found.adaptive_error, found.temperature]
+                .map(Some)
+                .to_vec()
+        }),
+    };
+    let titles = ["Brier", "ECE", "adaptive ECE", TEMPERATURE].map(str::to_owned);
+    numbers.extend(titles.into_iter().zip(of_calibration.into_iter().flatten()));
+    Some(numbers)
 }
 
 /// Mean and spread over seeds of each number on one set.
 fn over_seeds(lines: &[Line], set: &Set) -> serde_json::Value {
-    let mut numbers = serde_json::Map::new();
-    for (name, seeds) in spreads(lines, set) {
-        numbers.insert(name, json!(seeds));
-    }
-    json!({ "file": set.name, "numbers": numbers })
+    let named = |logits| {
+        let spreads = spreads(lines, set, logits).into_iter();
+        spreads.map(|(name, seeds)| (name, json!(seeds))).collect::<serde_json::Map<_, _>>()
+    };
+    let scaled = named(Logits::Scaled);
+    json!({
+        "file": set.name,
+        "numbers": named(Logits::Raw),
+        "scaled": (!scaled.is_empty()).then_some(scaled),
+    })
 }
 
-fn spreads(lines: &[Line], set: &Set) -> Vec<(String, Option<Seeds>)> {
-    let of_set: Vec<_> = lines
-        .iter()
-        .filter(|line| line.file == set.name)
-        .map(|line| numbers(&line.evaluation))
-        .collect();
+/// Of each number; nothing where a model has none.
+fn spreads(lines: &[Line], set: &Set, logits: Logits) -> Vec<(String, Option<Seeds>)> {
+    let of_set = lines.iter().filter(|line| line.file == set.name);
+    let numbers: Option<Vec<_>> = of_set.map(|line| numbers(&line.evaluation, logits)).collect();
+    let of_set = numbers.unwrap_or_default();
     let spread = |at: usize| {
         let values: Option<Vec<f64>> =
             of_set.iter().map(|numbers| numbers.get(at).and_then(|(_, value)| *value)).collect();
@@ -307,27 +415,38 @@ fn spreads(lines: &[Line], set: &Set) -> Vec<(String, Option<Seeds>)> {
     titles.enumerate().map(|(at, name)| (name, spread(at))).collect()
 }
 
+/// A row for each model and set, and where there is a temperature to fit a second one of the scaled
+/// logits below it.
 fn table(lines: &[Line], sets: &[Set]) -> Table {
-    let Some(first) = lines.first() else { return Table::new(["file"]) };
+    let raw = lines.first().and_then(|line| numbers(&line.evaluation, Logits::Raw));
+    let Some(raw) = raw else { return Table::new(["file"]) };
     let several = lines.len() > sets.len();
     let head = if several { vec!["seed", "file", "n"] } else { vec!["file", "n"] };
-    let titles = numbers(&first.evaluation).into_iter().map(|(name, _)| name);
+    let titles = raw.into_iter().map(|(name, _)| name);
     let mut table = Table::new(head.into_iter().map(str::to_owned).chain(titles));
-    for line in lines {
-        let mut cells = Vec::new();
-        if several {
-            cells.push(line.seed.map_or(Cell::Missing, |seed| Cell::Text(seed.to_string())));
-        }
-        cells.push(Cell::from(line.file.clone()));
+    let both = [Logits::Raw, Logits::Scaled];
+    let named = |file: &str, logits| match logits {
+        Logits::Raw => Cell::from(file),
+        Logits::Scaled => Cell::from(format!("{file}{SCALED}")),
+    };
+    for (line, logits) in lines.iter().flat_map(|line| both.map(|logits| (line, logits))) {
+        let Some(numbers) = numbers(&line.evaluation, logits) else { continue };
+        let seed = line.seed.map_or(Cell::Missing, |seed| Cell::Text(seed.to_string()));
+        let mut cells = Vec::from_iter(several.then_some(seed));
+        cells.push(named(&line.file, logits));
         cells.push(Cell::Count(line.evaluation.n as u64));
-        cells.extend(numbers(&line.evaluation).into_iter().map(|(_, value)| number(value)));
+        cells.extend(numbers.into_iter().map(|(_, value)| number(value)));
         table.row(cells);
     }
-    for set in sets.iter().filter(|_| several) {
+    let over_seeds = sets.iter().filter(|_| several);
+    for (set, logits) in over_seeds.flat_map(|set| both.map(|logits| (set, logits))) {
+        let spreads = spreads(lines, set, logits);
+        if spreads.is_empty() {
+            continue;
+        }
         let n = lines.iter().find(|line| line.file == set.name).map_or(0, |line| line.evaluation.n);
-        let mut cells =
-            vec![Cell::from("all"), Cell::from(set.name.clone()), Cell::Count(n as u64)];
-        let spreads = spreads(lines, set).into_iter();
+        let mut cells = vec![Cell::from("all"), named(&set.name, logits), Cell::Count(n as u64)];
+        let spreads = spreads.into_iter();
         cells.extend(spreads.map(|(_, seeds)| seeds.map_or(Cell::Missing, Cell::Seeds)));
         table.row(cells);
     }
