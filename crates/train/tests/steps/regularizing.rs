@@ -13,7 +13,10 @@ use crate::tiny::{Run, Task, double, job, run, single, trainer};
 fn ran(regularizer: &[&str], whole: &[&str]) -> Run {
     let folder = tempdir().unwrap();
     let keys = regularizer.iter().map(|key| format!("objective.regularizer.{key}"));
-    let sets: Vec<String> = keys.chain(whole.iter().map(|&set| set.to_owned())).collect();
+    let sets: Vec<String> = std::iter::once("training.batch_size=6".to_owned())
+        .chain(keys)
+        .chain(whole.iter().map(|&set| set.to_owned()))
+        .collect();
     let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
     let teacher = whole.iter().any(|set| set.starts_with("objective.alpha"));
     run(job(Task::Classification, teacher, &sets, folder.path()), double)
@@ -88,7 +91,7 @@ fn a_step_does_not_depend_on_how_it_is_cut() {
     ];
     for (keys, rest) in methods {
         let cut = |size: &str| {
-            let sizes = ["training.max_steps=9", "training.batch_size=6", size];
+            let sizes = ["training.max_steps=9", size];
             ran(keys, &[&sizes, rest].concat())
         };
         let (whole, cut) = (cut("training.micro_batch_size=6"), cut("training.micro_batch_size=2"));
@@ -101,7 +104,7 @@ fn a_step_does_not_depend_on_how_it_is_cut() {
 
 #[test]
 fn what_a_class_remembers_begins_to_count_after_a_pass() {
-    let sets = ["training.max_steps=8", "training.batch_size=6"];
+    let sets = ["training.max_steps=8"];
     let memory = ran(&["method=online_label_smoothing", "alpha=0.5"], &sets);
     let uniform = ran(&["method=label_smoothing", "alpha=0.5"], &sets);
     let same = |at: usize| (memory.steps[at].loss - uniform.steps[at].loss).abs() < 1e-9;
