@@ -46,6 +46,7 @@ impl Policy for ContinuationKd {
             weights: (0..samples.len()).flat_map(of).collect(),
             temperature: None,
             teacher_scale: Some(scale),
+            ..Decision::default()
         }
     }
 }

@@ -68,7 +68,7 @@ impl Policy for Ctkd {
         self.slopes.1 += samples.len();
     }
 
-    fn learn(&mut self, _: [f64; 2], at: At) {
+    fn learn(&mut self, _: &[f64], at: At) {
         let (sum, count) = std::mem::take(&mut self.slopes);
         if count == 0 {
             return;
@@ -128,7 +128,7 @@ mod tests {
             let mut policy = Ctkd::new(0.9, [1.0, 20.0], 1.0, 0.0);
             policy.restore(&[rho]).expect("one number");
             policy.observe(&samples(), at(4));
-            policy.learn([0.0; 2], at(4));
+            policy.learn(&[0.0; 2], at(4));
             let step = 1e-5;
             let want = (loss(rho + step) - loss(rho - step)) / (2.0 * step);
             let got = policy.rho - rho;
@@ -151,7 +151,7 @@ mod tests {
             };
             cut.observe(&part, at(4));
         }
-        [&mut whole, &mut cut].into_iter().for_each(|policy| policy.learn([0.0; 2], at(4)));
+        [&mut whole, &mut cut].into_iter().for_each(|policy| policy.learn(&[0.0; 2], at(4)));
         assert_eq!(whole.rho, cut.rho);
         assert_ne!(whole.rho, 1.0);
     }
@@ -173,7 +173,7 @@ mod tests {
         let mut policy = Ctkd::new(0.3, [2.0, 4.0], 1.0, 0.0);
         for (rho, want) in [(0.0, 4.0), (1e3, 6.0), (-1e3, 2.0)] {
             policy.restore(&[rho]).expect("one number");
-            policy.learn([0.0; 2], at(0));
+            policy.learn(&[0.0; 2], at(0));
             let decision = policy.decide(&samples(), at(0));
             assert_eq!(decision.temperature, Some(want));
             assert_eq!(decision.weights, [0.7, 0.3, 0.7, 0.3]);

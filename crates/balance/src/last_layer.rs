@@ -6,8 +6,8 @@
 //!
 //! What lies below the last layer is left out: two losses may agree here and disagree there.
 
+use crate::LABEL;
 use crate::rows::{ln_softmax, softmax};
-use crate::{LABEL, TEACHER};
 
 /// The gradient of `−ln softmax(z)[label]` on the logits `z`: `s − y`, `[K]`; zero without a label.
 pub fn label_gradient(student: &[f32], label: Option<u32>) -> Vec<f64> {
@@ -103,27 +103,31 @@ fn with_one(features: &[f32]) -> impl Iterator<Item = f64> {
     features.iter().map(|&x| f64::from(x)).chain([1.0])
 }
 
-/// `Σⱼ (hᵢ·hⱼ + 1)(gᵢ·gⱼ)` for each sample `i` and each of its two losses, `[R, 2]`: label, teacher.
+/// `Σⱼ (hᵢ·hⱼ + 1)(gᵢ·gⱼ)` for each sample `i` and each of its losses, `[R, 1 + T]`: label, each
+/// teacher.
 ///
 /// The sum over the second set is taken once, so that the cost is `O((R + M) K D)` for `M` samples
 /// there. Divide by `M` for the alignment with its mean loss.
 ///
 /// # Shapes
-/// `features`: `[R, D]`. `gradients`: of the label's losses and of the teacher's on the logits,
+/// `features`: `[R, D]`. `gradients`: of the label's losses and of each teacher's on the logits,
 /// `[R, K]` each. `second`: the second set's sum.
 pub fn last_layer_alignments(
     features: &[f32],
-    gradients: [&[f64]; 2],
+    gradients: &[&[f64]],
     second: &LastLayer,
 ) -> Vec<f64> {
     let rows = gradients[LABEL].len() / second.classes;
     let width = features.len().checked_div(rows).unwrap_or(0);
-    assert_eq!(gradients[TEACHER].len(), gradients[LABEL].len(), "a gradient of each loss");
+    for gradient in gradients {
+        assert_eq!(gradient.len(), gradients[LABEL].len(), "a gradient of each loss");
+    }
     assert_eq!(features.len(), rows * width, "features of each sample");
     let of = |row: usize| {
         let features = &features[row * width..(row + 1) * width];
         let logits = row * second.classes..(row + 1) * second.classes;
-        gradients.map(|gradient| second.along(&gradient[logits.clone()], features))
+        let along = |gradient: &&[f64]| second.along(&gradient[logits.clone()], features);
+        gradients.iter().map(along).collect::<Vec<_>>()
     };
     (0..rows).flat_map(of).collect()
 }
@@ -157,7 +161,7 @@ mod tests {
         for (features, logits) in h[1].chunks(WIDTH).zip(g[2].chunks(CLASSES)) {
             second.add(logits, features, 1.0);
         }
-        let got = last_layer_alignments(&h[0], [&g[0], &g[1]], &second);
+        let got = last_layer_alignments(&h[0], &[&g[0], &g[1]], &second);
         assert_eq!(got.len(), 2 * rows);
         let wide = |row: &[f32]| row.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         for (at, got) in got.into_iter().enumerate() {
@@ -205,7 +209,7 @@ mod tests {
         second.add(&label_gradient(&logits(&other), Some(2)), &other, 1.0);
         let own = logits(&h);
         let gradients = [label_gradient(&own, Some(0)), teacher_gradient(&own, &teacher, t)];
-        let got = last_layer_alignments(&h, [&gradients[0], &gradients[1]], &second);
+        let got = last_layer_alignments(&h, &[&gradients[0], &gradients[1]], &second);
 
         let step = 1e-6;
         for (loss, got) in got.into_iter().enumerate() {
@@ -259,7 +263,7 @@ mod tests {
         assert_eq!(label_gradient(&[1.0, 2.0], None), [0.0, 0.0]);
         assert_eq!(LastLayer::new(2).norm(), 0.0);
         assert_eq!(LastLayer::new(2).along(&[1.0, -1.0], &[3.0]), 0.0);
-        assert_eq!(last_layer_alignments(&[], [&[], &[]], &LastLayer::new(2)), [] as [f64; 0]);
+        assert_eq!(last_layer_alignments(&[], &[&[], &[]], &LastLayer::new(2)), [] as [f64; 0]);
         // No features: the bias alone.
         let mut bias = LastLayer::new(2);
         bias.add(&[3.0, -4.0], &[], 1.0);

@@ -28,6 +28,10 @@
 //! | [`MetaWeightNet`] | σ of a network of (ℓ₁, ℓ₂) or of the teacher's logits | Shu et al. 2019 | alignments |
 //! | [`TgeoKd`] | (1 − λ, λ), λ = σ of a network of s, t, label, class mean | Hu et al. 2024 | alignments |
 //!
+//! Of several teachers each has a term of its own: [`Uncertainty`], [`GradNorm`] and [`RwKd`] weigh
+//! them apart, and [`Parted`] cuts the teacher's weight of [`Fixed`] or [`Schedule`] among them. The
+//! others know one teacher.
+//!
 //! A sample without a label has no label's loss. Where a policy decides sample by sample, its label
 //! weighs 0 there, and each file says what the teacher's weight is; the weights that are the same
 //! for all stand for such a sample too, and its label's is to be ignored.
@@ -45,6 +49,7 @@ mod last_layer;
 mod memory;
 mod meta_weight_net;
 mod network;
+mod parted;
 mod policy;
 mod rows;
 mod rw_kd;
@@ -70,6 +75,7 @@ pub use last_layer::{
 pub use memory::Memory;
 pub use meta_weight_net::{MetaWeightNet, Sight};
 pub use network::Adam;
+pub use parted::Parted;
 pub use policy::{Needs, Policy, Restored};
 pub use rw_kd::{Normalize, RwKd};
 pub use samples::{Alignments, At, Decision, LABEL, Samples, TEACHER};

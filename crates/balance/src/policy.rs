@@ -46,8 +46,9 @@ pub trait Policy: Debug + Send {
     /// and empties.
     fn observe(&mut self, _samples: &Samples<'_>, _at: At) {}
 
-    /// Hears the step's mean losses, label and teacher, once all of it has been computed.
-    fn learn(&mut self, _means: [f64; 2], _at: At) {}
+    /// Hears the step's mean losses, label and each teacher, `[1 + T]`, once all of it has been
+    /// computed.
+    fn learn(&mut self, _means: &[f64], _at: At) {}
 
     /// Hears, in place of [`Policy::learn`], that the step was left out as it was not finite: what
     /// [`Policy::observe`] gathered of it is dropped.

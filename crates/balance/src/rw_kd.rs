@@ -7,10 +7,11 @@
 //! gradient `v`. Alignments are cut off at a floor, and each sample's two are divided by their sum.
 //!
 //! What follows from that: where one loss alone would help, the share is next to 0 or 1; where
-//! neither would, it is ½; and no sample can be dropped. `Normalize::Batch` can drop one, as L2RW
+//! neither would, it is ½; and no sample can be dropped. With several teachers each has a weight of its
+//! own, from its own alignment, and a sample's weights sum to one over all. `Normalize::Batch` can drop one, as L2RW
 //! does.
 
-use crate::{Alignments, At, Decision, Memory, Needs, Policy, Restored, Samples};
+use crate::{Alignments, At, Decision, LABEL, Memory, Needs, Policy, Restored, Samples, TEACHER};
 
 /// How alignments above the floor become weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +31,15 @@ pub struct RwKd {
     normalize: Normalize,
     /// δ: alignments count as at least this.
     floor: f64,
-    /// Shares of the teacher are kept inside these.
+    /// Shares of the teacher, of all teachers together, are kept inside these.
     bounds: [f64; 2],
-    /// The label's weight and the teacher's, per example.
-    weights: [Memory; 2],
+    /// The label's weight and each teacher's, per example.
+    weights: Vec<Memory>,
     /// Means of what was decided so far, for examples that no alignment was measured of: sum of
-    /// label's weights, of teacher's, and count.
-    sums: [f64; 3],
-    /// The share before anything was measured.
-    initial: f64,
+    /// label's weights, of each teacher's, and count.
+    sums: Vec<f64>,
+    /// The weights before anything was measured.
+    initial: Vec<f64>,
 }
 
 impl RwKd {
@@ -52,37 +53,65 @@ impl RwKd {
         decay: f64,
         initial: f64,
     ) -> Self {
-        let weights = [(); 2].map(|()| Memory::new(examples, decay));
-        Self { normalize, floor, bounds, weights, sums: [0.0; 3], initial }
+        let weights = vec![Memory::new(examples, decay); 2];
+        let initial = vec![1.0 - initial, initial];
+        Self { normalize, floor, bounds, weights, sums: vec![0.0; 3], initial }
     }
 
-    /// The weights that alignments ask for, `[R, 2]`.
-    fn weights(&self, alignments: &Alignments<'_>) -> Vec<[f64; 2]> {
+    /// The same for several teachers; `parts` are theirs, `[T]`, of the teacher's share before
+    /// anything was measured.
+    #[must_use]
+    pub fn with_teachers(self, parts: &[f64]) -> Self {
+        let terms = 1 + parts.len();
+        let share = self.initial[TEACHER];
+        let teachers = parts.iter().map(|part| share * part);
+        Self {
+            weights: vec![self.weights[LABEL].clone(); terms],
+            sums: vec![0.0; terms + 1],
+            initial: [1.0 - share].into_iter().chain(teachers).collect(),
+            ..self
+        }
+    }
+
+    fn terms(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// The weights that alignments ask for, `[R, 1 + T]`.
+    fn weights(&self, alignments: &Alignments<'_>) -> Vec<Vec<f64>> {
         let rows = 0..alignments.samples.len();
-        let raised: Vec<[f64; 2]> = rows
+        let raised: Vec<Vec<f64>> = rows
             .map(|row| {
-                let [label, teacher] = alignments.of(row).map(|value| value.max(self.floor));
-                let labelled = alignments.samples.labels[row].is_some();
-                [if labelled { label } else { 0.0 }, teacher]
+                let mut raised: Vec<f64> =
+                    alignments.all(row).iter().map(|value| value.max(self.floor)).collect();
+                if alignments.samples.labels[row].is_none() {
+                    raised[LABEL] = 0.0;
+                }
+                raised
             })
             .collect();
         match self.normalize {
-            Normalize::Terms => raised.into_iter().map(|pair| self.shares(pair)).collect(),
+            Normalize::Terms => raised.iter().map(|weights| self.shares(weights)).collect(),
             Normalize::Batch => {
                 let sum: f64 = raised.iter().flatten().sum();
                 let factor = if sum > 0.0 { raised.len() as f64 / sum } else { 0.0 };
-                raised.into_iter().map(|pair| pair.map(|weight| weight * factor)).collect()
+                let scaled = |weights: Vec<f64>| weights.into_iter().map(|w| w * factor).collect();
+                raised.into_iter().map(scaled).collect()
             }
             Normalize::None => raised,
         }
     }
 
-    fn shares(&self, [label, teacher]: [f64; 2]) -> [f64; 2] {
-        // Both zero where the floor is.
-        let sum = label + teacher;
-        let share = if sum > 0.0 { teacher / sum } else { 0.5 };
+    fn shares(&self, raised: &[f64]) -> Vec<f64> {
+        let (label, teachers) = (raised[LABEL], &raised[TEACHER..]);
+        let all: f64 = teachers.iter().sum();
+        // All zero where the floor is.
+        let sum = label + all;
+        let share = if sum > 0.0 { all / sum } else { 0.5 };
         let share = share.clamp(self.bounds[0], self.bounds[1]);
-        [1.0 - share, share]
+        let equal = 1.0 / teachers.len() as f64;
+        let part = |teacher: &f64| if all > 0.0 { teacher / all } else { equal };
+        [1.0 - share].into_iter().chain(teachers.iter().map(|t| share * part(t))).collect()
     }
 }
 
@@ -93,43 +122,46 @@ impl Policy for RwKd {
 
     fn align(&mut self, alignments: &Alignments<'_>, _: At) {
         for (&id, weights) in alignments.samples.ids.iter().zip(self.weights(alignments)) {
-            for (memory, weight) in self.weights.iter_mut().zip(weights) {
+            for (memory, &weight) in self.weights.iter_mut().zip(&weights) {
                 memory.note(id, weight);
             }
-            let counted = [weights[0], weights[1], 1.0];
+            let counted = weights.into_iter().chain([1.0]);
             self.sums.iter_mut().zip(counted).for_each(|(sum, part)| *sum += part);
         }
     }
 
     fn decide(&self, samples: &Samples<'_>, _: At) -> Decision {
-        let [label, teacher, count] = self.sums;
-        let usual = if count > 0.0 {
-            [label / count, teacher / count]
+        let (count, sums) = self.sums.split_last().expect("a count at least");
+        let usual: Vec<f64> = if *count > 0.0 {
+            sums.iter().map(|sum| sum / count).collect()
         } else {
-            [1.0 - self.initial, self.initial]
+            self.initial.clone()
         };
-        let of = |&id: &u32| -> [f64; 2] {
-            std::array::from_fn(|term| self.weights[term].of(id).unwrap_or(usual[term]))
+        let of = |&id: &u32| {
+            let terms = self.weights.iter().zip(&usual);
+            terms.map(move |(memory, &usual)| memory.of(id).unwrap_or(usual))
         };
-        Decision { weights: samples.ids.iter().flat_map(of).collect(), ..Decision::default() }
+        let weights = samples.ids.iter().flat_map(of).collect();
+        Decision { weights, terms: self.terms(), ..Decision::default() }
     }
 
     fn state(&self) -> Vec<f64> {
-        let [label, teacher] = &self.weights;
-        [&self.sums, label.values(), teacher.values()].concat()
+        let mut state = self.sums.clone();
+        self.weights.iter().for_each(|memory| state.extend_from_slice(memory.values()));
+        state
     }
 
     fn restore(&mut self, state: &[f64]) -> Result<(), Restored> {
-        let examples = self.weights[0].values().len();
-        let wrong = Restored { expected: 3 + 2 * examples, found: state.len() };
-        let Some((sums, rest)) = state.split_first_chunk() else { return Err(wrong) };
-        if rest.len() != 2 * examples {
-            return Err(wrong);
+        let examples = self.weights[LABEL].values().len();
+        let expected = self.sums.len() + self.terms() * examples;
+        if state.len() != expected {
+            return Err(Restored { expected, found: state.len() });
         }
-        self.sums = *sums;
-        let (label, teacher) = rest.split_at(examples);
-        self.weights[0].replace(label);
-        self.weights[1].replace(teacher);
+        let (sums, rest) = state.split_at(self.sums.len());
+        self.sums.copy_from_slice(sums);
+        for (at, memory) in self.weights.iter_mut().enumerate() {
+            memory.replace(&rest[at * examples..(at + 1) * examples]);
+        }
         Ok(())
     }
 }
@@ -219,6 +251,43 @@ mod tests {
         let mut policy = RwKd::new(4, Normalize::Terms, FLOOR, [0.1, 0.8], 0.0, 0.5);
         aligned(&mut policy, &[1.0, -1.0, -1.0, 1.0], &[true; 2]);
         near(&weights(&policy, &[0, 1]), &[0.9, 0.1, 0.2, 0.8]);
+    }
+
+    /// Two teachers and label, by hand: shares are alignments over their sum, the floor where one is
+    /// below it; equal where none helps; bounds hold the teachers together.
+    #[test]
+    fn several_teachers_share_with_the_label() {
+        let two = |bounds| {
+            RwKd::new(4, Normalize::Terms, FLOOR, bounds, 0.0, 0.6).with_teachers(&[0.75, 0.25])
+        };
+        let (ids, labels) = ([0, 1, 2], [Some(0), Some(0), None]);
+        let samples = Samples {
+            ids: &ids,
+            labels: &labels,
+            classes: 1,
+            student: &[0.0; 3],
+            teacher: &[0.0; 6],
+            losses: &[0.0; 9],
+            features: &[],
+        };
+        let mut policy = two([0.0, 1.0]);
+        near(&policy.decide(&samples, AT).weights, &[0.4, 0.45, 0.15].repeat(3));
+        let values = [1.0, 2.0, 1.0, -1.0, -2.0, -3.0, 9.0, 1.0, 3.0];
+        policy.align(&Alignments { samples, values: &values }, AT);
+        let decided = policy.decide(&samples, AT);
+        let third = 1.0 / 3.0;
+        near(&decided.weights, &[0.25, 0.5, 0.25, third, third, third, 0.0, 0.25, 0.75]);
+        near(&decided.shares().collect::<Vec<_>>(), &[0.75, 2.0 * third, 1.0]);
+        near(&decided.shares_of(1).collect::<Vec<_>>(), &[0.25, third, 0.75]);
+        assert_eq!(decided.part(1..2).weights, decided.weights[3..6]);
+        let mut bounded = two([0.0, 0.6]);
+        bounded.align(&Alignments { samples, values: &values }, AT);
+        near(&bounded.decide(&samples, AT).weights[..3], &[0.4, 0.4, 0.2]);
+        let mut other = two([0.0, 1.0]);
+        other.restore(&policy.state()).expect("as many numbers");
+        assert_eq!(other.decide(&samples, AT), decided);
+        let wrong = other.restore(&[0.0; 11]).expect_err("of one teacher");
+        assert_eq!((wrong.expected, wrong.found), (16, 11));
     }
 
     #[test]

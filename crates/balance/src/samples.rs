@@ -2,7 +2,7 @@
 
 /// The column of the label's term.
 pub const LABEL: usize = 0;
-/// The column of the teacher's term.
+/// The column of the teacher's term; of several teachers the first's, the others follow.
 pub const TEACHER: usize = 1;
 
 /// Where a run is.
@@ -37,9 +37,9 @@ pub struct Samples<'a> {
     pub classes: usize,
     /// The student's logits, `[R, K]`.
     pub student: &'a [f32],
-    /// The teacher's logits, `[R, K]`.
+    /// The teachers' logits, `[R, T, K]`; `T`, the number of teachers, is 1 for most policies.
     pub teacher: &'a [f32],
-    /// Losses, `[R, 2]`: the label's term and the teacher's, in nats, without any weight.
+    /// Losses, `[R, 1 + T]`: the label's term and each teacher's, in nats, without any weight.
     pub losses: &'a [f64],
     /// What the classifier sees of each sample, `[R, D]`; empty where nobody asked for it.
     pub features: &'a [f32],
@@ -61,14 +61,27 @@ impl<'a> Samples<'a> {
         &self.student[row * self.classes..(row + 1) * self.classes]
     }
 
-    /// The teacher's logits of one sample.
-    pub fn teacher(&self, row: usize) -> &'a [f32] {
-        &self.teacher[row * self.classes..(row + 1) * self.classes]
+    /// How many teachers there are, `T`.
+    pub fn teachers(&self) -> usize {
+        let terms = self.losses.len().checked_div(self.len()).unwrap_or(0);
+        terms.saturating_sub(1).max(1)
     }
 
-    /// Losses of one sample: label, teacher.
+    /// The first teacher's logits of one sample; the only one's for most policies.
+    pub fn teacher(&self, row: usize) -> &'a [f32] {
+        self.teacher_of(row, 0)
+    }
+
+    /// The logits of teacher number `teacher`, from 0, of one sample.
+    pub fn teacher_of(&self, row: usize, teacher: usize) -> &'a [f32] {
+        let at = (row * self.teachers() + teacher) * self.classes;
+        &self.teacher[at..at + self.classes]
+    }
+
+    /// Losses of one sample: label, teacher (the first).
     pub fn losses(&self, row: usize) -> [f64; 2] {
-        [self.losses[2 * row + LABEL], self.losses[2 * row + TEACHER]]
+        let terms = 1 + self.teachers();
+        [self.losses[terms * row + LABEL], self.losses[terms * row + TEACHER]]
     }
 }
 
@@ -80,51 +93,83 @@ impl<'a> Samples<'a> {
 pub struct Alignments<'a> {
     /// All samples of the step, at the weights where the alignments were measured.
     pub samples: Samples<'a>,
-    /// `⟨v, ∇ℓ⟩`, `[R, 2]`: label, teacher.
+    /// `⟨v, ∇ℓ⟩`, `[R, 1 + T]`: label, each teacher.
     pub values: &'a [f64],
 }
 
 impl Alignments<'_> {
-    /// Of one sample: label, teacher.
+    /// Of one sample: label, teacher (the first).
     pub fn of(&self, row: usize) -> [f64; 2] {
-        [self.values[2 * row + LABEL], self.values[2 * row + TEACHER]]
+        let values = self.all(row);
+        [values[LABEL], values[TEACHER]]
+    }
+
+    /// Of one sample: label, each teacher, `[1 + T]`.
+    pub fn all(&self, row: usize) -> &[f64] {
+        let terms = 1 + self.samples.teachers();
+        &self.values[terms * row..terms * (row + 1)]
     }
 }
 
 /// What a policy decides for some samples.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Weights of the losses, `[R, 2]`: label, teacher.
+    /// Weights of the losses, `[R, 1 + T]`: label, each teacher.
     pub weights: Vec<f64>,
+    /// Losses of a sample, `1 + T`.
+    pub terms: usize,
     /// The temperature of the teacher's term at this step; `None` leaves the plan's.
     pub temperature: Option<f64>,
     /// Factor of the teacher's logits at this step; `None` leaves them.
     pub teacher_scale: Option<f64>,
 }
 
+/// No sample, and one teacher.
+impl Default for Decision {
+    fn default() -> Self {
+        Self { weights: Vec::new(), terms: 2, temperature: None, teacher_scale: None }
+    }
+}
+
 impl Decision {
     /// The same weights for `rows` samples.
     pub fn uniform(rows: usize, label: f64, teacher: f64) -> Self {
-        let weights = [label, teacher].repeat(rows);
-        Self { weights, ..Self::default() }
+        Self::repeated(rows, &[label, teacher])
     }
 
-    /// Weights of one sample: label, teacher.
+    /// The same `weights` of label and each teacher for `rows` samples.
+    pub fn repeated(rows: usize, weights: &[f64]) -> Self {
+        Self { weights: weights.repeat(rows), terms: weights.len(), ..Self::default() }
+    }
+
+    /// Weights of one sample: label, teacher (the first).
     pub fn of(&self, row: usize) -> [f64; 2] {
-        [self.weights[2 * row + LABEL], self.weights[2 * row + TEACHER]]
+        [self.weights[self.terms * row + LABEL], self.weights[self.terms * row + TEACHER]]
     }
 
     /// The same for the samples of `range` alone.
     pub fn part(&self, range: std::ops::Range<usize>) -> Self {
-        let weights = self.weights[2 * range.start..2 * range.end].to_vec();
+        let weights = self.weights[self.terms * range.start..self.terms * range.end].to_vec();
         Self { weights, ..*self }
     }
 
-    /// The teacher's share of each sample's weight, λ; ½ where a sample has no weight at all.
+    /// The teacher's share of each sample's weight, λ, that of all teachers together; ½ where a
+    /// sample has no weight at all.
     pub fn shares(&self) -> impl Iterator<Item = f64> {
-        self.weights.chunks(2).map(|pair| {
-            let sum = pair[LABEL] + pair[TEACHER];
-            if sum > 0.0 { pair[TEACHER] / sum } else { 0.5 }
+        self.weights.chunks(self.terms).map(|weights| {
+            let teachers: f64 = weights[TEACHER..].iter().sum();
+            let sum = weights[LABEL] + teachers;
+            if sum > 0.0 { teachers / sum } else { 0.5 }
+        })
+    }
+
+    /// The share of one teacher, from 0, of each sample's weight; where a sample has no weight at
+    /// all, that teacher's equal part of ½.
+    pub fn shares_of(&self, teacher: usize) -> impl Iterator<Item = f64> {
+        let teachers = (self.terms - 1) as f64;
+        self.weights.chunks(self.terms).map(move |weights| {
+            let sum: f64 = weights.iter().sum();
+            if sum > 0.0 { weights[TEACHER + teacher] / sum } else { 0.5 / teachers }
         })
     }
 }

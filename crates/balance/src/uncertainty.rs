@@ -12,12 +12,12 @@
 use crate::{At, Decision, Policy, Restored, Samples};
 
 /// One weight per loss, learnt from the step's mean losses.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Uncertainty {
     learning_rate: f64,
     bound: f64,
-    /// `ln σ²`: label, teacher.
-    log_variances: [f64; 2],
+    /// `ln σ²`: label, each teacher.
+    log_variances: Vec<f64>,
 }
 
 impl Uncertainty {
@@ -25,18 +25,24 @@ impl Uncertainty {
     /// `a`; `bound`, positive, is the largest size of `a`, so that weights stay in
     /// `exp(−bound)..=exp(bound)`.
     pub fn new(learning_rate: f64, bound: f64) -> Self {
-        Self { learning_rate, bound, log_variances: [0.0; 2] }
+        Self { learning_rate, bound, log_variances: vec![0.0; 2] }
+    }
+
+    /// The same for several teachers, each with a variance of its own.
+    #[must_use]
+    pub fn with_teachers(self, teachers: usize) -> Self {
+        Self { log_variances: vec![0.0; 1 + teachers], ..self }
     }
 }
 
 impl Policy for Uncertainty {
     fn decide(&self, samples: &Samples<'_>, _: At) -> Decision {
-        let [label, teacher] = self.log_variances.map(|a| libm::exp(-a));
-        Decision::uniform(samples.len(), label, teacher)
+        let weights: Vec<f64> = self.log_variances.iter().map(|a| libm::exp(-a)).collect();
+        Decision::repeated(samples.len(), &weights)
     }
 
-    fn learn(&mut self, means: [f64; 2], _: At) {
-        for (a, mean) in self.log_variances.iter_mut().zip(means) {
+    fn learn(&mut self, means: &[f64], _: At) {
+        for (a, &mean) in self.log_variances.iter_mut().zip(means) {
             // Exactly 0 is the mean of no row, or of a student that is its teacher.
             if mean > 0.0 && mean.is_finite() {
                 let slope = 0.5 - libm::exp(-*a) * mean;
@@ -46,12 +52,15 @@ impl Policy for Uncertainty {
     }
 
     fn state(&self) -> Vec<f64> {
-        self.log_variances.to_vec()
+        self.log_variances.clone()
     }
 
     fn restore(&mut self, state: &[f64]) -> Result<(), Restored> {
-        let wrong = Restored { expected: 2, found: state.len() };
-        self.log_variances = state.try_into().map_err(|_| wrong)?;
+        let expected = self.log_variances.len();
+        if state.len() != expected {
+            return Err(Restored { expected, found: state.len() });
+        }
+        self.log_variances.copy_from_slice(state);
         Ok(())
     }
 }
@@ -74,7 +83,7 @@ mod tests {
     fn one_step_by_hand() {
         let mut policy = Uncertainty::new(0.1, 5.0);
         assert_eq!(weights(&policy), [1.0, 1.0]);
-        policy.learn([2.0, 0.25], AT);
+        policy.learn(&[2.0, 0.25], AT);
         for (got, want) in policy.state().into_iter().zip([0.15, -0.025]) {
             assert!((got - want).abs() < 1e-15, "{got}, should be {want}");
         }
@@ -86,7 +95,7 @@ mod tests {
         for (start, mean) in [(0.0, 2.0), (0.7, 0.3), (-1.2, 0.05)] {
             let mut policy = Uncertainty::new(1.0, 100.0);
             policy.restore(&[start, 0.0]).expect("two numbers");
-            policy.learn([mean, 0.0], AT);
+            policy.learn(&[mean, 0.0], AT);
             let slope = start - policy.state()[0];
             let step = 1e-6;
             let above = objective(start + step, mean);
@@ -98,7 +107,7 @@ mod tests {
     #[test]
     fn weights_settle_at_half_the_inverse_of_a_constant_loss() {
         let mut policy = Uncertainty::new(0.1, 5.0);
-        (0..2000).for_each(|_| policy.learn([2.0, 0.25], AT));
+        (0..2000).for_each(|_| policy.learn(&[2.0, 0.25], AT));
         let [label, teacher] = weights(&policy);
         assert!((label - 0.25).abs() < 1e-9 && (teacher - 2.0).abs() < 1e-9, "{label} {teacher}");
     }
@@ -106,9 +115,26 @@ mod tests {
     #[test]
     fn a_loss_that_vanishes_is_held_at_the_bound_and_one_without_rows_is_left() {
         let mut policy = Uncertainty::new(0.5, 2.0);
-        (0..100).for_each(|_| policy.learn([0.0, 1e-9], AT));
-        policy.learn([f64::NAN, f64::INFINITY], AT);
+        (0..100).for_each(|_| policy.learn(&[0.0, 1e-9], AT));
+        policy.learn(&[f64::NAN, f64::INFINITY], AT);
         assert_eq!(weights(&policy), [1.0, libm::exp(2.0)]);
+    }
+
+    /// By hand, as above, the third term with a mean of 1: `a = 0 − 0.1·(0.5 − 1)`.
+    #[test]
+    fn each_of_several_teachers_has_a_variance_of_its_own() {
+        let mut policy = Uncertainty::new(0.1, 5.0).with_teachers(2);
+        policy.learn(&[2.0, 0.25, 1.0], AT);
+        for (got, want) in policy.state().into_iter().zip([0.15, -0.025, 0.05]) {
+            assert!((got - want).abs() < 1e-15, "{got}, should be {want}");
+        }
+        let (ids, labels, losses) = (&[0], &[None], &[0.0; 3]);
+        let (student, teacher, features) = (&[0.0], &[0.0; 2], &[]);
+        let samples = Samples { ids, labels, classes: 1, student, teacher, losses, features };
+        let decision = policy.decide(&samples, AT);
+        assert_eq!((decision.terms, decision.weights.len()), (3, 3));
+        let wrong = policy.restore(&[0.0; 2]);
+        assert_eq!(wrong, Err(Restored { expected: 3, found: 2 }));
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Step {
             let losses = self.losses.iter().skip(loss).step_by(2);
             losses.sum::<f64>() / self.len() as f64
         };
-        policy.learn([mean(0), mean(1)], at);
+        policy.learn(&[mean(0), mean(1)], at);
         whole
     }
 }

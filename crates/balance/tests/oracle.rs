@@ -95,7 +95,7 @@ impl Fixture {
             }
             let decision = policy.decide(&samples, at);
             policy.observe(&samples, at);
-            policy.learn(self.means(step), at);
+            policy.learn(&self.means(step), at);
             decision
         };
         (0..STEPS).map(step).collect()

@@ -41,6 +41,9 @@ pub struct Explanation {
     pub never_judged: usize,
     /// Where the others' shares lie.
     pub shares: Spread,
+    /// Where each teacher's share lies, of several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub teachers: Vec<Spread>,
     /// What λ makes of label noise; `None` where the plan has none.
     pub label_noise: Option<Noise>,
     /// The largest shares, largest first.
@@ -97,8 +100,14 @@ pub struct Row {
     pub label: Option<String>,
     /// The label in the file, where label noise changed it.
     pub label_before_noise: Option<String>,
-    /// What the teacher says.
+    /// λ of each teacher, of several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub teacher_shares: Vec<f64>,
+    /// What the teacher says; of several the first.
     pub teacher: Said,
+    /// What the other teachers say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_teachers: Vec<Said>,
     /// What the student says at the checkpoint.
     pub student: Said,
     /// The text.
@@ -149,7 +158,10 @@ pub fn explain(
     plan.output.dir.clone_from(&shown);
     let committed = Committed::open_step(&RealDisk, path, step)?;
     let job = reopen(&plan, places, KeepTexts::Yes)?.job;
-    let shares = RunFolder::shares(&committed, job.train.len())?;
+    let several = plan.objective.teacher_parts.len();
+    let mut shares = RunFolder::shares_and_teachers(&committed, job.train.len(), several)?;
+    let by_teacher = shares.split_off(1);
+    let shares = shares.remove(0);
     let judged = judged(&shares);
     let Some(spread) = spread(&judged) else {
         return Err(Failure::usage(format!(
@@ -158,7 +170,8 @@ pub fn explain(
         )));
     };
     let (most, least) = ends(&judged, top);
-    let rows = rows(&job, &committed, threads, &[most.as_slice(), &least].concat())?;
+    let chosen = [most.as_slice(), &least].concat();
+    let rows = rows(&job, &committed, threads, &chosen, &by_teacher)?;
     let (most, least) = rows.split_at(most.len());
     Ok(Explanation {
         step,
@@ -167,6 +180,10 @@ pub fn explain(
         examples: shares.len(),
         never_judged: shares.len() - judged.len(),
         shares: spread,
+        teachers: by_teacher
+            .iter()
+            .filter_map(|shares| self::spread(&self::judged(shares)))
+            .collect(),
         label_noise: job.train.has_label_noise().then(|| noise(&judged, &job.train)),
         most: most.to_vec(),
         least: least.to_vec(),
@@ -245,24 +262,29 @@ fn rows(
     committed: &Committed,
     threads: usize,
     chosen: &[Judged],
+    by_teacher: &[Vec<f64>],
 ) -> Result<Vec<Row>, Failure> {
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
     let examples: Vec<u32> = chosen.iter().map(|(example, _)| *example).collect();
     let set = job.train.select(&examples);
-    let logits = |folder: &Path, config: &EncoderConfig| -> Result<Vec<f32>, Failure> {
+    let logits = |folder: &Path, config: &EncoderConfig, set: &Dataset| {
         let mut device = Cpu::new(threads);
         let model = Model::new(&mut device, config.clone(), head_of(&job.plan));
         model.load(&mut device, &TensorFolder::open(folder)?, &str::to_owned, None)?;
-        let mut predictor = Predictor::for_dataset(&mut device, &model, TOKENS_AT_ONCE, &set);
-        Ok(predictor.outputs(&mut device, &model, &set))
+        let mut predictor = Predictor::for_dataset(&mut device, &model, TOKENS_AT_ONCE, set);
+        Ok::<_, Failure>(predictor.outputs(&mut device, &model, set))
     };
-    let student = logits(committed.folder(), &job.student_config)?;
-    let Some(teacher) = &job.teacher else {
+    let student = logits(committed.folder(), &job.student_config, &set)?;
+    let mut teachers = Vec::new();
+    for (_, teacher) in job.teachers() {
+        let own = teacher.own.as_ref().map(|own| own.train.select(&examples));
+        teachers.push(logits(&teacher.path, &teacher.config, own.as_ref().unwrap_or(&set))?);
+    }
+    let Some((teacher, others)) = teachers.split_first() else {
         return Err(Failure::input("the plan has a balance policy and no teacher; it was edited"));
     };
-    let teacher = logits(&teacher.path, &teacher.config)?;
     let names = &set.labels().names;
     let rows = chosen.iter().enumerate().map(|(at, &(example, share))| {
         let label = match *set.example(at).label {
@@ -285,7 +307,9 @@ fn rows(
             share,
             label: label.map(name),
             label_before_noise: set.class_before_noise(at).map(name),
-            teacher: said(&teacher),
+            teacher_shares: by_teacher.iter().map(|shares| shares[example as usize]).collect(),
+            teacher: said(teacher),
+            other_teachers: others.iter().map(|logits| said(logits)).collect(),
             student: said(&student),
             text: text.map(|text| text.text.clone()).unwrap_or_default(),
             pair: text.and_then(|text| text.pair.clone()),

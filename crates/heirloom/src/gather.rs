@@ -16,11 +16,11 @@ use heirloom_models::{Buffers, Capacity, EncoderConfig, Purpose};
 use heirloom_objective::Objective;
 use heirloom_recipe::{
     Cost, Counts, DataPlan, Evaluate, EvaluateOn, Facts, LabelNoise, LabelNoiseKind, MetaSource,
-    ModelFacts, Plan, Recipe, Split, StudentSource, TeacherPlan, TokenDifference, TokenizerFacts,
-    cost, resolve,
+    ModelFacts, Plan, Recipe, Split, StudentSource, TeacherFacts, TeacherPlan, TeacherTokenizer,
+    TeacherTokens, TokenDifference, TokenizerFacts, cost, resolve,
 };
 use heirloom_train::{
-    EVALUATION_TOKENS, Job, Predictor, StudentWeights, TeacherJob, Trainer, head_of,
+    EVALUATION_TOKENS, Job, OwnTokens, Predictor, StudentWeights, TeacherJob, Trainer, head_of,
     student_purpose, terms,
 };
 
@@ -51,6 +51,8 @@ struct Opened {
     validation: Option<Dataset>,
     /// The second set of a balance policy, where it is not the training set itself.
     meta: Option<Dataset>,
+    /// For each teacher, the same examples in its own tokens, where it reads those.
+    own: Vec<Option<OwnTokens>>,
     notes: Vec<String>,
 }
 
@@ -78,7 +80,11 @@ pub fn gather(
         path.map(|path| places.model(key, path)).transpose()
     };
     let student_path = model("student.model", recipe.student_path())?;
-    let teacher_path = model("teacher.model", recipe.teacher_path())?;
+    let mut teacher_paths = Vec::new();
+    for (path, teacher) in recipe.teachers() {
+        let written = teacher.model.as_ref().map(|at| at.value.as_str());
+        teacher_paths.extend(model(&format!("{path}.model"), written)?);
+    }
     let tokenizer_path = model("tokenizer.path", recipe.tokenizer_path())?.ok_or_else(|| {
         Failure::usage(
             "no tokenizer: name one in `tokenizer.path` (a folder with tokenizer.json or \
@@ -87,9 +93,17 @@ pub fn gather(
     })?;
     // Configs and tokenizers first: what is wrong with them is known within a moment.
     let student = student_path.as_deref().map(model_facts).transpose()?;
-    let teacher = teacher_path.as_deref().map(model_facts).transpose()?;
+    let mut teachers = Vec::new();
+    for path in &teacher_paths {
+        teachers.push(model_facts(path)?);
+    }
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
-    let teacher_tokenizer = teacher_path.as_deref().and_then(|path| Tokenizer::open(path).ok());
+    let theirs: Vec<Option<Tokenizer>> =
+        teacher_paths.iter().map(|path| Tokenizer::open(path).ok()).collect();
+    let own = recipe.teachers().into_iter().zip(&theirs).map(|((_, teacher), tokenizer)| {
+        tokenizer.as_ref().filter(|_| teacher.tokenizer() == TeacherTokenizer::Own)
+    });
+    let own: Vec<Option<&Tokenizer>> = own.collect();
 
     if smoke {
         // As `heirloom_recipe::smoke` does to the plan, but before anything is tokenised.
@@ -97,8 +111,8 @@ pub fn gather(
         data.validation_limit = heirloom_recipe::Limit::First(data.validation_limit.of(200));
     }
     let balance = recipe.balance();
-    let opened =
-        open_data(data, second_set::source(balance.as_ref()), &folder, tokenizer, KeepTexts::No)?;
+    let second = second_set::source(balance.as_ref());
+    let opened = open_data(data, second, &folder, tokenizer, &own, KeepTexts::No)?;
     let lengths = opened.train.lengths();
     let facts = Facts {
         train_examples: opened.train.len() as u64,
@@ -107,16 +121,22 @@ pub fn gather(
         labels: opened.train.labels().names.clone(),
         data: data_digest(&opened),
         tokenizer: tokenizer_facts(&opened.tokenizer),
-        first_difference: teacher_tokenizer.as_ref().and_then(|teacher| {
-            first_difference(&opened.tokenizer, teacher).map(|difference| TokenDifference {
-                id: u64::from(difference.id),
-                student: difference.left,
-                teacher: difference.right,
-            })
-        }),
-        teacher_tokenizer: teacher_tokenizer.as_ref().map(tokenizer_facts),
+        first_difference: theirs
+            .first()
+            .and_then(|one| difference(&opened.tokenizer, one.as_ref())),
+        teacher_tokenizer: theirs.first().and_then(|one| one.as_ref().map(tokenizer_facts)),
         student: student.as_ref().map(|(_, facts)| facts.clone()),
-        teacher: teacher.as_ref().map(|(_, facts)| facts.clone()),
+        teacher: teachers.first().map(|(_, facts)| facts.clone()),
+        other_teachers: teachers
+            .iter()
+            .zip(&theirs)
+            .skip(1)
+            .map(|((_, model), tokenizer)| TeacherFacts {
+                model: model.clone(),
+                tokenizer: tokenizer.as_ref().map(tokenizer_facts),
+                first_difference: difference(&opened.tokenizer, tokenizer.as_ref()),
+            })
+            .collect(),
         memory: available_memory(),
         threads: threads as u64,
         steps_per_epoch: None,
@@ -129,14 +149,17 @@ pub fn gather(
     }
     let student_config = match &student {
         Some((config, _)) => config.clone(),
-        None => match (&plan.student.source, &teacher) {
+        None => match (&plan.student.source, teachers.first()) {
             (StudentSource::Teacher { .. }, Some((config, _))) => config.clone(),
             _ => config_of_shape(&plan.student.shape, opened.tokenizer.special().pad.unwrap_or(0))?,
         },
     };
     let models = Models {
         student: student_path,
-        teacher: teacher_path.zip(teacher.map(|(config, _)| config)),
+        teachers: teacher_paths
+            .into_iter()
+            .zip(teachers.into_iter().map(|(config, _)| config))
+            .collect(),
     };
     finish(plan, opened, student_config, models)
 }
@@ -147,15 +170,6 @@ pub fn reopen(plan: &Plan, places: &Places, keep: KeepTexts) -> Result<Gathered,
     let folder = places.data("task.path", &plan.data.path)?;
     let tokenizer_path = places.model("tokenizer.path", &plan.tokenizer.path)?;
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
-    let changed = |what: &str, path: &Path, was: Digest, is: Digest| {
-        Failure::input(format!(
-            "{what} `{}` is not the one this run began with (digest {}, was {}); put it back, or \
-             begin a new run",
-            path.display(),
-            is.short(),
-            was.short(),
-        ))
-    };
     if tokenizer.digest() != plan.tokenizer.digest {
         return Err(changed(
             "tokenizer",
@@ -165,7 +179,9 @@ pub fn reopen(plan: &Plan, places: &Places, keep: KeepTexts) -> Result<Gathered,
         ));
     }
     let second = second_set::source(plan.objective.balance.as_ref());
-    let opened = open_data(plan.data.clone(), second, &folder, tokenizer, keep)?;
+    let own = own_tokenizers(plan, places)?;
+    let own: Vec<Option<&Tokenizer>> = own.iter().map(Option::as_ref).collect();
+    let opened = open_data(plan.data.clone(), second, &folder, tokenizer, &own, keep)?;
     let digest = data_digest(&opened);
     if digest != plan.examples.digest {
         return Err(changed("data in", &folder, plan.examples.digest, digest));
@@ -178,10 +194,12 @@ pub fn reopen(plan: &Plan, places: &Places, keep: KeepTexts) -> Result<Gathered,
         }
         Ok((path, config))
     };
-    let teacher = match &plan.teacher {
-        TeacherPlan::Nobody => None,
-        TeacherPlan::Model { path, digest, .. } => Some(check("teacher.model", path, *digest)?),
-    };
+    let mut teachers = Vec::new();
+    for teacher in plan.teachers() {
+        if let TeacherPlan::Model { path, digest, .. } = teacher {
+            teachers.push(check("teacher.model", path, *digest)?);
+        }
+    }
     let (student_config, student) = match &plan.student.source {
         StudentSource::Fresh => {
             let pad = opened.tokenizer.special().pad.unwrap_or(0);
@@ -192,17 +210,17 @@ pub fn reopen(plan: &Plan, places: &Places, keep: KeepTexts) -> Result<Gathered,
             (config, Some(path))
         }
         StudentSource::Teacher { .. } => {
-            let (_, config) = teacher.clone().expect("a student from a teacher has a teacher");
-            (config, None)
+            let (_, config) = teachers.first().expect("a student from a teacher has a teacher");
+            (config.clone(), None)
         }
     };
-    finish(plan.clone(), opened, student_config, Models { student, teacher })
+    finish(plan.clone(), opened, student_config, Models { student, teachers })
 }
 
 /// Folders of models.
 struct Models {
     student: Option<PathBuf>,
-    teacher: Option<(PathBuf, EncoderConfig)>,
+    teachers: Vec<(PathBuf, EncoderConfig)>,
 }
 
 fn finish(
@@ -216,7 +234,7 @@ fn finish(
     let folder = match &student.source {
         StudentSource::Fresh => None,
         StudentSource::Model { .. } => models.student,
-        StudentSource::Teacher { .. } => models.teacher.as_ref().map(|(path, _)| path.clone()),
+        StudentSource::Teacher { .. } => models.teachers.first().map(|(path, _)| path.clone()),
     };
     let (student_weights, config) = match folder {
         None => (StudentWeights::Fresh, source_config),
@@ -232,7 +250,8 @@ fn finish(
         classifier_dropout: student.shape.classifier_dropout as f32,
         ..config
     };
-    let teacher = models.teacher.map(|(path, config)| TeacherJob { path, config });
+    let teachers = models.teachers.into_iter().zip(opened.own);
+    let mut teachers = teachers.map(|((path, config), own)| TeacherJob { path, config, own });
     let cache_dir = cache_dir(&plan);
     let job = Job {
         train: opened.train.into(),
@@ -240,7 +259,8 @@ fn finish(
         meta: opened.meta.map(Into::into),
         student_config,
         student_weights,
-        teacher,
+        teacher: teachers.next(),
+        other_teachers: teachers.collect(),
         tokenizer_files: opened.tokenizer.files().clone(),
         cache_dir,
         plan,
@@ -278,6 +298,7 @@ fn open_data(
     second: Option<&MetaSource>,
     folder: &Path,
     tokenizer: Tokenizer,
+    own: &[Option<&Tokenizer>],
     keep: KeepTexts,
 ) -> Result<Opened, Failure> {
     let mut notes = Vec::new();
@@ -302,6 +323,12 @@ fn open_data(
     };
     let (train, meta) = second_set::take(train, second, read)?;
     notes.extend(meta.as_ref().map(|set| second_set::about(set, &train)));
+    let own = own.iter().map(|tokenizer| {
+        let Some(tokenizer) = tokenizer else { return Ok(None) };
+        let whole = Dataset::build(&train_rows, labels.clone(), tokenizer, max_length, keep)?;
+        own_tokens(whole, &data, second, folder, &labels, tokenizer).map(Some)
+    });
+    let own: Vec<Option<OwnTokens>> = own.collect::<Result<_, Failure>>()?;
     if train.has_label_noise() {
         notes.push(format!(
             "LABEL NOISE: {} of {} training labels are wrong on purpose (`task.label_noise`)",
@@ -360,7 +387,64 @@ fn open_data(
             notes.push(text);
         }
     }
-    Ok(Opened { data, tokenizer, train, validation, meta, notes })
+    Ok(Opened { data, tokenizer, train, validation, meta, own, notes })
+}
+
+/// The examples of the run as another tokenizer reads them: cut, limited and set apart by the same
+/// places in the file. Labels are left as they are, since only answers are asked for.
+fn own_tokens(
+    whole: Dataset,
+    data: &DataPlan,
+    second: Option<&MetaSource>,
+    folder: &Path,
+    labels: &heirloom_data::label::Labels,
+    tokenizer: &Tokenizer,
+) -> Result<OwnTokens, Failure> {
+    let train = match data.validation_split {
+        Split::Nothing => whole,
+        Split::Share(share) => whole.select(&whole.split_indexes(share, SPLIT_SEED).0),
+    };
+    let read = |file: &String| {
+        let files = std::slice::from_ref(file);
+        dataset(data, folder, files, labels, tokenizer, KeepTexts::No)
+    };
+    let (train, meta) = second_set::take(limited(train, data.train_limit), second, read)?;
+    Ok(OwnTokens { train: train.into(), meta: meta.map(Into::into) })
+}
+
+/// The tokenizers that teachers of a plan read with in place of the run's, which must be those it
+/// began with.
+fn own_tokenizers(plan: &Plan, places: &Places) -> Result<Vec<Option<Tokenizer>>, Failure> {
+    let open = |teacher: &TeacherPlan| {
+        let TeacherPlan::Model { path, tokens: TeacherTokens::Own { digest }, .. } = teacher else {
+            return Ok(None);
+        };
+        let path = places.model("teacher.model", path)?;
+        let tokenizer = Tokenizer::open(&path)?;
+        if tokenizer.digest() != *digest {
+            return Err(changed("tokenizer", &path, *digest, tokenizer.digest()));
+        }
+        Ok(Some(tokenizer))
+    };
+    plan.teachers().map(open).collect()
+}
+
+/// What a run folder's plan names is there and is another thing.
+fn changed(what: &str, path: &Path, was: Digest, is: Digest) -> Failure {
+    Failure::input(format!(
+        "{what} `{}` is not the one this run began with (digest {}, was {}); put it back, or begin \
+         a new run",
+        path.display(),
+        is.short(),
+        was.short(),
+    ))
+}
+
+/// The first token at which a teacher's tokenizer differs from the run's.
+fn difference(ours: &Tokenizer, theirs: Option<&Tokenizer>) -> Option<TokenDifference> {
+    let difference = first_difference(ours, theirs?)?;
+    let (id, student, teacher) = (difference.id, difference.left, difference.right);
+    Some(TokenDifference { id: u64::from(id), student, teacher })
 }
 
 /// The training set as the plan's label noise leaves it.
@@ -405,18 +489,21 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
     let buffers = |config: &EncoderConfig, capacity, purpose| {
         Buffers::bytes_needed(config, &head, capacity, &purpose).0
     };
-    let (mut live, mut answering) = (None, 0);
+    let (mut live, mut answering) = (Vec::new(), 0);
     let mut other = process::resident_memory().unwrap_or(Bytes(5 * plan.examples.train_tokens.0)).0;
-    if let (TeacherPlan::Model { logits, batch_tokens, .. }, Some(teacher)) =
-        (&plan.teacher, &job.teacher)
-    {
+    for (plan_of, teacher) in job.teachers() {
+        let TeacherPlan::Model { logits, batch_tokens, .. } = plan_of else { continue };
         if *logits == heirloom_recipe::Logits::Live || inside {
-            live = Some(teacher);
+            live.push(teacher);
         } else {
-            let capacity = Predictor::capacity(*batch_tokens as usize, &job.train);
-            answering = FLOAT * parameters(&teacher.config, head)
-                + buffers(&teacher.config, capacity, Purpose::Infer)
-                + room(&teacher.config, capacity, threads);
+            let read = teacher.own.as_ref().map_or(&job.train, |own| &own.train);
+            let capacity = Predictor::capacity(*batch_tokens as usize, read);
+            // One after the other, each on a device of its own.
+            answering = answering.max(
+                FLOAT * parameters(&teacher.config, head)
+                    + buffers(&teacher.config, capacity, Purpose::Infer)
+                    + room(&teacher.config, capacity, threads),
+            );
             // The answers, in memory and as the bytes of their file.
             other += 2 * FLOAT * (job.train.len() * head.width(student)) as u64;
         }
@@ -424,8 +511,11 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
     // A batch's indices on the device and in the host's memory; labels and a teacher's answers.
     let mut activations = room(student, capacity, threads)
         + FLOAT * (10 * tokens + 4 * sequences + 4 * sequences * head.width(student) as u64);
+    // Further teachers' answers and weights of rows.
+    activations +=
+        FLOAT * sequences * (job.other_teachers.len() * (1 + head.width(student))) as u64;
     let mut projections = 0;
-    if let Some(teacher) = live {
+    for teacher in &live {
         let purpose = if inside { Purpose::Inspect } else { Purpose::Infer };
         activations += buffers(&teacher.config, capacity, purpose);
         let (ours, theirs) = (student.hidden_size as u64, teacher.config.hidden_size as u64);
@@ -444,7 +534,7 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
     other += second_set::memory(plan, parameters(student, head) - table);
     let counts = Counts {
         student_parameters: parameters(student, head) + projections,
-        teacher_parameters: live.map_or(0, |teacher| parameters(&teacher.config, head)),
+        teacher_parameters: live.iter().map(|teacher| parameters(&teacher.config, head)).sum(),
         activations: Bytes(activations + kept),
         activations_recomputed: Bytes(activations + recomputed),
         answering: Bytes(answering),

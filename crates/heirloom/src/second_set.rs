@@ -54,7 +54,7 @@ pub fn about(second: &Dataset, train: &Dataset) -> String {
 pub fn memory(plan: &Plan, dense: u64) -> u64 {
     let Some(BalancePlan { policy, meta }) = &plan.objective.balance else { return 0 };
     let remembered = match policy {
-        PolicyPlan::RwKd { .. } => 2,
+        PolicyPlan::RwKd { .. } => 1 + plan.teachers().count() as u64,
         PolicyPlan::L2rw { .. } => 1,
         _ => 0,
     };

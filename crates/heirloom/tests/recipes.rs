@@ -79,7 +79,8 @@ impl StandIn {
         let output = self.heirloom(&["train", "model.toml", "--into", "made"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let made = self.root.path().join("made/last");
-        for target in ["models/all-MiniLM-L6-v2", "runs/sst2-teacher/seed-1/best"] {
+        let teachers = ["runs/sst2-teacher/seed-1/best", "runs/sst2-teacher/seed-2/best"];
+        for target in ["models/all-MiniLM-L6-v2"].into_iter().chain(teachers) {
             let target = self.root.path().join(target);
             fs::create_dir_all(&target).unwrap();
             for entry in fs::read_dir(&made).unwrap() {

@@ -320,7 +320,7 @@ fn a_teacher_with_another_vocabulary_is_refused_with_the_first_difference() {
     );
     insta::assert_snapshot!(place.refuses("train recipe.toml"), @r#"
     exit 2
-    error: recipe.toml:25:1: teacher and student both know 60 tokens, but not the same ones; distillation of a text classifier reads one tokenisation, so take a student with the teacher's tokenizer (token 8 is "w4" for the teacher, "w3" for the student)
+    error: recipe.toml:25:1: teacher and student both know 60 tokens, but not the same ones; distillation of a text classifier reads one tokenisation, so take a student with the teacher's tokenizer, or let the teacher read with its own (`tokenizer = "own"`) (token 8 is "w4" for the teacher, "w3" for the student)
     1 problem
     "#);
 }

@@ -89,6 +89,8 @@ impl Block {
 #[derive(Debug)]
 pub struct Objective {
     terms: Vec<Term>,
+    /// For each term, which teacher it compares outputs with; 0 where it does not.
+    teachers: Vec<usize>,
     params: Params,
     scratch: Scratch,
 }
@@ -137,7 +139,16 @@ impl Objective {
             d_student: Block(plan.take(through, width)),
         };
         device.resize(space, plan.peak());
-        Self { terms, params, scratch }
+        let teachers = vec![0; terms.len()];
+        Self { terms, teachers, params, scratch }
+    }
+
+    /// For several teachers: the terms that compare with a teacher's outputs are of the first one,
+    /// the second, and so on, in their order. Without it all are of the first.
+    #[must_use]
+    pub fn with_a_teacher_each(self) -> Self {
+        let teachers = teachers_of(&self.terms);
+        Self { teachers, ..self }
     }
 
     /// The terms.
@@ -194,11 +205,12 @@ impl Objective {
             terms: Vec::with_capacity(places.len()),
             weighted: Vec::with_capacity(places.len()),
         };
-        for term in &self.terms[places] {
+        for place in places {
+            let term = &self.terms[place];
             let count = self.count(term, step);
             // A step without a single counted item has loss zero and gradient zero, not 0/0.
             let scale = if count == 0 { 0.0 } else { term.weight / count as f64 };
-            let (losses, weights) = self.losses(device, signals, term, scale, projection_grads);
+            let (losses, weights) = self.losses(device, signals, place, scale, projection_grads);
             let sum = device.sum(losses);
             let here = Counts {
                 labelled: signals.labelled,
@@ -217,18 +229,19 @@ impl Objective {
     /// They stay until the next term is computed.
     pub fn row_losses(&self, device: &mut dyn Device, signals: &Signals<'_>, place: usize) -> View {
         let signals = Signals { d_output: None, ..*signals };
-        self.losses(device, &signals, &self.terms[place], 0.0, None).0
+        self.losses(device, &signals, place, 0.0, None).0
     }
 
-    /// Losses of a term's rows, and their weights where they have any.
+    /// Losses of the rows of the term at `place`, and their weights where they have any.
     fn losses(
         &self,
         device: &mut dyn Device,
         signals: &Signals<'_>,
-        term: &Term,
+        place: usize,
         scale: f64,
         projection_grads: Option<Space>,
     ) -> (View, Option<View>) {
+        let (term, teacher) = (&self.terms[place], self.teachers[place]);
         let scale_inside = signals.d_output.map(|_| scale);
         let balance = signals.balance;
         let (target, weights) = match &term.kind {
@@ -239,19 +252,19 @@ impl Objective {
                 };
                 (target, balance.map(|balance| balance.label))
             }
-            TermKind::Teacher(teacher) => {
+            TermKind::Teacher(wanted) => {
                 let temperature = balance.and_then(|balance| balance.temperature);
-                let teacher = TeacherTerm {
-                    temperature: temperature.unwrap_or(teacher.temperature),
-                    ..*teacher
+                let wanted = TeacherTerm {
+                    temperature: temperature.unwrap_or(wanted.temperature),
+                    ..*wanted
                 };
-                let target = teacher.target(signals.teacher_logits(), signals.labels);
-                (target, balance.map(|balance| balance.teacher))
+                let target = wanted.target(signals.teacher_logits(teacher), signals.labels);
+                (target, signals.teacher_weights(teacher))
             }
             TermKind::TeacherNumbers => {
                 let distance = HiddenDistance::MeanSquared;
-                let target = Target::Distance(distance, signals.teacher_logits());
-                (target, balance.map(|balance| balance.teacher))
+                let target = Target::Distance(distance, signals.teacher_logits(teacher));
+                (target, signals.teacher_weights(teacher))
             }
             TermKind::Hidden(hidden) => {
                 let (scratch, grads) = (&self.scratch, projection_grads);
@@ -286,6 +299,19 @@ impl Objective {
             TermKind::Hidden(_) | TermKind::Relation(_) => counts.tokens,
         }
     }
+}
+
+/// Which teacher each term compares outputs with, where each has a term of its own.
+fn teachers_of(terms: &[Term]) -> Vec<usize> {
+    let mut next = 0;
+    let of = |term: &Term| match &term.kind {
+        TermKind::Teacher(_) | TermKind::TeacherNumbers => {
+            next += 1;
+            next - 1
+        }
+        _ => 0,
+    };
+    terms.iter().map(of).collect()
 }
 
 /// `Σ weights ∘ losses`; a weight of zero takes no part, whatever the loss.

@@ -24,23 +24,25 @@ pub enum Labels {
     Numbers(View),
 }
 
-/// What the teacher says about a batch.
+/// What the teacher says about a batch, or several of them, `T`.
 #[derive(Clone, Copy, Debug)]
 pub struct TeacherSignals<'a> {
-    /// Its logits, as many rows and columns as the student's.
+    /// Its logits, as many rows and columns as the student's; of several teachers those of each below
+    /// the one's before, `[T·R, K]`.
     pub logits: View,
     /// Its hidden states, where it runs live and is looked into.
     pub inside: Option<&'a Buffers>,
 }
 
-/// Weights of the label's and the teacher's losses, row by row; constants of the step.
+/// Weights of the label's and each teacher's losses, row by row; constants of the step.
 #[derive(Clone, Copy, Debug)]
 pub struct Balanced {
     /// Of the label's losses, `[R, 1]`.
     pub label: View,
-    /// Of the teacher's, `[R, 1]`.
+    /// Of the teacher's, `[R, 1]`; of several teachers those of each below the one's before,
+    /// `[T·R, 1]`.
     pub teacher: View,
-    /// The teacher's term's temperature; `None` leaves its own.
+    /// The teachers' terms' temperature; `None` leaves its own.
     pub temperature: Option<f64>,
 }
 
@@ -77,8 +79,21 @@ pub struct Signals<'a> {
 }
 
 impl Signals<'_> {
-    /// The teacher's logits, for a term that needs them.
-    pub(crate) fn teacher_logits(&self) -> View {
-        self.teacher.expect("the plan gives this term a teacher").logits
+    /// The logits of teacher number `teacher`, for a term that needs them.
+    pub(crate) fn teacher_logits(&self, teacher: usize) -> View {
+        let all = self.teacher.expect("the plan gives this term a teacher").logits;
+        self.rows_of(teacher, all)
+    }
+
+    /// The weights of that teacher's losses, where rows are weighed.
+    pub(crate) fn teacher_weights(&self, teacher: usize) -> Option<View> {
+        Some(self.rows_of(teacher, self.balance?.teacher))
+    }
+
+    /// One teacher's rows of what stands teacher below teacher.
+    fn rows_of(&self, teacher: usize, all: View) -> View {
+        let rows = self.output.rows();
+        let at = all.offset() + teacher * rows * all.cols();
+        View::matrix(all.space(), at, rows, all.cols())
     }
 }

@@ -132,6 +132,7 @@ const RULES: &[(&str, Rule)] = &[
     ),
     ("student.shape.classifier_dropout", Asked(&["student.classifier_dropout"])),
     ("teacher", Fixed(TEACHER)),
+    ("other_teachers", Fixed(TEACHER)),
     ("teacher.model.path", Free),
     ("teacher.model.logits", Free),
     ("teacher.model.batch_tokens", Free),

@@ -294,6 +294,16 @@ choice! {
 }
 
 choice! {
+    /// Whose tokenizer a teacher reads with.
+    TeacherTokenizer {
+        /// The run's, with which the student reads.
+        Shared = "shared",
+        /// The one in its folder.
+        Own = "own",
+    }
+}
+
+choice! {
     /// Where a second set comes from.
     MetaFrom {
         /// A part of the training set.

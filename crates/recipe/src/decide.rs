@@ -3,13 +3,16 @@
 //! In: a [`Recipe`]. Out: which keys belong together, what follows from them, and where the caller
 //! must look for the rest. Never: needs a fact. The data are for `task.rs`.
 
-use crate::choices::{EvalStrategy, HiddenKind, LabelLoss, Logits, OnNonfinite, TaskKind};
+use crate::choices::{
+    EvalStrategy, HiddenKind, LabelLoss, Logits, OnNonfinite, TaskKind, TeacherTokenizer,
+};
 use crate::divergence;
 use crate::plan::{Batch, Evaluate, Length};
 use crate::policy;
 use crate::problem::{Place, ProblemKind, Problems, nearest};
-use crate::recipe::{At, Hidden, Recipe, StudentConfig};
+use crate::recipe::{At, Hidden, Recipe, StudentConfig, Teacher};
 use crate::regularizer;
+use crate::section::numbered;
 use crate::task::{data, kind, labels_and_metric};
 
 /// Keys that are ways to say the same thing, by section: at most one may be written, and an override
@@ -50,6 +53,19 @@ impl Recipe {
     /// Folder of the teacher, where there is one.
     pub fn teacher_path(&self) -> Option<&str> {
         self.teacher.model.as_ref().map(|at| at.value.as_str())
+    }
+
+    /// All teachers, each with what its keys begin with: `teacher`, or `teacher.0` and so on where
+    /// there are several.
+    pub fn teachers(&self) -> Vec<(String, &Teacher)> {
+        if self.teacher.place.is_none() {
+            return Vec::new();
+        }
+        if self.other_teachers.is_empty() {
+            return vec![("teacher".to_owned(), &self.teacher)];
+        }
+        let all = std::iter::once(&self.teacher).chain(&self.other_teachers);
+        all.enumerate().map(|(at, teacher)| (numbered("teacher", at), teacher)).collect()
     }
 
     /// Folder or file of the tokenizer: as written, else the student's folder, else the teacher's.
@@ -99,11 +115,21 @@ fn check_models(recipe: &Recipe, problems: &mut Problems) {
         let meaning = "where the student's weights come from".to_owned();
         problems.push(place, ProblemKind::NoneOf { keys, meaning });
     }
-    if let Some(place) = &teacher.place
-        && teacher.model.is_none()
-    {
-        let meaning = "the folder of a model fine-tuned on the task; or remove [teacher]";
-        missing(place.clone(), "teacher.model", meaning, problems);
+    let is_live = |teacher: &Teacher| value(&teacher.logits) == Some(Logits::Live);
+    for (path, teacher) in recipe.teachers() {
+        check_teacher(recipe, &path, teacher, problems);
+        if let Some(at) = teacher.logits.as_ref().filter(|_| is_live(teacher))
+            && !recipe.teachers().iter().all(|(_, other)| is_live(other))
+        {
+            let needed =
+                "the same of every teacher: all are asked beforehand, or all at every step";
+            needs(at, &format!("{path}.logits"), needed, problems);
+        }
+    }
+    if let Some(at) = student.from_teacher.as_ref().filter(|_| !recipe.other_teachers.is_empty()) {
+        let needed =
+            "one `[teacher]`; of several, name the folder to start from in `student.model`";
+        needs(at, "student.from_teacher", needed, problems);
     }
     if let Some(at) = student.from_teacher.as_ref().filter(|_| teacher.place.is_none()) {
         needs(at, "student.from_teacher", "`teacher.model`", problems);
@@ -114,8 +140,30 @@ fn check_models(recipe: &Recipe, problems: &mut Problems) {
             needs(at, "student.config", "`tokenizer.path`, as it comes without tokens", problems);
         }
     }
+}
+
+fn check_teacher(recipe: &Recipe, path: &str, teacher: &Teacher, problems: &mut Problems) {
+    let key = |name: &str| format!("{path}.{name}");
+    if let (Some(place), None) = (&teacher.place, &teacher.model) {
+        let meaning = "the folder of a model fine-tuned on the task; or remove [teacher]";
+        missing(place.clone(), &key("model"), meaning, problems);
+    }
     if let Some(at) = &teacher.batch_tokens {
-        check_tokens(recipe, at, "teacher.batch_tokens", problems);
+        check_tokens(recipe, at, &key("batch_tokens"), problems);
+    }
+    if let Some(at) = teacher.weight.as_ref().filter(|_| recipe.other_teachers.is_empty()) {
+        let needed = "several teachers, each under `[[teacher]]`; the weight of one against the \
+                      labels is `objective.alpha`";
+        needs(at, &key("weight"), needed, problems);
+    }
+    if let Some(at) = &teacher.tokenizer
+        && at.value == TeacherTokenizer::Own
+        && (value(&teacher.logits) == Some(Logits::Live)
+            || value(&recipe.objective.hidden).is_some_and(|hidden| !hidden.is_empty()))
+    {
+        let needed = "`logits = \"cache\"` and no `[[objective.hidden]]`; a teacher that answers at \
+                      every step reads the student's tokens";
+        needs(at, &key("tokenizer"), needed, problems);
     }
 }
 
@@ -190,6 +238,9 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     let Some(hidden) = &objective.hidden else { return };
     if no_teacher && !hidden.value.is_empty() {
         needs(hidden, "objective.hidden", "a `[teacher]` to compare with", problems);
+    }
+    if !recipe.other_teachers.is_empty() && !hidden.value.is_empty() {
+        needs(hidden, "objective.hidden", "one `[teacher]`, into which it looks", problems);
     }
     if let Some(at) = &recipe.teacher.logits
         && at.value == Logits::Cache

@@ -33,10 +33,23 @@ pub struct Facts {
     pub student: Option<ModelFacts>,
     /// The teacher's folder, where the recipe names one.
     pub teacher: Option<ModelFacts>,
+    /// The other teachers' folders, in the recipe's order.
+    pub other_teachers: Vec<TeacherFacts>,
     /// Memory available, for [`cost`](crate::cost()).
     pub memory: Bytes,
     /// Cores available.
     pub threads: u64,
+}
+
+/// One of several teachers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TeacherFacts {
+    /// Its folder.
+    pub model: ModelFacts,
+    /// Its own tokenizer, where its folder has one.
+    pub tokenizer: Option<TokenizerFacts>,
+    /// The first token at which that and the run's differ.
+    pub first_difference: Option<TokenDifference>,
 }
 
 /// A tokenizer.

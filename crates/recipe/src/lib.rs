@@ -35,15 +35,16 @@ pub use choices::{
     EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaFrom,
     Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position,
     Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
+    TeacherTokenizer,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost};
 pub use divergence::Divergence;
-pub use facts::{Facts, ModelFacts, TokenDifference, TokenizerFacts};
+pub use facts::{Facts, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts};
 pub use parse::parse;
 pub use plan::{
     Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan, LabelNoise,
     Labels, Length, Limit, ModelShape, NotAPlan, ObjectivePlan, OutputPlan, Plan, Save, Split,
-    StudentPlan, StudentSource, TeacherPlan, TokenizerPlan, TrainingPlan,
+    StudentPlan, StudentSource, TeacherPlan, TeacherTokens, TokenizerPlan, TrainingPlan,
 };
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};

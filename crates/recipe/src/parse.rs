@@ -45,20 +45,28 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
     }
     together(&root, problems);
     let mut top = Section::new("", root, problems);
+    let teachers = top.tables("teacher");
     let mut take = |name: &str| match top.table(name) {
         Some((place, table)) => (Some(place), table),
         None => (None, Table::new()),
     };
     let tables = crate::recipe::TABLES.map(&mut take);
     let top = Top::read(Some(Place::Whole), top);
-    let [task, tokenizer, student, teacher, objective, training, output] = tables;
+    // The teacher's was taken as a list before.
+    let [task, tokenizer, student, _, objective, training, output] = tables;
+    let mut teachers = teachers.into_iter().map(|(path, place, table)| {
+        Teacher::read(Some(place), Section::new(&path, table, problems))
+    });
+    let teacher = teachers.next().unwrap_or_default();
+    let other_teachers = teachers.collect();
     Some(Recipe {
         file: name.to_owned(),
         top,
         task: Task::read(task.0, Section::new("task", task.1, problems)),
         tokenizer: Tokenizer::read(tokenizer.0, Section::new("tokenizer", tokenizer.1, problems)),
         student: Student::read(student.0, Section::new("student", student.1, problems)),
-        teacher: Teacher::read(teacher.0, Section::new("teacher", teacher.1, problems)),
+        teacher,
+        other_teachers,
         objective: Objective::read(objective.0, Section::new("objective", objective.1, problems)),
         training: Training::read(training.0, Section::new("training", training.1, problems)),
         output: Output::read(output.0, Section::new("output", output.1, problems)),

@@ -29,6 +29,9 @@ pub struct Plan {
     pub student: StudentPlan,
     /// The model learnt from.
     pub teacher: TeacherPlan,
+    /// The others, where there are several. Not written where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_teachers: Vec<TeacherPlan>,
     /// What the student is trained to do.
     pub objective: ObjectivePlan,
     /// How long, in what steps, and when to look.
@@ -88,6 +91,12 @@ impl Plan {
             Labels::Named(names) => names,
             Labels::Found => &[],
         }
+    }
+
+    /// All teachers, in the recipe's order.
+    pub fn teachers(&self) -> impl Iterator<Item = &TeacherPlan> {
+        let first = (self.teacher != TeacherPlan::Nobody).then_some(&self.teacher);
+        first.into_iter().chain(&self.other_teachers)
     }
 
     /// The same run with another seed, in a folder of its own below this one's.
@@ -371,7 +380,30 @@ pub enum TeacherPlan {
         logits: Logits,
         /// Tokens it reads at once.
         batch_tokens: u64,
+        /// Whose tokens it reads. Not written where they are the run's.
+        #[serde(default, skip_serializing_if = "TeacherTokens::are_shared")]
+        tokens: TeacherTokens,
     },
+}
+
+/// Whose tokens a teacher reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TeacherTokens {
+    /// The run's, which the student reads too.
+    #[default]
+    Shared,
+    /// Those of the tokenizer in its folder.
+    Own {
+        /// That tokenizer's digest.
+        digest: Digest,
+    },
+}
+
+impl TeacherTokens {
+    fn are_shared(&self) -> bool {
+        *self == Self::Shared
+    }
 }
 
 /// What the student is trained to do.
@@ -379,6 +411,10 @@ pub enum TeacherPlan {
 pub struct ObjectivePlan {
     /// Weight of the teacher's term; the labels' term has the rest. 0 without a teacher.
     pub alpha: f64,
+    /// Each of several teachers' part of the teacher's weight, which sum to one. Not written, and
+    /// empty, where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub teacher_parts: Vec<f64>,
     /// Divides the logits in the teacher's term.
     pub temperature: f64,
     /// Whether the teacher's term is multiplied by temperature².

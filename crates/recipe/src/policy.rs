@@ -24,6 +24,12 @@ const LEARN_FROM_A_SECOND_SET: &[PolicyKind] = &[RwKd, L2rw, MetaWeightNet, Tgeo
 /// Policies with a share of the teacher that they keep or begin with.
 const HAVE_A_SHARE: &[PolicyKind] = &[Fixed, DynamicKd, Ctkd, RwKd, L2rw];
 
+/// Policies that weigh several teachers. The others' formulas have one.
+const KNOW_SEVERAL_TEACHERS: &[PolicyKind] = &[Fixed, Schedule, Uncertainty, GradNorm, RwKd];
+
+/// Those of them that give all teachers together a share, which their weights part.
+const PART_A_SHARE: &[PolicyKind] = &[Fixed, Schedule, RwKd];
+
 impl Recipe {
     /// The policy with all its numbers; `None` where the recipe names none.
     pub fn balance(&self) -> Option<BalancePlan> {
@@ -137,6 +143,7 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
         return missing(place, "objective.balance.policy", meaning, problems);
     };
     check_keys(&at.value, policy.value, problems);
+    check_teachers(recipe, policy, problems);
     check_objective(objective, policy, problems);
     if let Some(adoption) = &at.value.adoption
         && adoption.value != Adoption::Sample
@@ -146,6 +153,27 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     }
     if let Some(meta) = &at.value.meta {
         check_meta(recipe, meta, problems);
+    }
+}
+
+/// Says so where there are several teachers and the policy knows one, or decides their weights.
+fn check_teachers(recipe: &Recipe, policy: &At<PolicyKind>, problems: &mut Problems) {
+    if recipe.other_teachers.is_empty() {
+        return;
+    }
+    let kind = policy.value;
+    if !KNOW_SEVERAL_TEACHERS.contains(&kind) {
+        let needed = format!(
+            "one `[teacher]` for {kind}; several can be weighed by `{}",
+            one_of(KNOW_SEVERAL_TEACHERS)
+        );
+        return needs(policy, "objective.balance.policy", &needed, problems);
+    }
+    for (path, teacher) in recipe.teachers() {
+        if let Some(at) = teacher.weight.as_ref().filter(|_| !PART_A_SHARE.contains(&kind)) {
+            let needed = format!("a policy that keeps it or begins with it; {kind} decides it");
+            needs(at, &format!("{path}.weight"), &needed, problems);
+        }
     }
 }
 

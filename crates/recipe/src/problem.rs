@@ -227,7 +227,8 @@ pub enum ProblemKind {
     /// Two vocabularies.
     #[error(
         "the teacher knows {teacher} tokens, the student {student}; distillation of a text \
-         classifier reads one tokenisation, so take a student with the teacher's tokenizer{}",
+         classifier reads one tokenisation, so take a student with the teacher's tokenizer, or let \
+         the teacher read with its own (`tokenizer = \"own\"`){}",
         first_difference(difference)
     )]
     Vocabulary {
@@ -241,7 +242,8 @@ pub enum ProblemKind {
     /// Vocabularies of one size with other tokens.
     #[error(
         "teacher and student both know {tokens} tokens, but not the same ones; distillation of a \
-         text classifier reads one tokenisation, so take a student with the teacher's tokenizer{}",
+         text classifier reads one tokenisation, so take a student with the teacher's tokenizer, or \
+         let the teacher read with its own (`tokenizer = \"own\"`){}",
         first_difference(difference)
     )]
     Tokenizer {

@@ -10,6 +10,7 @@ use crate::choices::{
     EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaFrom,
     Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position,
     Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
+    TeacherTokenizer,
 };
 use crate::preset::Preset;
 use crate::problem::{Place, Problems};
@@ -39,8 +40,10 @@ pub struct Recipe {
     pub tokenizer: Tokenizer,
     /// `[student]`
     pub student: Student,
-    /// `[teacher]`
+    /// `[teacher]`, or the first of `[[teacher]]`.
     pub teacher: Teacher,
+    /// The others of `[[teacher]]`.
+    pub other_teachers: Vec<Teacher>,
     /// `[objective]`
     pub objective: Objective,
     /// `[training]`
@@ -85,6 +88,7 @@ pub fn reference() -> String {
             let title = match key.section {
                 "" => "Top level".to_owned(),
                 "objective.hidden" => "`[[objective.hidden]]`".to_owned(),
+                "teacher" => "`[teacher]`, or `[[teacher]]` for each of several".to_owned(),
                 name => format!("`[{name}]`"),
             };
             let gap = if section.is_some() { "\n" } else { "" };
@@ -311,7 +315,8 @@ section! {
 }
 
 section! {
-    /// `[teacher]`: the model learnt from. Without it the student learns from labels alone.
+    /// `[teacher]`: the model learnt from, or `[[teacher]]` for each of several. Without one the
+    /// student learns from labels alone.
     Teacher at "teacher" {
         model: String, PATH, absent "required, where there is a [teacher]" as "\"models/bert-large-sst2\"",
             "Folder of a model fine-tuned on the task.";
@@ -319,6 +324,10 @@ section! {
             "Compute the teacher's answers once and keep them, or at every step.";
         batch_tokens: u64 = 8192, COUNT,
             "Tokens the teacher reads at once.";
+        weight: f64 = 1.0, POSITIVE,
+            "Of several teachers under `[[teacher]]`: this one's weight among them. Together they have `objective.alpha`.";
+        tokenizer: TeacherTokenizer = TeacherTokenizer::Shared, TeacherTokenizer::ONE,
+            "Whether it reads with the run's tokenizer or with the one in its folder; the latter for answers that are kept.";
     }
 }
 

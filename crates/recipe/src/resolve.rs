@@ -5,17 +5,17 @@
 
 use heirloom_base::Tokens;
 
-use crate::choices::{HiddenKind, Logits, ModelType, Relation, TaskKind};
+use crate::choices::{HiddenKind, Logits, ModelType, Relation, TaskKind, TeacherTokenizer};
 use crate::decide::{batches, check, evaluate, heads_divide, label_loss, length, value};
 use crate::divergence;
-use crate::facts::{Facts, ModelFacts, TokenDifference};
+use crate::facts::{Facts, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts};
 use crate::plan::{
     Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, FORMAT, HiddenTermPlan, Labels,
     Length, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan, StudentSource,
-    TeacherPlan, TokenizerPlan, TrainingPlan,
+    TeacherPlan, TeacherTokens, TokenizerPlan, TrainingPlan,
 };
 use crate::problem::{Place, ProblemKind, Problems};
-use crate::recipe::{At, Hidden, Recipe, StudentConfig};
+use crate::recipe::{At, Hidden, Recipe, StudentConfig, Teacher};
 use crate::task::data;
 
 /// Decides everything, or says all that stands against it.
@@ -31,13 +31,32 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan, Problems> {
 
 fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Plan> {
     let data = labelled(data(recipe, problems)?, recipe, facts, problems);
-    let teacher = teacher(recipe, facts, &data, problems);
+    let found = Found {
+        model: facts.teacher.as_ref(),
+        tokenizer: facts.teacher_tokenizer,
+        difference: facts.first_difference.as_ref(),
+    };
+    let teacher = teacher(&recipe.teacher, recipe, found, &data, problems);
+    let others: Vec<Option<TeacherPlan>> = (0..recipe.other_teachers.len())
+        .map(|at| {
+            let found = facts.other_teachers.get(at).map_or_else(Found::default, Found::of);
+            self::teacher(&recipe.other_teachers[at], recipe, found, &data, problems)
+        })
+        .collect();
+    let others: Option<Vec<TeacherPlan>> = others.into_iter().collect();
     let student = student(recipe, facts, problems);
     let tokenizer = tokenizer(recipe, facts, problems);
     let (teacher, student, tokenizer) = (teacher?, student?, tokenizer?);
-    check_vocabulary(recipe, facts, &student, &teacher, problems);
-    let models = [Some(("student", &student.shape)), shape(&teacher).map(|s| ("teacher", s))];
-    for (model, shape) in models.into_iter().flatten() {
+    let others = others?;
+    check_vocabulary(&recipe.teacher, recipe, facts, &student, (&teacher, found), problems);
+    for ((written, plan), facts_of) in
+        recipe.other_teachers.iter().zip(&others).zip(&facts.other_teachers)
+    {
+        let found = Found::of(facts_of);
+        check_vocabulary(written, recipe, facts, &student, (plan, found), problems);
+    }
+    let shapes = std::iter::once(&teacher).chain(&others).filter_map(shape).map(|s| ("teacher", s));
+    for (model, shape) in std::iter::once(("student", &student.shape)).chain(shapes) {
         let (length, longest) = (data.max_length, shape.longest_input());
         if length > longest {
             let place = place(&recipe.task.max_length, &recipe.task.place);
@@ -60,6 +79,7 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         tokenizer,
         student,
         teacher,
+        other_teachers: others,
         objective: objective?,
         training: training?,
         output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
@@ -88,26 +108,52 @@ fn labelled(data: DataPlan, recipe: &Recipe, facts: &Facts, problems: &mut Probl
     DataPlan { labels: Labels::Named(names), ..data }
 }
 
+/// What was found of one teacher.
+#[derive(Clone, Copy, Default)]
+struct Found<'a> {
+    model: Option<&'a ModelFacts>,
+    tokenizer: Option<TokenizerFacts>,
+    difference: Option<&'a TokenDifference>,
+}
+
+impl<'a> Found<'a> {
+    fn of(facts: &'a TeacherFacts) -> Self {
+        let TeacherFacts { model, tokenizer, first_difference } = facts;
+        Self { model: Some(model), tokenizer: *tokenizer, difference: first_difference.as_ref() }
+    }
+}
+
 fn teacher(
+    written: &Teacher,
     recipe: &Recipe,
-    facts: &Facts,
+    facts: Found<'_>,
     data: &DataPlan,
     problems: &mut Problems,
 ) -> Option<TeacherPlan> {
-    let Some(at) = &recipe.teacher.model else { return Some(TeacherPlan::Nobody) };
-    let Some(found) = &facts.teacher else {
+    let Some(at) = &written.model else { return Some(TeacherPlan::Nobody) };
+    let Some(found) = facts.model else {
         problems.push(at.place.clone(), ProblemKind::Unknown { what: at.value.clone() });
         return None;
     };
     check_labels(at, found, data, problems);
+    let tokens = match (written.tokenizer(), facts.tokenizer) {
+        (TeacherTokenizer::Shared, _) => TeacherTokens::Shared,
+        (TeacherTokenizer::Own, Some(own)) => TeacherTokens::Own { digest: own.digest },
+        (TeacherTokenizer::Own, None) => {
+            let what = format!("a tokenizer in {}", at.value);
+            problems.push(at.place.clone(), ProblemKind::Unknown { what });
+            return None;
+        }
+    };
     let hidden = value(&recipe.objective.hidden).unwrap_or_default();
     let logits = if hidden.is_empty() { Logits::Cache } else { Logits::Live };
     Some(TeacherPlan::Model {
         path: at.value.clone(),
         digest: found.digest,
         shape: found.shape,
-        logits: value(&recipe.teacher.logits).unwrap_or(logits),
-        batch_tokens: recipe.teacher.batch_tokens().max(data.max_length),
+        logits: value(&written.logits).unwrap_or(logits),
+        batch_tokens: written.batch_tokens().max(data.max_length),
+        tokens,
     })
 }
 
@@ -218,17 +264,21 @@ fn tokenizer(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<
     })
 }
 
+/// Says so where a teacher reads tokens that are not its own, or a model has no embeddings for some.
 fn check_vocabulary(
+    written: &Teacher,
     recipe: &Recipe,
     facts: &Facts,
     student: &StudentPlan,
-    teacher: &TeacherPlan,
+    (teacher, found): (&TeacherPlan, Found<'_>),
     problems: &mut Problems,
 ) {
     let ours = facts.tokenizer;
-    let place = place(&recipe.teacher.model, &recipe.teacher.place);
-    let difference = facts.first_difference.as_ref().map(TokenDifference::words);
-    if let Some(theirs) = facts.teacher_tokenizer.filter(|theirs| theirs.digest != ours.digest) {
+    let place = place(&written.model, &written.place);
+    let own = written.tokenizer() == TeacherTokenizer::Own;
+    let difference = found.difference.map(TokenDifference::words);
+    let other = found.tokenizer.filter(|theirs| !own && theirs.digest != ours.digest);
+    if let Some(theirs) = other {
         let (teacher, student) = (theirs.vocab_size, ours.vocab_size);
         let kind = if teacher == student {
             ProblemKind::Tokenizer { tokens: student, difference }
@@ -238,10 +288,14 @@ fn check_vocabulary(
         problems.push(place, kind);
         return;
     }
-    let models = [Some(("student", &student.shape)), shape(teacher).map(|s| ("teacher", s))];
-    for (model, shape) in models.into_iter().flatten() {
-        if ours.vocab_size > shape.vocab_size {
-            let (tokenizer, embeddings) = (ours.vocab_size, shape.vocab_size);
+    let theirs = found.tokenizer.filter(|_| own).unwrap_or(ours);
+    let models = [
+        Some(("student", ours, &student.shape)),
+        shape(teacher).map(|shape| ("teacher", theirs, shape)),
+    ];
+    for (model, reads, shape) in models.into_iter().flatten() {
+        if reads.vocab_size > shape.vocab_size {
+            let (tokenizer, embeddings) = (reads.vocab_size, shape.vocab_size);
             let kind = ProblemKind::TokenizerTooLarge { tokenizer, model, embeddings };
             let tokenizer = &recipe.tokenizer;
             problems.push(self::place(&tokenizer.path, &tokenizer.place), kind);
@@ -283,6 +337,7 @@ fn objective(
     };
     Some(ObjectivePlan {
         alpha: value(&objective.alpha).unwrap_or(usual_alpha),
+        teacher_parts: teacher_parts(recipe),
         temperature: objective.temperature(),
         scale_by_temperature_squared: objective.scale_by_temperature_squared(),
         divergence: divergence::divergence(objective),
@@ -291,6 +346,16 @@ fn objective(
         balance: recipe.balance(),
         regularizer: recipe.regularizer(),
     })
+}
+
+/// Weights of several teachers over their sum; none where there is one.
+fn teacher_parts(recipe: &Recipe) -> Vec<f64> {
+    if recipe.other_teachers.is_empty() {
+        return Vec::new();
+    }
+    let weights: Vec<f64> = recipe.teachers().iter().map(|(_, teacher)| teacher.weight()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
 }
 
 fn hidden(

@@ -111,6 +111,32 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The table called `name`, or each of a list of tables: what its keys begin with, where it
+    /// begins, and the table.
+    pub(crate) fn tables(&mut self, name: &str) -> Vec<(String, Place, Table)> {
+        let Some(node) = self.table.remove(name) else { return Vec::new() };
+        let wanted = Wanted { key: name, words: "a table, or a list of tables" };
+        match node.value {
+            Value::Table(table) => vec![(name.to_owned(), node.key_place, table)],
+            Value::List(ref nodes) if !nodes.is_empty() => {
+                let read = |(at, node): (usize, &Node)| match &node.value {
+                    Value::Table(table) => {
+                        Some((numbered(name, at), node.key_place.clone(), table.clone()))
+                    }
+                    _ => {
+                        wanted.refuse(node, None, self.problems);
+                        None
+                    }
+                };
+                nodes.iter().enumerate().filter_map(read).collect()
+            }
+            _ => {
+                wanted.refuse(&node, None, self.problems);
+                Vec::new()
+            }
+        }
+    }
+
     /// Calls every key that is left unknown. `known` are the names of this table, `everywhere`
     /// those of all tables with their section.
     pub(crate) fn finish(self, known: &[&str], everywhere: &[&Key]) {
@@ -122,6 +148,11 @@ impl<'a> Section<'a> {
             self.problems.push(node.key_place, ProblemKind::UnknownKey { key, nearest });
         }
     }
+}
+
+/// How the keys of table number `at` of a list begin: `teacher.1`.
+pub(crate) fn numbered(name: &str, at: usize) -> String {
+    format!("{name}.{at}")
 }
 
 /// The key that `written` was perhaps meant to be: the same name or its other name, here or in

@@ -9,7 +9,7 @@ use crate::choices::{Format, LabelNoiseKind, Logits, OnBadLine, OnNonfinite, Tas
 use crate::divergence::{Divergence, rounded};
 use crate::plan::{
     Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape, Plan, Save,
-    Split, StudentSource, TeacherPlan,
+    Split, StudentSource, TeacherPlan, TeacherTokens,
 };
 
 impl fmt::Display for Plan {
@@ -18,7 +18,7 @@ impl fmt::Display for Plan {
             ("plan", vec![format!("{}, digest {}", self.name, self.digest().short())]),
             ("data", data(self)),
             ("student", student(self)),
-            ("teacher", teacher(self)),
+            ("teacher", teachers(self)),
             ("objective", objective(self)),
             ("training", training(self)),
             ("output", output(self)),
@@ -118,19 +118,37 @@ fn student(plan: &Plan) -> Vec<String> {
     lines
 }
 
-fn teacher(plan: &Plan) -> Vec<String> {
-    match &plan.teacher {
+fn teachers(plan: &Plan) -> Vec<String> {
+    if plan.other_teachers.is_empty() {
+        return teacher(&plan.teacher);
+    }
+    let parts = &plan.objective.teacher_parts;
+    let each = plan.teachers().zip(parts).enumerate().flat_map(|(at, (plan, part))| {
+        let mut lines = teacher(plan);
+        lines[0] = format!("[{at}] {}", lines[0]);
+        lines.push(format!("{} of the teachers' weight", rounded(*part)));
+        lines
+    });
+    each.collect()
+}
+
+fn teacher(teacher: &TeacherPlan) -> Vec<String> {
+    match teacher {
         TeacherPlan::Nobody => vec!["none: the student learns from labels alone".to_owned()],
-        TeacherPlan::Model { path, shape, logits, batch_tokens, .. } => {
+        TeacherPlan::Model { path, shape, logits, batch_tokens, tokens, .. } => {
             let answers = match logits {
                 Logits::Cache => "answers computed once and kept",
                 Logits::Live => "answers computed at every step",
+            };
+            let own = match tokens {
+                TeacherTokens::Shared => "",
+                TeacherTokens::Own { .. } => " of its own tokenizer",
             };
             let tokens = thousands(*batch_tokens);
             vec![
                 self::shape(shape),
                 format!("weights of {path}"),
-                format!("{answers}, {tokens} tokens at once"),
+                format!("{answers}, {tokens} tokens{own} at once"),
             ]
         }
     }
@@ -176,6 +194,10 @@ fn objective(plan: &Plan) -> Vec<String> {
                 "mean squared difference from the teacher's outputs".to_owned()
             }
         };
+        let teacher = match plan.other_teachers.len() {
+            0 => teacher,
+            more => format!("{teacher}, the weighted mean over {} teachers", more + 1),
+        };
         match balance {
             None => vec![
                 format!("{alpha} × {teacher}"),
@@ -187,6 +209,15 @@ fn objective(plan: &Plan) -> Vec<String> {
                     format!("w₁ × {}", one_term(&labels)),
                     balance.policy.words(alpha),
                 ];
+                if !plan.other_teachers.is_empty() {
+                    let whose = match balance.policy {
+                        PolicyPlan::Fixed | PolicyPlan::Schedule { .. } => {
+                            "their fixed parts of it"
+                        }
+                        _ => "a w₂ of its own from the policy",
+                    };
+                    lines.push(format!("each teacher has {whose}"));
+                }
                 let meta = balance.meta.as_ref().map(ToString::to_string).unwrap_or_default();
                 lines.extend(meta.lines().map(str::to_owned));
                 lines

@@ -934,3 +934,75 @@ fn label_noise_is_a_share_of_single_labels() {
     assert_eq!(said(&regression, &["task.label_noise=0"]), "fine");
     assert_eq!(said(GOOD, &["task.label_noise=0", alone[0]]), "fine");
 }
+
+/// Two teachers in place of the one.
+fn two_teachers() -> String {
+    let two = "[[teacher]]\nmodel = \"models/large\"\n\n[[teacher]]\nmodel = \"models/other\"\n";
+    GOOD.replace("[teacher]\nmodel = \"models/large\"\n", two)
+}
+
+#[test]
+fn several_teachers_are_a_list_whose_problems_name_the_one() {
+    assert_eq!(said(&two_teachers(), &[]), "fine");
+    assert_eq!(said(&two_teachers(), &["teacher.0.weight=3", "teacher.1.tokenizer=own"]), "fine");
+    insta::assert_snapshot!(said(&two_teachers(), &["teacher.1.weight=0", "teacher.0.modle=x"]), @r#"
+    --set teacher.1.weight=0: `teacher.1.weight` is 0, expected a number above 0
+    --set teacher.0.modle=x: unknown key `teacher.0.modle`; did you mean `model`?
+    2 problems
+    "#);
+    insta::assert_snapshot!(said(&two_teachers().replace("model = \"models/other\"", ""), &[]), @r#"
+    recipe.toml:12:1: `teacher.1.model` is missing: the folder of a model fine-tuned on the task; or remove [teacher]
+    1 problem
+    "#);
+    insta::assert_snapshot!(said(&two_teachers(), &["teacher.1.logits=live"]), @r#"
+    --set teacher.1.logits=live: `teacher.1.logits` needs the same of every teacher: all are asked beforehand, or all at every step
+    1 problem
+    "#);
+    insta::assert_snapshot!(said(&two_teachers(), &["objective.hidden=[{kind='mse'}]"]), @r#"
+    --set objective.hidden=[{kind='mse'}]: `objective.hidden` needs one `[teacher]`, into which it looks
+    1 problem
+    "#);
+    let copy = two_teachers().replace("model = \"models/small\"", "from_teacher = true");
+    insta::assert_snapshot!(said(&copy, &[]), @r#"
+    recipe.toml:7:1: `student.from_teacher` needs one `[teacher]`; of several, name the folder to start from in `student.model`
+    1 problem
+    "#);
+    insta::assert_snapshot!(said(GOOD, &["teacher.weight=2"]), @r#"
+    --set teacher.weight=2: `teacher.weight` needs several teachers, each under `[[teacher]]`; the weight of one against the labels is `objective.alpha`
+    1 problem
+    "#);
+    insta::assert_snapshot!(said(GOOD, &["teacher.tokenizer=own", "teacher.logits=live"]), @r#"
+    --set teacher.tokenizer=own: `teacher.tokenizer` needs `logits = "cache"` and no `[[objective.hidden]]`; a teacher that answers at every step reads the student's tokens
+    1 problem
+    "#);
+    insta::assert_snapshot!(said(GOOD, &["teacher=3"]), @r#"
+    recipe.toml:13:1: `objective.alpha` needs a `[teacher]`; without one it is 0
+    --set teacher=3: `teacher` is 3, expected a table, or a list of tables
+    2 problems
+    "#);
+    insta::assert_snapshot!(said(GOOD, &["teacher=[]"]), @r#"
+    recipe.toml:13:1: `objective.alpha` needs a `[teacher]`; without one it is 0
+    --set teacher=[]: `teacher` is [], expected a table, or a list of tables
+    2 problems
+    "#);
+}
+
+#[test]
+fn policies_of_one_teacher_refuse_several_and_say_which_do_not() {
+    let text = two_teachers().replace("alpha = 0.7", "");
+    for policy in ["fixed", "schedule", "uncertainty", "grad_norm", "rw_kd"] {
+        assert_eq!(said(&text, &[&format!("objective.balance.policy={policy}")]), "fine");
+    }
+    for policy in ["wsl", "ada_kd", "dynamic_kd", "ctkd", "l2rw", "meta_weight_net", "tgeo_kd"] {
+        let said = said(&text, &[&format!("objective.balance.policy={policy}")]);
+        assert!(said.contains(&format!("needs one `[teacher]` for {policy}; several")), "{said}");
+    }
+    insta::assert_snapshot!(said(&text, &["objective.balance.policy=wsl"]), @r#"
+    --set objective.balance.policy=wsl: `objective.balance.policy` needs one `[teacher]` for wsl; several can be weighed by `"fixed"`, `"schedule"`, `"uncertainty"`, `"grad_norm"` or `"rw_kd"`
+    1 problem
+    "#);
+    insta::assert_snapshot!(said(&text, &["objective.balance.policy=uncertainty", "teacher.1.weight=2"]), @r#"
+    --set teacher.1.weight=2: `teacher.1.weight` needs a policy that keeps it or begins with it; uncertainty decides it
+    1 problem
+    "#);
+}

@@ -67,6 +67,7 @@ fn facts() -> Facts {
         first_difference: None,
         student: Some(model(4, 384, 12, &[])),
         teacher: Some(model(12, 768, 12, &["LABEL_0", "LABEL_1"])),
+        other_teachers: Vec::new(),
         memory: Bytes(16_000_000_000),
         threads: 8,
     }
@@ -340,7 +341,7 @@ fn models_that_do_not_fit_are_refused() {
         said(RECIPE, &["student.layers=[0, 4]", "task.max_length=1000"], &other),
         @r#"
         recipes/sst2-small.toml:11:1: the teacher tells 3 labels apart, the task has 2; it was trained for another task, or `task.labels` is incomplete
-        recipes/sst2-small.toml:11:1: the teacher knows 50257 tokens, the student 30522; distillation of a text classifier reads one tokenisation, so take a student with the teacher's tokenizer (token 0 is "!" for the teacher, "[PAD]" for the student)
+        recipes/sst2-small.toml:11:1: the teacher knows 50257 tokens, the student 30522; distillation of a text classifier reads one tokenisation, so take a student with the teacher's tokenizer, or let the teacher read with its own (`tokenizer = "own"`) (token 0 is "!" for the teacher, "[PAD]" for the student)
         --set student.layers=[0, 4]: `student.layers` names layer 4 of the student's source, which has layers 0..=3
         --set task.max_length=1000: `task.max_length` is 1000, the student reads at most 512 tokens
         --set task.max_length=1000: `task.max_length` is 1000, the teacher reads at most 512 tokens
@@ -351,7 +352,7 @@ fn models_that_do_not_fit_are_refused() {
     other.teacher = Some(model(12, 768, 12, &["1", "0"]));
     insta::assert_snapshot!(said(RECIPE, &[], &other), @r#"
         recipes/sst2-small.toml:11:1: the teacher's labels are `1`, `0`, the task's are `0`, `1`; write `task.labels` in the teacher's order
-        recipes/sst2-small.toml:11:1: teacher and student both know 30522 tokens, but not the same ones; distillation of a text classifier reads one tokenisation, so take a student with the teacher's tokenizer
+        recipes/sst2-small.toml:11:1: teacher and student both know 30522 tokens, but not the same ones; distillation of a text classifier reads one tokenisation, so take a student with the teacher's tokenizer, or let the teacher read with its own (`tokenizer = "own"`)
         2 problems
     "#);
     let mut large = facts();

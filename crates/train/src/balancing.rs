@@ -16,6 +16,9 @@ pub struct BalanceRecord {
     pub label_alone: f64,
     /// Part of the samples with λ above 0.95.
     pub teacher_alone: f64,
+    /// Mean share of each teacher, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub teachers: Vec<f64>,
     /// Whether alignments with a second set were measured in this step.
     pub measured: bool,
     /// Temperature of the teacher's term, where the policy sets it.
@@ -29,8 +32,11 @@ pub(crate) struct Balancing {
     pub(crate) second: Option<Hypergradient>,
     /// λ of each example when it was last trained on.
     shares: Memory,
-    /// Of the step under way.
+    /// Each teacher's share, likewise, where there are several.
+    by_teacher: Vec<Memory>,
+    /// Of the step under way: shares, and the sum of each teacher's.
     step: Vec<f64>,
+    sums: Vec<f64>,
     measured: bool,
     temperature: Option<f64>,
 }
@@ -40,9 +46,20 @@ impl Balancing {
         policy: Box<dyn Policy>,
         second: Option<Hypergradient>,
         examples: usize,
+        teachers: usize,
     ) -> Self {
         let shares = Memory::new(examples, 0.0);
-        Self { policy, second, shares, step: Vec::new(), measured: false, temperature: None }
+        let several = if teachers > 1 { teachers } else { 0 };
+        Self {
+            policy,
+            second,
+            by_teacher: vec![shares.clone(); several],
+            shares,
+            step: Vec::new(),
+            sums: vec![0.0; several],
+            measured: false,
+            temperature: None,
+        }
     }
 
     /// Whether alignments are measured in a step.
@@ -70,17 +87,26 @@ impl Balancing {
             self.shares.note(id, share);
             self.step.push(share);
         }
+        for (at, (memory, sum)) in self.by_teacher.iter_mut().zip(&mut self.sums).enumerate() {
+            for (&id, share) in samples.ids.iter().zip(decision.shares_of(at)) {
+                memory.note(id, share);
+                *sum += share;
+            }
+        }
         decision
     }
 
     /// Ends the step.
     pub(crate) fn record(&mut self) -> Option<BalanceRecord> {
+        let count = self.step.len() as f64;
         let summary = Summary::of(std::mem::take(&mut self.step))?;
+        let teachers = self.sums.iter_mut().map(|sum| std::mem::take(sum) / count).collect();
         Some(BalanceRecord {
             mean: summary.mean,
             quantiles: summary.quantiles,
             label_alone: summary.label_alone,
             teacher_alone: summary.teacher_alone,
+            teachers,
             measured: std::mem::take(&mut self.measured),
             temperature: self.temperature,
         })
@@ -91,16 +117,27 @@ impl Balancing {
         self.shares.values()
     }
 
-    /// All that must survive a crash.
+    /// All that must survive a crash: shares, of several teachers those of each, and what the policy
+    /// has learnt.
     pub(crate) fn state(&self) -> Vec<f64> {
-        [self.shares.values(), &self.policy.state()].concat()
+        let mut state = self.shares.values().to_vec();
+        self.by_teacher.iter().for_each(|memory| state.extend_from_slice(memory.values()));
+        state.extend(self.policy.state());
+        state
     }
 
     /// Puts it back; `false` where it is another policy's, or of another set.
     pub(crate) fn restore(&mut self, state: &[f64]) -> bool {
         let examples = self.shares.values().len();
-        state.len() >= examples
-            && self.shares.replace(&state[..examples])
-            && self.policy.restore(&state[examples..]).is_ok()
+        let memories = std::iter::once(&mut self.shares).chain(&mut self.by_teacher);
+        let mut rest = state;
+        for memory in memories {
+            let Some((values, after)) = rest.split_at_checked(examples) else { return false };
+            if !memory.replace(values) {
+                return false;
+            }
+            rest = after;
+        }
+        self.policy.restore(rest).is_ok()
     }
 }

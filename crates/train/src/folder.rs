@@ -138,16 +138,32 @@ impl<'d> RunFolder<'d> {
     /// # Errors
     /// Where the checkpoint is of a run without a balance policy, or of one with more examples.
     pub fn shares(committed: &Committed, examples: usize) -> Result<Vec<f64>, Error> {
-        let mut numbers = numbers(committed, BALANCE)?;
-        if numbers.len() < examples {
+        Ok(Self::shares_and_teachers(committed, examples, 0)?.remove(0))
+    }
+
+    /// The same, and after it λ of each of several teachers; `teachers` is 0 where there is one,
+    /// which has no share of its own.
+    pub fn shares_and_teachers(
+        committed: &Committed,
+        examples: usize,
+        teachers: usize,
+    ) -> Result<Vec<Vec<f64>>, Error> {
+        let wanted = (1 + teachers) * examples;
+        let numbers = numbers(committed, BALANCE)?;
+        if numbers.len() < wanted || examples == 0 {
             return Err(Error::Foreign {
                 folder: committed.folder().display().to_string(),
                 found: format!("{BALANCE} of {} numbers", numbers.len()),
-                expected: format!("one for each of {examples} training examples at least"),
+                expected: match teachers {
+                    0 => format!("one for each of {examples} training examples at least"),
+                    _ => format!(
+                        "one for each of {examples} training examples and {teachers} teachers at \
+                         least"
+                    ),
+                },
             });
         }
-        numbers.truncate(examples);
-        Ok(numbers)
+        Ok(numbers[..wanted].chunks(examples).map(<[f64]>::to_vec).collect())
     }
 
     /// Adds a line to the record.

@@ -57,11 +57,11 @@ pub(crate) struct Coming<'a> {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) labels: Vec<Option<u32>>,
-    /// `⟨v, ∇ℓ⟩`, `[R, 2]`.
+    /// `⟨v, ∇ℓ⟩`, `[R, 1 + T]`.
     pub(crate) values: Vec<f64>,
-    /// Losses, `[R, 2]`.
+    /// Losses, `[R, 1 + T]`.
     pub(crate) losses: Vec<f64>,
-    /// Logits of student and teacher, `[R, K]`.
+    /// Logits of the student, `[R, K]`, and the teachers, `[R, T, K]`.
     pub(crate) student: Vec<f32>,
     pub(crate) teacher: Vec<f32>,
 }
@@ -153,7 +153,7 @@ impl Hypergradient {
         let data = self.data.as_deref().unwrap_or(coming.train);
         let teacher = self.answers.as_mut().unwrap_or(coming.teacher);
         let counts = counts(data, second);
-        let places = places(self.plan.loss);
+        let places = places(self.plan.loss, pass.weighed());
         for range in micro_ranges(data, second, self.micro) {
             let examples = &second[range.clone()];
             let uploaded = pass.upload(device, data, examples, range.start, teacher);
@@ -193,9 +193,10 @@ impl Hypergradient {
             let output = pass.forward(device, None);
             let features = pass.features(device, output.rows());
             let width = features.len() / output.rows().max(1);
-            for place in places(self.plan.loss) {
+            for place in places(self.plan.loss, pass.weighed()) {
                 let gradients = pass.logit_gradients(device, uploaded, output, place);
-                let count = [counts.labelled, counts.sequences][place].max(1) as f64;
+                let count = if place == LABEL { counts.labelled } else { counts.sequences };
+                let count = count.max(1) as f64;
                 let rows = gradients.chunks(classes).zip(features.chunks(width.max(1)));
                 rows.for_each(|(logits, features)| sum.add(logits, features, 1.0 / count));
             }
@@ -210,9 +211,12 @@ impl Hypergradient {
             let output = pass.forward(device, coming.noise);
             let uploaded = pass.regularize(device, uploaded, output);
             let features = pass.features(device, output.rows());
-            let [label, teacher] =
-                [LABEL, TEACHER].map(|place| pass.logit_gradients(device, uploaded, output, place));
-            all.values.extend(last_layer_alignments(&features, [&label, &teacher], &sum));
+            let gradients: Vec<Vec<f64>> = pass
+                .weighed()
+                .map(|place| pass.logit_gradients(device, uploaded, output, place))
+                .collect();
+            let gradients: Vec<&[f64]> = gradients.iter().map(Vec::as_slice).collect();
+            all.values.extend(last_layer_alignments(&features, &gradients, &sum));
             all.add(device, pass, uploaded, output);
         }
         Some(all)
@@ -231,7 +235,7 @@ impl Measured {
         self.labels.extend(pass.classes());
         self.losses.extend(pass.row_losses(device, uploaded, output));
         self.student.extend(device.read(output));
-        self.teacher.extend(uploaded.teacher.map(|logits| device.read(logits)).unwrap_or_default());
+        self.teacher.extend(pass.teacher_rows(device, uploaded));
     }
 }
 
@@ -252,12 +256,12 @@ pub(crate) fn forward(
     all
 }
 
-/// Terms that count.
-fn places(loss: MetaLoss) -> Range<usize> {
+/// Terms that count, of those of label and teachers.
+fn places(loss: MetaLoss, weighed: Range<usize>) -> Range<usize> {
     match loss {
-        MetaLoss::Mix => LABEL..TEACHER + 1,
-        MetaLoss::Hard => LABEL..LABEL + 1,
-        MetaLoss::Soft => TEACHER..TEACHER + 1,
+        MetaLoss::Mix => weighed,
+        MetaLoss::Hard => LABEL..TEACHER,
+        MetaLoss::Soft => TEACHER..weighed.end,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use heirloom_data::dataset::Dataset;
 use heirloom_models::EncoderConfig;
-use heirloom_recipe::Plan;
+use heirloom_recipe::{Plan, TeacherPlan};
 
 /// A device that may be handed from thread to thread.
 pub type Device = Box<dyn heirloom_engine::Device>;
@@ -35,13 +35,24 @@ pub enum StudentWeights {
     },
 }
 
-/// The teacher's folder.
+/// A teacher's folder.
 #[derive(Clone, Debug)]
 pub struct TeacherJob {
     /// The folder.
     pub path: PathBuf,
     /// Its config.
     pub config: EncoderConfig,
+    /// The examples in its own tokens, where the plan says that it reads those.
+    pub own: Option<OwnTokens>,
+}
+
+/// The same examples as the job's, in the same order, as a teacher's own tokenizer reads them.
+#[derive(Clone, Debug)]
+pub struct OwnTokens {
+    /// What is trained on.
+    pub train: Arc<Dataset>,
+    /// The second set, where the job has one.
+    pub meta: Option<Arc<Dataset>>,
 }
 
 /// A run, ready to start. Runs of several seeds share the data.
@@ -61,8 +72,17 @@ pub struct Job {
     pub student_weights: StudentWeights,
     /// The teacher, where the plan has one.
     pub teacher: Option<TeacherJob>,
+    /// The others, where it has several, in the plan's order.
+    pub other_teachers: Vec<TeacherJob>,
     /// Files of the tokenizer, by name, for saved model folders.
     pub tokenizer_files: BTreeMap<String, Vec<u8>>,
     /// Folder for teachers' answers, shared by runs.
     pub cache_dir: PathBuf,
+}
+
+impl Job {
+    /// All teachers with their plans, in the plan's order.
+    pub fn teachers(&self) -> impl Iterator<Item = (&TeacherPlan, &TeacherJob)> {
+        self.plan.teachers().zip(self.teacher.iter().chain(&self.other_teachers))
+    }
 }

@@ -35,7 +35,7 @@ pub use balancing::BalanceRecord;
 pub use capacity::{micro_capacity, run_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
-pub use job::{Device, Job, StudentWeights, TeacherJob, Work};
+pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
 pub use learned::{Adam, Learned};
 pub use policy::policy;
 pub use predict::Predictor;

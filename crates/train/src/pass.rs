@@ -3,6 +3,10 @@
 //! In: examples of a data set and who answers for the teacher. Out: losses, and gradients added.
 //! Never: decides what a step is, or moves a weight.
 
+use std::ops::Range;
+
+use heirloom_balance::{Decision, LABEL, TEACHER};
+use heirloom_data::cache::TeacherCache;
 use heirloom_data::dataset::Dataset;
 use heirloom_data::label::Label;
 use heirloom_data::pack::Batch;
@@ -24,10 +28,12 @@ pub(crate) struct Pass {
     batch: DeviceBatch,
     pub(crate) host: Batch,
     labels: LabelRoom,
-    /// The teacher's answers, and what of them is on its way there.
+    /// The teachers' answers, `[T·R, K]`, and what of one's is on its way there.
     logits: View,
     host_logits: Vec<f32>,
-    /// Weights of rows: label's, teacher's.
+    /// How many teachers there are, `T`; 1 where there is none.
+    teachers: usize,
+    /// Weights of rows: label's, `[R, 1]`; teachers', `[T·R, 1]`.
     weights: [View; 2],
     /// What the label becomes, where it is not itself.
     pub(crate) regularizing: Option<Regularizing>,
@@ -40,7 +46,7 @@ pub(crate) struct Uploaded {
     labelled: u64,
     /// What a regularizer made of the labels.
     pub(crate) regularized: Option<Regularized>,
-    /// The teacher's logits.
+    /// The teachers' logits, `[T·R, K]`.
     pub(crate) teacher: Option<View>,
 }
 
@@ -54,20 +60,23 @@ struct LabelRoom {
 }
 
 impl Pass {
-    /// Plans the memory of micro-batches up to `capacity`.
+    /// Plans the memory of micro-batches up to `capacity`, with the answers of `teachers`.
     pub(crate) fn new(
         device: &mut dyn Device,
         model: Model,
         objective: Objective,
         capacity: Capacity,
         purpose: &Purpose,
+        teachers: usize,
     ) -> Self {
+        let teachers = teachers.max(1);
         let buffers = model.buffers(device, capacity, purpose);
         let batch = model.batch(device, capacity);
         let width = model.head().width(model.config());
-        let [numbers, logits, label_weights, teacher_weights] = [width, width, 1, 1].map(|width| {
-            let space = device.alloc(capacity.sequences * width);
-            View::matrix(space, 0, capacity.sequences, width)
+        let shapes = [(1, width), (teachers, width), (1, 1), (teachers, 1)];
+        let [numbers, logits, label_weights, teacher_weights] = shapes.map(|(times, width)| {
+            let rows = times * capacity.sequences;
+            View::matrix(device.alloc(rows * width), 0, rows, width)
         });
         let labels = LabelRoom {
             classes: device.alloc_ids(capacity.sequences),
@@ -84,6 +93,7 @@ impl Pass {
             labels,
             logits,
             host_logits: Vec::new(),
+            teachers,
             weights: [label_weights, teacher_weights],
             regularizing: None,
         }
@@ -104,17 +114,65 @@ impl Pass {
         let (labels, labelled) = self.labels.upload(device, self.model.head(), &self.host);
         let teacher = match teacher {
             TeacherAnswers::Nobody => None,
-            TeacherAnswers::Cached(cache) => {
-                let logits = self.logits.first_rows(self.host.sequences());
-                let rows = self.host.examples.iter().flat_map(|&at| cache.row(at as usize));
-                self.host_logits.clear();
-                self.host_logits.extend(rows);
-                device.write(logits, &self.host_logits);
-                Some(logits)
-            }
+            // Left where it computed them.
             TeacherAnswers::Live(live) => Some(live.answer(device, &self.host)),
+            TeacherAnswers::Cached(cache) => Some(self.kept(device, cache, 0)),
+            TeacherAnswers::Several(all) => {
+                for (at, one) in all.iter_mut().enumerate() {
+                    self.gather(device, one, at);
+                }
+                Some(self.logits.first_rows(all.len() * self.host.sequences()))
+            }
         };
         Uploaded { labels, labelled, regularized: None, teacher }
+    }
+
+    /// Writes teacher number `at`'s answers below those of the teachers before it.
+    fn gather(&mut self, device: &mut dyn Device, teacher: &mut TeacherAnswers, at: usize) {
+        match teacher {
+            TeacherAnswers::Cached(cache) => _ = self.kept(device, cache, at),
+            TeacherAnswers::Live(live) => {
+                let answers = live.answer(device, &self.host);
+                device.copy(answers, self.place(at));
+            }
+            TeacherAnswers::Nobody | TeacherAnswers::Several(_) => {
+                unreachable!("each of several teachers is one")
+            }
+        }
+    }
+
+    /// Where teacher number `at`'s answers to the micro-batch stand.
+    fn place(&self, at: usize) -> View {
+        let (rows, cols) = (self.host.sequences(), self.logits.cols());
+        let offset = self.logits.offset() + at * rows * cols;
+        View::matrix(self.logits.space(), offset, rows, cols)
+    }
+
+    /// Writes a teacher's kept answers there.
+    fn kept(&mut self, device: &mut dyn Device, cache: &TeacherCache, at: usize) -> View {
+        let place = self.place(at);
+        let rows = self.host.examples.iter().flat_map(|&example| cache.row(example as usize));
+        self.host_logits.clear();
+        self.host_logits.extend(rows);
+        device.write(place, &self.host_logits);
+        place
+    }
+
+    /// The teachers' answers to the micro-batch uploaded last, `[R, T, K]`; none without a teacher.
+    pub(crate) fn teacher_rows(&self, device: &dyn Device, uploaded: Uploaded) -> Vec<f32> {
+        let Some(view) = uploaded.teacher else { return Vec::new() };
+        let stacked = device.read(view);
+        if self.teachers == 1 {
+            return stacked;
+        }
+        let (rows, cols) = (view.rows() / self.teachers, view.cols());
+        let places = (0..rows).flat_map(|row| (0..self.teachers).map(move |at| at * rows + row));
+        places.flat_map(|at| &stacked[at * cols..(at + 1) * cols]).copied().collect()
+    }
+
+    /// Where the terms of label and teachers are among the objective's.
+    pub(crate) fn weighed(&self) -> Range<usize> {
+        LABEL..TEACHER + self.teachers
     }
 
     /// The model's output for the micro-batch uploaded last.
@@ -184,7 +242,7 @@ impl Pass {
         self.model.backward(device, &self.batch, &self.buffers, grads, noise);
     }
 
-    /// Losses of each row, `[R, 2]`: label, teacher. Without a gradient.
+    /// Losses of each row, `[R, 1 + T]`: label, each teacher. Without a gradient.
     pub(crate) fn row_losses(
         &self,
         device: &mut dyn Device,
@@ -192,11 +250,12 @@ impl Pass {
         output: View,
     ) -> Vec<f64> {
         let signals = self.signals(uploaded, output, None, None, None);
-        let [label, teacher] = [0, 1].map(|place| {
+        let terms = self.weighed().map(|place| {
             let losses = self.objective.row_losses(device, &signals, place);
             device.read_f64(losses)
         });
-        label.into_iter().zip(teacher).flat_map(|(label, teacher)| [label, teacher]).collect()
+        let terms: Vec<Vec<f64>> = terms.collect();
+        (0..output.rows()).flat_map(|row| terms.iter().map(move |losses| losses[row])).collect()
     }
 
     /// What the last layer saw of each row, `[R, C]`.
@@ -223,20 +282,16 @@ impl Pass {
         gradients
     }
 
-    /// Uploads weights of rows, `[R, 2]`.
-    pub(crate) fn weigh(
-        &self,
-        device: &mut dyn Device,
-        weights: &[f64],
-        temperature: Option<f64>,
-    ) -> Balanced {
-        let rows = weights.len() / 2;
-        let [label, teacher] = self.weights.map(|view| view.first_rows(rows));
-        for (term, view) in [label, teacher].into_iter().enumerate() {
-            let column: Vec<f64> = weights.iter().skip(term).step_by(2).copied().collect();
-            device.write_f64(view, &column);
-        }
-        Balanced { label, teacher, temperature }
+    /// Uploads the weights of a decision.
+    pub(crate) fn weigh(&self, device: &mut dyn Device, decision: &Decision) -> Balanced {
+        let Decision { weights, terms, temperature, .. } = decision;
+        let rows = weights.len() / terms;
+        let [label, teacher] = self.weights;
+        let views = [label.first_rows(rows), teacher.first_rows((terms - 1) * rows)];
+        let column = |term: usize| weights.iter().skip(term).step_by(*terms).copied();
+        device.write_f64(views[0], &column(LABEL).collect::<Vec<_>>());
+        device.write_f64(views[1], &(TEACHER..*terms).flat_map(column).collect::<Vec<_>>());
+        Balanced { label: views[0], teacher: views[1], temperature: *temperature }
     }
 
     /// The class of each row, where it has one.

@@ -24,16 +24,21 @@ pub fn policy(
     _total_steps: u64,
     seed: u64,
 ) -> Box<dyn Policy> {
-    let alpha = objective.alpha;
+    let (alpha, parts) = (objective.alpha, &objective.teacher_parts);
+    let several = parts.len() > 1;
+    // The teacher's weight, cut among several teachers.
+    let parted = |policy: Box<dyn Policy>| -> Box<dyn Policy> {
+        if several { Box::new(balance::Parted::new(policy, parts.clone())) } else { policy }
+    };
     match plan.policy {
-        PolicyPlan::Fixed => Box::new(balance::Fixed { alpha }),
+        PolicyPlan::Fixed => parted(Box::new(balance::Fixed { alpha })),
         PolicyPlan::Schedule { from, to, course, at } => {
             let course = match course {
                 Course::Linear => balance::Course::Linear,
                 Course::Cosine => balance::Course::Cosine,
                 Course::Step => balance::Course::Step { at },
             };
-            Box::new(balance::Schedule { from, to, course })
+            parted(Box::new(balance::Schedule { from, to, course }))
         }
         PolicyPlan::AnnealingKd { phase_one, levels } => {
             Box::new(balance::AnnealingKd { phase_one, levels })
@@ -42,10 +47,12 @@ pub fn policy(
             Box::new(balance::ContinuationKd { levels, margin })
         }
         PolicyPlan::Uncertainty { learning_rate, bound } => {
-            Box::new(balance::Uncertainty::new(learning_rate, bound))
+            let policy = balance::Uncertainty::new(learning_rate, bound);
+            Box::new(if several { policy.with_teachers(parts.len()) } else { policy })
         }
         PolicyPlan::GradNorm { asymmetry, learning_rate } => {
-            Box::new(balance::GradNorm::new(asymmetry, learning_rate, objective.temperature))
+            let policy = balance::GradNorm::new(asymmetry, learning_rate, objective.temperature);
+            Box::new(if several { policy.with_teachers(parts.len()) } else { policy })
         }
         PolicyPlan::Wsl { weight } => Box::new(balance::Wsl { alpha: weight }),
         PolicyPlan::AdaKd { temperature } => Box::new(balance::AdaKd { temperature }),
@@ -71,7 +78,8 @@ pub fn policy(
                 Normalize::Batch => balance::Normalize::Batch,
                 Normalize::None => balance::Normalize::None,
             };
-            Box::new(balance::RwKd::new(examples, normalize, floor, bounds, ema, alpha))
+            let policy = balance::RwKd::new(examples, normalize, floor, bounds, ema, alpha);
+            Box::new(if several { policy.with_teachers(parts) } else { policy })
         }
         PolicyPlan::L2rw { ema } => Box::new(balance::L2rw::new(examples, alpha, ema)),
         PolicyPlan::MetaWeightNet { sight, output, learning_rate, weight_decay } => {
@@ -111,6 +119,7 @@ mod tests {
         let recipe = parse("r.toml", text, &sets).map_err(|problems| problems.to_string())?;
         let objective = ObjectivePlan {
             alpha: 0.3,
+            teacher_parts: Vec::new(),
             temperature: 4.0,
             scale_by_temperature_squared: true,
             divergence: Divergence::default(),

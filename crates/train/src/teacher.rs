@@ -7,21 +7,34 @@ use heirloom_data::cache::{CacheKey, TeacherCache};
 use heirloom_data::dataset::Dataset;
 use heirloom_engine::{Device, View};
 use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Model, Purpose};
-use heirloom_recipe::{Logits, Plan, TeacherPlan};
+use heirloom_recipe::{Logits, Plan, TeacherPlan, TeacherTokens};
 use heirloom_store::{Disk, TensorFolder, write_atomic};
 
 use crate::predict::{Predictor, inputs};
 use crate::{Error, TeacherJob, Work};
 
-/// The teacher of a run.
+/// The teacher of a run, or its teachers.
 #[derive(Debug)]
 pub enum TeacherAnswers {
     /// No teacher.
     Nobody,
     /// One row of logits per training example.
     Cached(TeacherCache),
-    /// A model beside the student; boxed because it is much larger than the other two.
+    /// A model beside the student; boxed because it is much larger than the others.
     Live(Box<LiveTeacher>),
+    /// At least two, each of them cached or live.
+    Several(Vec<TeacherAnswers>),
+}
+
+impl TeacherAnswers {
+    /// Those of none, one or several.
+    pub(crate) fn of(mut all: Vec<Self>) -> Self {
+        match all.len() {
+            0 => Self::Nobody,
+            1 => all.remove(0),
+            _ => Self::Several(all),
+        }
+    }
 }
 
 /// A teacher that answers every batch.
@@ -74,22 +87,25 @@ fn load(device: &mut dyn Device, job: &TeacherJob, head: Head) -> Result<Model, 
 /// kept, else computed on a device of their own and kept there.
 ///
 /// A file is found by the digests of teacher, tokenizer, text and length, and these are compared
-/// again with what the file says of itself.
+/// again with what the file says of itself. `train` is in the tokens that the teacher reads.
 pub fn answer_all(
     plan: &Plan,
-    job: &TeacherJob,
+    (teacher, job): (&TeacherPlan, &TeacherJob),
     head: Head,
     train: &Dataset,
     cache_dir: &Path,
     disk: &dyn Disk,
     new_device: &mut dyn FnMut(Work) -> crate::Device,
 ) -> Result<TeacherCache, Error> {
-    let TeacherPlan::Model { digest, batch_tokens, .. } = &plan.teacher else {
+    let TeacherPlan::Model { digest, batch_tokens, tokens, .. } = teacher else {
         unreachable!("a job with a teacher has a plan with a teacher")
     };
     let key = CacheKey {
         teacher: *digest,
-        tokenizer: plan.tokenizer.digest,
+        tokenizer: match tokens {
+            TeacherTokens::Shared => plan.tokenizer.digest,
+            TeacherTokens::Own { digest } => *digest,
+        },
         text: train.tokens_digest(),
         max_length: plan.data.max_length as usize,
     };
@@ -103,8 +119,8 @@ pub fn answer_all(
     }
     let mut device = new_device(Work::KeptAnswers);
     let model = load(&mut *device, job, head)?;
-    let tokens = *batch_tokens as usize;
-    let mut predictor = Predictor::for_dataset(&mut *device, &model, tokens, train);
+    let at_once = *batch_tokens as usize;
+    let mut predictor = Predictor::for_dataset(&mut *device, &model, at_once, train);
     let logits = predictor.outputs(&mut *device, &model, train);
     let cache = TeacherCache::new(key, train.len(), classes, logits)?;
     write_atomic(disk, &path, &cache.to_bytes())?;
@@ -119,10 +135,10 @@ fn digest_of(key: &CacheKey) -> Digest {
     hasher.part(&(key.max_length as u64).to_le_bytes()).digest()
 }
 
-/// Whether the plan's teacher runs beside the student: because it says so, or because a term looks
-/// into it.
-pub(crate) fn runs_live(plan: &Plan) -> bool {
-    match &plan.teacher {
+/// Whether a teacher of the plan runs beside the student: because it says so, or because a term
+/// looks into it.
+pub(crate) fn runs_live(plan: &Plan, teacher: &TeacherPlan) -> bool {
+    match teacher {
         TeacherPlan::Nobody => false,
         TeacherPlan::Model { logits, .. } => {
             *logits == Logits::Live || !plan.objective.hidden.is_empty()

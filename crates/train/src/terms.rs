@@ -27,10 +27,16 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
         Some(_) => (1.0, 1.0),
         None => (1.0 - objective.alpha, objective.alpha),
     };
-    let mut terms = vec![
-        (Term { name: "label".into(), weight: label_weight, kind: TermKind::Label(label) }, false),
-        (Term { name: "teacher".into(), weight: teacher_weight, kind: teacher }, false),
-    ];
+    let label = Term { name: "label".into(), weight: label_weight, kind: TermKind::Label(label) };
+    let mut terms = vec![(label, false)];
+    if objective.teacher_parts.is_empty() {
+        terms.push((Term { name: "teacher".into(), weight: teacher_weight, kind: teacher }, false));
+    }
+    for (at, part) in objective.teacher_parts.iter().enumerate() {
+        // A policy's weights say each teacher's part themselves.
+        let weight = if objective.balance.is_some() { 1.0 } else { teacher_weight * part };
+        terms.push((Term { name: format!("teacher[{at}]"), weight, kind: teacher.clone() }, false));
+    }
     for (at, hidden) in objective.hidden.iter().enumerate() {
         for [student, teacher] in &hidden.layers {
             let pair = (*student as usize, *teacher as usize);

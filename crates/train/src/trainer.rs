@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use heirloom_balance::{At, Decision, LABEL, Samples, TEACHER};
+use heirloom_balance::{At, Decision, Samples};
 use heirloom_base::Step;
 use heirloom_data::dataset::Dataset;
 use heirloom_data::order::{BatchRule, Cursor, Order};
@@ -14,7 +14,7 @@ use heirloom_data::pack::micro_ranges;
 use heirloom_engine::{Device, Move};
 use heirloom_models::{Capacity, Head, Loaded, Model, Noise, Purpose, Taps};
 use heirloom_objective::{Counts, Objective, Parts};
-use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind};
+use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind, TeacherPlan};
 use heirloom_store::{Disk, TensorFolder};
 
 use crate::balancing::Balancing;
@@ -25,8 +25,8 @@ use crate::regularizing::Regularizing;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
     Adam, Best, Error, Job, Learned, NotFinite, Progress, StepRecord, StudentWeights,
-    TeacherAnswers, TermRecord, answer_all, learning_rate, policy, regularizer, run_capacity,
-    terms,
+    TeacherAnswers, TeacherJob, TermRecord, answer_all, learning_rate, policy, regularizer,
+    run_capacity, terms,
 };
 
 /// Tokens that an evaluation reads at once.
@@ -92,16 +92,9 @@ impl Trainer {
     ) -> Result<Self, Error> {
         let plan = &job.plan;
         let head = head_of(plan);
-        let live = runs_live(plan);
-        let (mut teacher, mut second_answers) = (TeacherAnswers::Nobody, None);
-        if let (Some(job_teacher), false) = (&job.teacher, live) {
-            let mut answers = |data: &Dataset| {
-                let dir = &job.cache_dir;
-                let cache = answer_all(plan, job_teacher, head, data, dir, disk, new_device)?;
-                Ok::<_, Error>(TeacherAnswers::Cached(cache))
-            };
-            teacher = answers(&job.train)?;
-            second_answers = job.meta.as_deref().map(answers).transpose()?;
+        let mut kept = Vec::new();
+        for (plan_of, job_of) in job.teachers() {
+            kept.push(kept_answers(&job, plan_of, job_of, head, disk, new_device)?);
         }
         let mut boxed = new_device(crate::Work::Training);
         let device = &mut *boxed;
@@ -121,19 +114,32 @@ impl Trainer {
         let inside = Objective::looks_inside(&terms);
         let teacher_config = job.teacher.as_ref().map(|teacher| &teacher.config);
         let config = model.config();
-        let objective = Objective::new(device, terms, &projected, config, teacher_config, capacity);
+        let mut objective =
+            Objective::new(device, terms, &projected, config, teacher_config, capacity);
+        if !job.other_teachers.is_empty() {
+            objective = objective.with_a_teacher_each();
+        }
         // A seed of their own, so that projections do not repeat the first weights' words.
         objective.params().init(device, plan.training.seed.wrapping_add(1));
         let projections = Learned::new(device, objective.params().clone(), adam, None);
-        if let (Some(job), true) = (&job.teacher, live) {
-            let live = LiveTeacher::new(device, job, head, capacity, inside)?;
-            teacher = TeacherAnswers::Live(Box::new(live));
+        let (mut teachers, mut seconds) = (Vec::new(), Vec::new());
+        for ((_, job_of), kept) in job.teachers().zip(kept) {
+            let (train, second) = match kept {
+                Some(kept) => kept,
+                None => (live(device, job_of, head, capacity, inside)?, None),
+            };
+            teachers.push(train);
+            // Live teachers answer a second set as they do the training set.
+            seconds.extend(second);
         }
+        let count = teachers.len();
+        let teacher = TeacherAnswers::of(teachers);
+        let second_answers = (!seconds.is_empty()).then(|| TeacherAnswers::of(seconds));
         let evaluator = job.validation.as_ref().map(|validation| {
             Predictor::for_dataset(device, &model, EVALUATION_TOKENS, validation)
         });
         let purpose = student_purpose(plan, taps);
-        let mut pass = Pass::new(device, model, objective, capacity, &purpose);
+        let mut pass = Pass::new(device, model, objective, capacity, &purpose, count);
         pass.regularizing = plan.objective.regularizer.map(|plan| {
             let target = regularizer(plan, &job.train.class_counts());
             Regularizing::new(device, target, capacity.sequences, job.plan.labels().len())
@@ -276,9 +282,9 @@ impl Trainer {
         }
         self.reconsider();
         let balance = self.balancing.as_mut().and_then(|balancing| {
-            let means = [LABEL, TEACHER].map(|term| parts.terms()[term].mean().unwrap_or(0.0));
+            let means = self.pass.weighed().map(|term| parts.terms()[term].mean().unwrap_or(0.0));
             if finite {
-                balancing.policy.learn(means, at);
+                balancing.policy.learn(&means.collect::<Vec<_>>(), at);
             } else {
                 balancing.policy.leave_out();
             }
@@ -395,7 +401,7 @@ impl Trainer {
                     labels: &pass.classes(),
                     classes: output.cols(),
                     student: &device.read(output),
-                    teacher: &uploaded.teacher.map(|view| device.read(view)).unwrap_or_default(),
+                    teacher: &pass.teacher_rows(device, uploaded),
                     losses: &pass.row_losses(device, uploaded, output),
                     features: &features,
                 };
@@ -404,12 +410,12 @@ impl Trainer {
             if let (Some(scale), Some(logits)) = (decision.teacher_scale, uploaded.teacher) {
                 device.scale(scale, logits);
             }
-            pass.weigh(device, &decision.weights, decision.temperature)
+            pass.weigh(device, &decision)
         });
         let d_output = pass.clear(device, output);
         let inside = match &self.teacher {
             TeacherAnswers::Live(live) => Some(live.inside()),
-            TeacherAnswers::Nobody | TeacherAnswers::Cached(_) => None,
+            TeacherAnswers::Nobody | TeacherAnswers::Cached(_) | TeacherAnswers::Several(_) => None,
         };
         let signals = pass.signals(uploaded, output, Some(d_output), inside, balance);
         let grads = Some(self.projections.grads);
@@ -553,6 +559,44 @@ impl Trainer {
     }
 }
 
+/// A teacher's answers to the training set, and to a second set where there is one of its own.
+type Kept = (TeacherAnswers, Option<TeacherAnswers>);
+
+/// What one teacher answers beforehand; `None` where it answers at every step.
+fn kept_answers(
+    job: &Job,
+    plan: &TeacherPlan,
+    teacher: &TeacherJob,
+    head: Head,
+    disk: &dyn Disk,
+    new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
+) -> Result<Option<Kept>, Error> {
+    if runs_live(&job.plan, plan) {
+        return Ok(None);
+    }
+    let (train, meta) = match &teacher.own {
+        Some(own) => (&own.train, &own.meta),
+        None => (&job.train, &job.meta),
+    };
+    let mut answers = |data: &Dataset| {
+        let (both, dir) = ((plan, teacher), &job.cache_dir);
+        let cache = answer_all(&job.plan, both, head, data, dir, disk, new_device)?;
+        Ok::<_, Error>(TeacherAnswers::Cached(cache))
+    };
+    let train = answers(train)?;
+    Ok(Some((train, meta.as_deref().map(answers).transpose()?)))
+}
+
+fn live(
+    device: &mut dyn Device,
+    job: &TeacherJob,
+    head: Head,
+    capacity: Capacity,
+    inside: bool,
+) -> Result<TeacherAnswers, Error> {
+    Ok(TeacherAnswers::Live(Box::new(LiveTeacher::new(device, job, head, capacity, inside)?)))
+}
+
 /// The plan's policy, ready to decide.
 fn balancing(
     device: &mut dyn Device,
@@ -569,7 +613,8 @@ fn balancing(
         let (data, micro) = (job.meta.clone(), rule(training.micro_batch));
         Hypergradient::new(device, meta, data, answers, training.seed, examples, micro)
     });
-    Some(Balancing::new(policy, second, examples))
+    let teachers = 1 + job.other_teachers.len();
+    Some(Balancing::new(policy, second, examples, teachers))
 }
 
 /// Fills the student's weights.

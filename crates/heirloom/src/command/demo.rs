@@ -157,6 +157,7 @@ impl Demo {
             },
             student_weights: StudentWeights::Fresh,
             teacher,
+            other_teachers: Vec::new(),
             tokenizer_files: texts.tokenizer_files.clone(),
             cache_dir: answers.map(PathBuf::from).unwrap_or_default(),
             plan,
@@ -211,7 +212,7 @@ fn save(teacher: &mut Trainer, folder: &Path) -> Result<(TeacherJob, ModelFacts)
     run.save_model(teacher, "last")?;
     let path = path.join("last");
     let (config, facts) = model_facts(&path)?;
-    Ok((TeacherJob { path, config }, facts))
+    Ok((TeacherJob { path, config, own: None }, facts))
 }
 
 /// A folder of the system's for temporary things, removed at the end.

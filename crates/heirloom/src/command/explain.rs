@@ -46,7 +46,10 @@ fn text(explained: &Explanation) -> String {
     let mut text = format!("step {}, {policy_words}\n", step.0);
     text += "λ = w₂ / (w₁ + w₂), the teacher's share of an example when it was last trained on\n\n";
     text += &format!("{judged} of {examples} training examples were trained on\n");
-    text += &spread(shares);
+    text += &spread("λ", shares);
+    for (at, shares) in explained.teachers.iter().enumerate() {
+        text += &spread(&format!("λ of teacher[{at}]"), shares);
+    }
     if let Some(noise) = &explained.label_noise {
         text += &about_noise(noise);
     }
@@ -74,11 +77,11 @@ fn more_alike(shown: usize, equal: usize) -> String {
     }
 }
 
-fn spread(shares: &Spread) -> String {
+fn spread(name: &str, shares: &Spread) -> String {
     let Spread { mean, smallest, quantiles: [low, middle, high], largest, .. } = shares;
     let percent = |part: f64| format!("{:.1} %", 100.0 * part);
     format!(
-        "λ: mean {mean:.3}; {smallest:.3} at least, a tenth up to {low:.3}, half up to {middle:.3}, \
+        "{name}: mean {mean:.3}; {smallest:.3} at least, a tenth up to {low:.3}, half up to {middle:.3}, \
          nine tenths up to {high:.3}, {largest:.3} at most\n   below 0.05 (label alone): {}; above \
          0.95 (teacher alone): {}\n",
         percent(shares.label_alone),
@@ -105,8 +108,16 @@ fn about_noise(noise: &Noise) -> String {
 
 /// Examples in rows: what each model says, and p, how probable it finds the label.
 fn table(rows: &[Row]) -> Table {
-    let mut table =
-        Table::new(["λ", "example", "label", "teacher", "p(label)", "student", "p(label)", "text"]);
+    let several = rows.first().map_or(0, |row| row.teacher_shares.len());
+    let mut head = vec!["λ".to_owned()];
+    head.extend((0..several).map(|at| format!("λ[{at}]")));
+    head.extend(["example", "label"].map(str::to_owned));
+    match several {
+        0 => head.extend(["teacher", "p(label)"].map(str::to_owned)),
+        _ => head.extend((0..several).map(|at| format!("teacher[{at}]"))),
+    }
+    head.extend(["student", "p(label)", "text"].map(str::to_owned));
+    let mut table = Table::new(head);
     let answer = |said: &Said| Cell::Text(format!("{} ({:.2})", said.answer, said.probability));
     for row in rows {
         let label = match (&row.label, &row.label_before_noise) {
@@ -118,16 +129,16 @@ fn table(rows: &[Row]) -> Table {
             None => row.text.clone(),
             Some(pair) => format!("{} | {pair}", row.text),
         };
-        table.row([
-            Cell::score(Some(row.share)),
-            Cell::Count(row.example as u64),
-            label,
-            answer(&row.teacher),
-            Cell::score(row.teacher.of_label),
-            answer(&row.student),
-            Cell::score(row.student.of_label),
-            Cell::Text(shortened(&whole)),
-        ]);
+        let mut cells = vec![Cell::score(Some(row.share))];
+        cells.extend(row.teacher_shares.iter().map(|&share| Cell::score(Some(share))));
+        cells.extend([Cell::Count(row.example as u64), label, answer(&row.teacher)]);
+        match several {
+            0 => cells.push(Cell::score(row.teacher.of_label)),
+            _ => cells.extend(row.other_teachers.iter().map(answer)),
+        }
+        cells.extend([answer(&row.student), Cell::score(row.student.of_label)]);
+        cells.push(Cell::Text(shortened(&whole)));
+        table.row(cells);
     }
     table
 }

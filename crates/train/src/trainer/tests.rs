@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "shared with the tests of whole runs")]
 mod tiny;
 
+use heirloom_balance::{LABEL, TEACHER};
 use heirloom_engine::{Ahead, Update, View};
 use heirloom_recipe::{
     BalancePlan, Estimator, MetaLoss, MetaPlan, MetaSource, PolicyPlan, Preconditioner,

@@ -69,15 +69,19 @@ fn a_regularizer_of_no_strength_changes_nothing() {
 
 #[test]
 fn a_strength_goes_to_its_end_in_a_line() {
-    let steps = ["training.max_steps=3"];
-    let ends = ["method=label_smoothing", "alpha=0.1", "alpha_end=0.5"];
-    let (first, _) = first(&ran(&ends, &steps));
-    let (same, _) = self::first(&ran(&ends[..2], &steps));
-    near(first, same);
-    // The second of three steps is half way: what is left of the first step's difference is there.
-    let half = ran(&ends, &steps);
-    let level = ran(&ends[..2], &steps);
-    assert!(half.steps[1].loss > level.steps[1].loss, "more smoothing is a larger loss here");
+    // Weights that stay where they are: the same loss at the same strength.
+    let level = ["training.learning_rate=1e-30", "training.max_steps=3"];
+    let methods =
+        [("label_smoothing", "alpha"), ("confidence_penalty", "weight"), ("labo", "alpha")];
+    for (method, key) in methods {
+        let method = format!("method={method}");
+        let [from, middle, end] = ["=0.1", "=0.3", "_end=0.5"].map(|value| format!("{key}{value}"));
+        let line = ran(&[&method, &from, &end], &level);
+        near(line.steps[0].loss, ran(&[&method, &from], &level).steps[0].loss);
+        near(line.steps[1].loss, ran(&[&method, &middle], &level).steps[1].loss);
+        let different = (line.steps[1].loss - ran(&[&method, &from], &level).steps[1].loss).abs();
+        assert!(different > 1e-4, "{method}: the strength matters");
+    }
 }
 
 #[test]

@@ -153,7 +153,8 @@ pub(crate) fn job(task: Task, teacher: bool, sets: &[&str], folder: &Path) -> Jo
         meta: None,
         student_config,
         student_weights: StudentWeights::Fresh,
-        teacher: teacher.then_some(TeacherJob { path: fixture, config }),
+        teacher: teacher.then_some(TeacherJob { path: fixture, config, own: None }),
+        other_teachers: Vec::new(),
         tokenizer_files: tokenizer.files().clone(),
         cache_dir: folder.to_owned(),
     }
@@ -204,6 +205,7 @@ fn plan(
         first_difference: None,
         student: None,
         teacher: Some(ModelFacts { shape, labels, digest: Digest::of(name.as_bytes()) }),
+        other_teachers: Vec::new(),
         memory: Bytes(1 << 33),
         threads: 1,
     };

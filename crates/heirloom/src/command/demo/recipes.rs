@@ -140,6 +140,7 @@ pub(super) fn plan(
         first_difference: None,
         student: None,
         teacher,
+        other_teachers: Vec::new(),
         // Only an estimate of the memory that a run needs looks at this, and none is asked for.
         memory: Bytes(0),
         threads: threads as u64,
