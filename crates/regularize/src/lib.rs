@@ -43,7 +43,8 @@
 //! All but [`ConfidencePenalty`], [`GeneralizedEntropy`], [`TfKdSelf`], [`Zipf`], [`Mbls`],
 //! [`MaxSup`] and [`BootstrapSoft`] are distributions, which [`Mix`], [`GeometricMix`] and [`Temper`]
 //! join and [`Against`] holds the student to by another divergence. [`Sum`] adds losses of any kind;
-//! [`Detach`] turns any of them into its effective target.
+//! [`Detach`] turns any of them into its effective target. A [`Learner`] moves a learnt target's
+//! parameters, wherever it stands in a mix.
 
 mod anchors;
 mod bootstrap;
@@ -57,6 +58,7 @@ mod label_smoothing;
 mod labo;
 mod learned_labo;
 mod learned_smoothing;
+mod learner;
 mod max_sup;
 mod mbls;
 mod mlc;
@@ -87,6 +89,7 @@ pub use label_smoothing::{LabelSmoothing, Spread};
 pub use labo::Labo;
 pub use learned_labo::LearnedLabo;
 pub use learned_smoothing::LearnedSmoothing;
+pub use learner::{Adam, Learner};
 pub use max_sup::MaxSup;
 pub use mbls::Mbls;
 pub use mlc::{Mlc, MlcShape};
