@@ -31,7 +31,7 @@
 //! | [`BootstrapSoft`] | βCE(y, s) + (1 − β)H(s) | Reed et al. 2015 |
 //! | [`BootstrapHard`] | CE(βy + (1 − β)argmax, s) | Reed et al. 2015 |
 //! | [`Labo`] | CE((1 − α)y + α softmax(z/τ), s) | Lu et al. 2023 |
-//! | [`entropic`] | CE(q, s), q ∝ s^c Π π^b | Lu et al. 2023 |
+//! | [`entropic()`] | CE(q, s), q ∝ s^c Π π^b | Lu et al. 2023 |
 //! | [`Teacher`] | CE(t^T, s) | Hinton et al. 2015 |
 //! | [`TopK`] | CE(the k largest of t^T, s) | Tang et al. 2020 |
 //! | [`ClassSimilarity`] | CE((1 − α)y + α softmax(cos(w, w_y)/T), s) | Tang et al. 2020 |

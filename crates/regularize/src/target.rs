@@ -32,7 +32,8 @@ pub struct Restored {
 /// A loss on the logits of one row.
 ///
 /// In a step: [`Target::loss`] of each row, [`Target::observe`] once for each row, [`Target::hear`]
-/// once for each where a second set was asked, [`Target::end_of_step`]; after the last step of an epoch [`Target::end_of_epoch`].
+/// once for each where a second set was asked, [`Target::end_of_step`]; after the last step of an
+/// epoch [`Target::end_of_epoch`].
 pub trait Target: Debug + Send {
     /// What it must be given.
     fn needs(&self) -> Needs;
