@@ -1,4 +1,4 @@
-//! Distributions that need no label: parts of mixes, anchors of [`crate::entropic`].
+//! Distributions that need no label: parts of mixes, anchors of [`crate::entropic()`].
 
 use crate::divergence::detached;
 use crate::numbers::{ln_softmax, softmax};

@@ -1,7 +1,7 @@
 //! Bootstrapping: the label and what the student believes.
 //!
 //! Reed, Lee, Anguelov, Szegedy, Erhan & Rabinovich 2015, "Training Deep Neural Networks on Noisy
-//! Labels with Bootstrapping", ICLR workshop, arXiv:1412.6596, eqs. 6 and 7.
+//! Labels with Bootstrapping", ICLR workshop, arXiv:1412.6596.
 
 use crate::confidence_penalty::entropy_slope;
 use crate::divergence::detached;

@@ -3,7 +3,7 @@
 //! A combinator's state is that of its parts, one after another.
 
 use crate::divergence::detached;
-use crate::numbers::{softmax, times};
+use crate::numbers::{softmax, through_softmax, times};
 use crate::{Needs, Restored, Row, Schedule, SoftTarget, Target};
 
 /// The hooks of a target that has `parts` and `parts_mut`.
@@ -49,8 +49,16 @@ fn together<'a>(parts: impl Iterator<Item = &'a dyn Target>) -> Needs {
         teacher: a.teacher || b.teacher,
         earlier: a.earlier || b.earlier,
         features: a.features || b.features,
+        second_set: a.second_set || b.second_set,
     };
     parts.map(|part| part.needs()).reduce(join).unwrap_or_default()
+}
+
+/// Turns `p` into the slope along it, where `slope` is along `e·ln p` and `e` the exponent; none at 0.
+fn power_slope(slope: &[f64], exponent: f64, p: &mut [f64]) {
+    for (p, slope) in p.iter_mut().zip(slope) {
+        *p = if *p > 0.0 { exponent * slope / *p } else { 0.0 };
+    }
 }
 
 /// `Σ w·loss`: losses of any kind, with weights that may change over the run.
@@ -84,6 +92,13 @@ impl Target for Sum {
             d_logits.iter_mut().zip(&slope).for_each(|(d, slope)| *d += weight * slope);
         }
         total
+    }
+
+    fn hear(&mut self, row: &Row<'_>, d_q: &[f64]) {
+        for (weight, part) in &mut self.parts {
+            let weight = weight.at(row.progress);
+            part.hear(row, &d_q.iter().map(|d| weight * d).collect::<Vec<f64>>());
+        }
     }
 
     through_parts!();
@@ -126,6 +141,13 @@ impl Target for Mix {
 
     fn loss(&self, row: &Row<'_>, d_logits: &mut [f64]) -> f64 {
         detached(self, row, d_logits)
+    }
+
+    fn hear(&mut self, row: &Row<'_>, d_q: &[f64]) {
+        for (weight, part) in &mut self.parts {
+            let weight = weight.at(row.progress);
+            part.hear(row, &d_q.iter().map(|d| weight * d).collect::<Vec<f64>>());
+        }
     }
 
     through_parts!();
@@ -175,6 +197,21 @@ impl Target for GeometricMix {
         detached(self, row, d_logits)
     }
 
+    /// `∂q/∂qₘ` of the row: `e·(diag q − q qᵀ)/qₘ`.
+    fn hear(&mut self, row: &Row<'_>, d_q: &[f64]) {
+        let mut slope = d_q.to_vec();
+        let mut q = vec![0.0; d_q.len()];
+        if !SoftTarget::target(self, row, &mut q) {
+            return;
+        }
+        through_softmax(&q, &mut slope);
+        for (exponent, part) in &mut self.parts {
+            part.target(row, &mut q);
+            power_slope(&slope, exponent.at(row.progress), &mut q);
+            part.hear(row, &q);
+        }
+    }
+
     through_parts!();
 }
 
@@ -221,6 +258,19 @@ impl Target for Temper {
         detached(self, row, d_logits)
     }
 
+    /// `∂q/∂p` of the row, `p` before: `(diag q − q qᵀ)/(T·p)`.
+    fn hear(&mut self, row: &Row<'_>, d_q: &[f64]) {
+        let mut slope = d_q.to_vec();
+        let mut q = vec![0.0; d_q.len()];
+        if !SoftTarget::target(self, row, &mut q) {
+            return;
+        }
+        through_softmax(&q, &mut slope);
+        self.target.target(row, &mut q);
+        power_slope(&slope, 1.0 / self.temperature.at(row.progress), &mut q);
+        self.target.hear(row, &q);
+    }
+
     through_parts!();
 }
 
@@ -260,6 +310,10 @@ impl Target for Detach {
         detached(self, row, d_logits)
     }
 
+    fn hear(&mut self, row: &Row<'_>, d_q: &[f64]) {
+        self.target.hear(row, d_q);
+    }
+
     through_parts!();
 }
 
@@ -294,6 +348,12 @@ impl Target for Labelled {
 
     fn loss(&self, row: &Row<'_>, d_logits: &mut [f64]) -> f64 {
         detached(self, row, d_logits)
+    }
+
+    fn hear(&mut self, row: &Row<'_>, d_q: &[f64]) {
+        if row.label.is_some() {
+            self.target.hear(row, d_q);
+        }
     }
 
     through_parts!();

@@ -100,6 +100,12 @@ impl Target for Against {
         against(&*self.target, self.divergence, row, d_logits)
     }
 
+    fn hear(&mut self, row: &Row<'_>, d_q: &[f64]) {
+        let taught = self.divergence == Divergence::CrossEntropy || !self.needs().second_set;
+        assert!(taught, "a target that learns is taught through a cross-entropy alone");
+        self.target.hear(row, d_q);
+    }
+
     fn observe(&mut self, row: &Row<'_>) {
         self.target.observe(row);
     }

@@ -31,7 +31,7 @@
 //! | [`BootstrapSoft`] | βCE(y, s) + (1 − β)H(s) | Reed et al. 2015 |
 //! | [`BootstrapHard`] | CE(βy + (1 − β)argmax, s) | Reed et al. 2015 |
 //! | [`Labo`] | CE((1 − α)y + α softmax(z/τ), s) | Lu et al. 2023 |
-//! | [`entropic`] | CE(q, s), q ∝ s^c Π π^b | Lu et al. 2023 |
+//! | [`entropic()`] | CE(q, s), q ∝ s^c Π π^b | Lu et al. 2023 |
 //! | [`Teacher`] | CE(t^T, s) | Hinton et al. 2015 |
 //! | [`TopK`] | CE(the k largest of t^T, s) | Tang et al. 2020 |
 //! | [`ClassSimilarity`] | CE((1 − α)y + α softmax(cos(w, w_y)/T), s) | Tang et al. 2020 |
@@ -43,7 +43,8 @@
 //! All but [`ConfidencePenalty`], [`GeneralizedEntropy`], [`TfKdSelf`], [`Zipf`], [`Mbls`],
 //! [`MaxSup`] and [`BootstrapSoft`] are distributions, which [`Mix`], [`GeometricMix`] and [`Temper`]
 //! join and [`Against`] holds the student to by another divergence. [`Sum`] adds losses of any kind;
-//! [`Detach`] turns any of them into its effective target.
+//! [`Detach`] turns any of them into its effective target. A [`Learner`] moves a learnt target's
+//! parameters, wherever it stands in a mix.
 
 mod anchors;
 mod bootstrap;
@@ -57,6 +58,7 @@ mod label_smoothing;
 mod labo;
 mod learned_labo;
 mod learned_smoothing;
+mod learner;
 mod max_sup;
 mod mbls;
 mod mlc;
@@ -87,6 +89,7 @@ pub use label_smoothing::{LabelSmoothing, Spread};
 pub use labo::Labo;
 pub use learned_labo::LearnedLabo;
 pub use learned_smoothing::LearnedSmoothing;
+pub use learner::{Adam, Learner};
 pub use max_sup::MaxSup;
 pub use mbls::Mbls;
 pub use mlc::{Mlc, MlcShape};

@@ -1,7 +1,7 @@
 //! Max suppression: label smoothing's penalty on the largest logit in place of the label's.
 //!
-//! Zhou, Li, Shi, Wang, Wu & Zhang 2025, "MaxSup: Overcoming Representation Collapse in Label
-//! Smoothing", NeurIPS, arXiv:2502.15798: `CE(y, s) + α·(max z − mean z)`. Label smoothing is
+//! Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing", NeurIPS,
+//! arXiv:2502.15798: `CE(y, s) + α·(max z − mean z)`. Label smoothing is
 //! `CE(y, s) + α·(z_y − mean z)`: the two agree where the student is right.
 
 use crate::numbers::{largest, times};

@@ -1,7 +1,7 @@
 //! Margin-based label smoothing: logits may differ by a margin, and what is beyond it costs.
 //!
 //! Liu, Ben Ayed, Galdran & Dolz 2022, "The Devil is in the Margin: Margin-based Label Smoothing for
-//! Network Calibration", CVPR, arXiv:2111.15430, eq. 9:
+//! Network Calibration", CVPR, arXiv:2111.15430:
 //! `CE(y, s) + α·meanₖ max(0, max z − zₖ − m)`; the mean over classes is the authors' code's, the
 //! paper has the sum. The gradient goes through the largest logit too, of equals the first.
 

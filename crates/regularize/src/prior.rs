@@ -1,7 +1,7 @@
 //! The label and a distribution that is the same for every sample: unigram label smoothing.
 //!
 //! Szegedy et al. 2016, arXiv:1512.00567, §7, with any `u(k)`; Pereyra, Tucker, Chorowski, Kaiser &
-//! Hinton 2017, arXiv:1701.06548, §3.2, with the classes' frequencies.
+//! Hinton 2017, arXiv:1701.06548, with the classes' frequencies.
 
 use crate::divergence::detached;
 use crate::one_hot::mix_label;

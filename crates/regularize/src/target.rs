@@ -16,6 +16,8 @@ pub struct Needs {
     pub earlier: bool,
     /// Features; likewise.
     pub features: bool,
+    /// The slope of a second set's loss along the target, now and then: see [`Target::hear`].
+    pub second_set: bool,
 }
 
 /// The numbers of a checkpoint do not belong to this target.
@@ -29,8 +31,9 @@ pub struct Restored {
 
 /// A loss on the logits of one row.
 ///
-/// In a step: [`Target::loss`] of each row, [`Target::observe`] once for each row,
-/// [`Target::end_of_step`]; after the last step of an epoch [`Target::end_of_epoch`].
+/// In a step: [`Target::loss`] of each row, [`Target::observe`] once for each row, [`Target::hear`]
+/// once for each where a second set was asked, [`Target::end_of_step`]; after the last step of an
+/// epoch [`Target::end_of_epoch`].
 pub trait Target: Debug + Send {
     /// What it must be given.
     fn needs(&self) -> Needs;
@@ -56,6 +59,13 @@ pub trait Target: Debug + Send {
 
     /// Hears a row of a step that was computed.
     fn observe(&mut self, _row: &Row<'_>) {}
+
+    /// Hears how a second set's loss moves with the target of this row: `d_q`, `[K]`, is ∂loss/∂q of
+    /// the second set's loss after a step down `CE(q, s)`.
+    ///
+    /// # Panics
+    /// Where something that learns stands in a place through which no such slope goes.
+    fn hear(&mut self, _row: &Row<'_>, _d_q: &[f64]) {}
 
     /// Hears that all rows of a step have been observed.
     fn end_of_step(&mut self) {}
@@ -100,7 +110,7 @@ pub trait SoftTarget: Target {
 /// A target with parameters that a second set of examples teaches.
 ///
 /// The loss on the second set moves with `q`; [`Learned::pull_back`] turns its slope along `q` into
-/// one along the parameters.
+/// one along the parameters, which a [`crate::Learner`] follows.
 pub trait Learned: SoftTarget {
     /// The parameters φ, as they lie in [`Target::state`].
     fn parameters(&self) -> &[f64];

@@ -1,7 +1,7 @@
 //! Tf-KD by regularization: a teacher that nobody trained.
 //!
 //! Yuan, Tay, Li, Wang & Feng 2020, "Revisiting Knowledge Distillation via Label Smoothing
-//! Regularization", CVPR, arXiv:1909.11723, §5: the virtual teacher gives the label the probability
+//! Regularization", CVPR, arXiv:1909.11723: the virtual teacher gives the label the probability
 //! `a` and the others `(1 − a)/(K − 1)` each, softened by a temperature T;
 //! `q = (1 − α)·y + α·p^T`, the student at temperature 1.
 //!

@@ -1,6 +1,6 @@
 //! Tf-KD by self-training: the same network, trained before, is the teacher.
 //!
-//! Yuan et al. 2020, arXiv:1909.11723, §5:
+//! Yuan et al. 2020, arXiv:1909.11723:
 //! `(1 − α)·CE(y, s) + α·T²·KL(softmax(e/T) ‖ softmax(z/T))`, `e` the earlier model's logits. With
 //! T = 1 it is cross-entropy to `(1 − α)·y + α·softmax(e)`, up to a constant.
 //!

@@ -1,9 +1,9 @@
 //! Zipf's label smoothing: the classes that are not the label share by their rank.
 //!
-//! Liang, Li, Bai, Chen, Gong, Zhou & Xie 2022, "Efficient One Pass Self-distillation with Zipf's
-//! Label Smoothing", ECCV, arXiv:2207.12980: `CE(y, s) + λ·KL(p ‖ s′)`, `s′` the student's
-//! distribution over the classes that are not the label and `p ∝ 1/rank` by the student's own
-//! logits, held fixed; the largest has rank 1, of equals the first has the smaller rank.
+//! Liang et al. 2022, "Efficient One Pass Self-distillation with Zipf's Label Smoothing", ECCV,
+//! arXiv:2207.12980: `CE(y, s) + λ·KL(p ‖ s′)`, `s′` the student's distribution over the classes that
+//! are not the label and `p ∝ 1/rank` by the student's own logits, held fixed; the largest has rank 1,
+//! of equals the first has the smaller rank.
 //!
 //! Here the ranks are those of the sample's own logits; the paper counts votes of the positions of
 //! a feature map, which text classifiers lack. With two classes there is no penalty.

@@ -4,9 +4,9 @@
 
 mod zoo;
 
-use heirloom_regularize::{Divergence, Target, cross_entropy, ln_softmax, softmax};
+use heirloom_regularize::{Against, Divergence, Row, Target, cross_entropy, ln_softmax, softmax};
 use proptest::prelude::*;
-use zoo::{Sample, WIDTH, all, learned, losses, pairs, soft};
+use zoo::{Sample, WIDTH, all, learned, learners, losses, pairs, soft};
 
 fn sample(
     classes: usize,
@@ -156,6 +156,9 @@ proptest! {
                 let mut d = vec![0.0; 3];
                 let loss = target.loss(&rows[at].row(), &mut d);
                 target.observe(&rows[at].row());
+                if at.is_multiple_of(2) {
+                    target.hear(&rows[at].row(), &[0.1, -0.3, at as f64]);
+                }
                 target.end_of_step();
                 if at % 4 == 3 {
                     target.end_of_epoch();
@@ -194,6 +197,41 @@ proptest! {
             prop_assert!(got.iter().any(|&d| d != 0.0), "{target:?} would never learn");
         }
     }
+
+    /// What a learner hears through a combinator, from its first moment after one step.
+    #[test]
+    fn slopes_reach_a_learner_wherever_it_stands(
+        sample in labelled(), seed in prop::collection::vec(-2.0..2.0, 5),
+    ) {
+        let classes = sample.logits.len();
+        let d_q = &seed[..classes];
+        for mut target in learners(classes) {
+            prop_assert!(target.needs().second_set, "{target:?}");
+            let state = target.state();
+            let count = (state.len() - 1) / 3;
+            let want = slopes(&state[1..=count], |parameters| {
+                let moved = [&state[..1], parameters, &state[1 + count..]].concat();
+                target.restore(&moved).expect("as many numbers");
+                let mut q = vec![0.0; classes];
+                assert!(target.target(&sample.row(), &mut q));
+                q.iter().zip(d_q).map(|(q, d)| q * d).sum()
+            });
+            target.restore(&state).expect("its own numbers");
+            target.hear(&sample.row(), d_q);
+            target.end_of_step();
+            let first = &target.state()[1 + count..1 + 2 * count];
+            let got: Vec<f64> = first.iter().map(|m| m / 0.1).collect();
+            prop_assert!(near(&got, &want, SLOPE), "{target:?}: {got:?}, should be {want:?}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "through a cross-entropy alone")]
+fn a_learner_behind_another_divergence_is_refused() {
+    let target = learners(2).remove(0);
+    let mut against = Against { target, divergence: Divergence::Kl { temperature: 2.0 } };
+    against.hear(&Row::new(Some(0), &[0.0, 1.0]), &[0.1, 0.2]);
 }
 
 /// Logits that a softmax cannot hold, and classes that are ruled out; K of a class, a pair, a
@@ -249,7 +287,7 @@ fn the_numbers_of_another_target_are_refused() {
 #[should_panic(expected = "needs the teacher's logits")]
 fn a_teacher_that_is_missing_is_named() {
     let logits = [0.0, 1.0];
-    let row = heirloom_regularize::Row::new(Some(0), &logits);
+    let row = Row::new(Some(0), &logits);
     heirloom_regularize::Teacher { temperature: 1.0 }.loss(&row, &mut [0.0; 2]);
 }
 

@@ -1,11 +1,12 @@
 //! Every target, for tests of what holds for all.
 
 use heirloom_regularize::{
-    Against, BootstrapHard, BootstrapSoft, ClassSimilarity, ConfidencePenalty, Constant, Course,
-    Detach, Divergence, GeneralizedEntropy, GeometricMix, LabelSmoothing, Labelled, Labo, Learned,
-    LearnedLabo, LearnedSmoothing, MaxSup, Mbls, Mix, Mlc, MlcShape, OneHot, OnlineLabelSmoothing,
-    PerClass, Prior, Rest, Row, Schedule, SelfDistillation, SoftTarget, Softening, Spread, Student,
-    Sum, Target, Teacher, Temper, TfKdReg, TfKdSelf, TopK, Uniform, Zipf, entropic,
+    Adam, Against, BootstrapHard, BootstrapSoft, ClassSimilarity, ConfidencePenalty, Constant,
+    Course, Detach, Divergence, GeneralizedEntropy, GeometricMix, LabelSmoothing, Labelled, Labo,
+    Learned, LearnedLabo, LearnedSmoothing, Learner, MaxSup, Mbls, Mix, Mlc, MlcShape, OneHot,
+    OnlineLabelSmoothing, PerClass, Prior, Rest, Row, Schedule, SelfDistillation, SoftTarget,
+    Softening, Spread, Student, Sum, Target, Teacher, Temper, TfKdReg, TfKdSelf, TopK, Uniform,
+    Zipf, entropic,
 };
 
 /// Features of a row.
@@ -106,11 +107,32 @@ pub(crate) fn learned(classes: usize) -> Vec<Box<dyn Learned>> {
     ]
 }
 
+/// A target that learns in every place of a combinator.
+pub(crate) fn learners(classes: usize) -> Vec<Box<dyn SoftTarget>> {
+    let adam = Adam { learning_rate: 0.1, weight_decay: 0.01 };
+    let learner = || Box::new(Learner::new(Box::new(PerClass::new(classes, 0.2)), adam));
+    let network = || {
+        let network = Box::new(Mlc::new(mlc(classes, true), 7));
+        Box::new(Learner::new(network, adam))
+    };
+    let student = || Box::new(Student { temperature: 2.0 });
+    let ramp = Schedule { from: 0.2, to: 0.9, course: Course::Linear };
+    vec![
+        learner(),
+        Box::new(Mix { parts: vec![(0.4.into(), Box::new(OneHot)), (ramp, learner())] }),
+        Box::new(GeometricMix { parts: vec![(ramp, student()), (0.7.into(), network())] }),
+        Box::new(Temper { target: network(), temperature: 3.0.into() }),
+        Box::new(Labelled { target: learner() }),
+        Box::new(entropic(vec![(2.0, Box::new(Uniform)), (0.5, learner())])),
+    ]
+}
+
 /// All of them, and one held fixed.
 pub(crate) fn all(classes: usize) -> Vec<Box<dyn Target>> {
     let mut all = losses();
     all.extend(soft(classes).into_iter().map(|target| target as Box<dyn Target>));
     all.extend(pairs(classes).into_iter().map(|target| target as Box<dyn Target>));
+    all.extend(learners(classes).into_iter().map(|target| target as Box<dyn Target>));
     all.push(Box::new(Detach { target: Box::new(Zipf { lambda: 0.2 }) }));
     all
 }
