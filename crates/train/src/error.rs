@@ -49,7 +49,7 @@ pub enum Error {
     TooManySkipped(NotFinite, u64),
     /// The first hypergradient of a run moves nothing.
     #[error(
-        "the hypergradient of step {} is zero, so the policy would learn nothing from the second set; \
+        "the hypergradient of step {} is zero or not finite: the second set has nothing to teach; \
          with AdamW's preconditioner let `objective.balance.meta.warmup_steps` go before, else look \
          at what the second set's loss depends on",
         step.0
