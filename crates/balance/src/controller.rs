@@ -2,10 +2,11 @@
 //!
 //! After one virtual step of the student, `θ − (η/n) Σ w ∇ℓ`, the second set's loss has the
 //! derivative `−(η/n)·⟨v, ∇ℓ⟩` with respect to a weight `w`: the sample's alignment. That, through
-//! the network's backward pass, is all it learns from. Alignments are measured where the step
-//! begins, not where it ends: exact for weights of zero, and of first order in η beside them.
+//! the network's backward pass, is all it learns from. Alignments may be measured with the second
+//! set's gradient where the step begins or where it ends: the former is exact for weights of zero, and
+//! of first order in η beside them.
 
-use crate::network::{Adam, Learner, Network};
+use crate::network::{Adam, Learner, Network, Pace};
 use crate::{Alignments, At, LABEL, Restored, TEACHER};
 
 /// What a network's outputs mean.
@@ -56,8 +57,12 @@ impl Controller {
     pub(crate) fn learn(&mut self, inputs: &[Vec<f64>], alignments: &Alignments<'_>, at: At) {
         if !inputs.is_empty() {
             let gradient = self.gradient(inputs, alignments, at);
-            self.learner.step(&gradient);
+            self.learner.step(&gradient, at.progress());
         }
+    }
+
+    pub(crate) fn set_pace(&mut self, pace: Pace) {
+        self.learner.pace = pace;
     }
 
     pub(crate) fn state(&self) -> Vec<f64> {

@@ -74,7 +74,7 @@ pub use last_layer::{
 };
 pub use memory::Memory;
 pub use meta_weight_net::{MetaWeightNet, Sight};
-pub use network::Adam;
+pub use network::{Adam, Pace, Pacing};
 pub use parted::Parted;
 pub use policy::{Needs, Policy, Restored};
 pub use rw_kd::{Normalize, RwKd};

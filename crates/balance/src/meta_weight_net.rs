@@ -15,7 +15,7 @@
 //! (the authors differentiate through a step at the present weights).
 
 use crate::controller::{Controller, Output, tame};
-use crate::network::Adam;
+use crate::network::{Adam, Pace};
 use crate::{Alignments, At, Decision, Needs, Policy, Restored, Samples};
 
 /// What the network sees of a sample.
@@ -58,6 +58,13 @@ impl MetaWeightNet {
                 samples.teacher(row).iter().map(|&logit| tame(f64::from(logit))).collect()
             }
         }
+    }
+
+    /// The same with another course of the network's step size, and its gradient clipped.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.controller.set_pace(pace);
+        self
     }
 }
 

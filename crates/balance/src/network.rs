@@ -110,11 +110,51 @@ const BETA2: f64 = 0.999;
 /// and less, and the usual 1e-8 would shorten their steps.
 const EPSILON: f64 = 1e-16;
 
+/// How the step size of a network goes over the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pacing {
+    /// As it is.
+    #[default]
+    Constant,
+    /// In a line to 0.
+    Linear,
+    /// In a half cosine to 0.
+    Cosine,
+}
+
+/// What becomes of a network's steps beside [`Adam`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pace {
+    /// Course of the step size.
+    pub course: Pacing,
+    /// Longest gradient, Euclidean over all parameters; longer ones are scaled down to it. 0 turns
+    /// this off.
+    pub max_norm: f64,
+}
+
+impl Pace {
+    /// Factor of the step size where `progress`, `0.0..=1.0`, of the run lies behind.
+    fn factor(self, progress: f64) -> f64 {
+        match self.course {
+            Pacing::Constant => 1.0,
+            Pacing::Linear => 1.0 - progress,
+            Pacing::Cosine => 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress)),
+        }
+    }
+
+    /// Factor of a gradient.
+    fn clip(self, gradient: &[f64]) -> f64 {
+        let norm = gradient.iter().map(|slope| slope * slope).sum::<f64>().sqrt();
+        if self.max_norm > 0.0 && norm > self.max_norm { self.max_norm / norm } else { 1.0 }
+    }
+}
+
 /// A network that learns.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Learner {
     pub(crate) network: Network,
     adam: Adam,
+    pub(crate) pace: Pace,
     steps: u64,
     /// First and second moments.
     moments: [Vec<f64>; 2],
@@ -123,16 +163,19 @@ pub(crate) struct Learner {
 impl Learner {
     pub(crate) fn new(network: Network, adam: Adam) -> Self {
         let moments = [(); 2].map(|()| vec![0.0; network.parameters.len()]);
-        Self { network, adam, steps: 0, moments }
+        Self { network, adam, pace: Pace::default(), steps: 0, moments }
     }
 
-    /// One step down a gradient on the parameters. One that is not finite changes nothing.
-    pub(crate) fn step(&mut self, gradient: &[f64]) {
+    /// One step down a gradient on the parameters, where `progress` of the run lies behind. One that
+    /// is not finite changes nothing.
+    pub(crate) fn step(&mut self, gradient: &[f64], progress: f64) {
         if !gradient.iter().all(|slope| slope.is_finite()) {
             return;
         }
         self.steps += 1;
         let Adam { learning_rate, weight_decay } = self.adam;
+        let learning_rate = learning_rate * self.pace.factor(progress);
+        let clip = self.pace.clip(gradient);
         let unbiased = |beta: f64| 1.0 - libm::pow(beta, self.steps as f64);
         let [unbiased1, unbiased2] = [unbiased(BETA1), unbiased(BETA2)];
         let [first, second] = &mut self.moments;
@@ -140,6 +183,7 @@ impl Learner {
         for ((weight, slope), (m, v)) in
             self.network.parameters.iter_mut().zip(gradient).zip(moments)
         {
+            let slope = clip * slope;
             *m = BETA1 * *m + (1.0 - BETA1) * slope;
             *v = BETA2 * *v + (1.0 - BETA2) * slope * slope;
             let towards = (*m / unbiased1) / ((*v / unbiased2).sqrt() + EPSILON);
@@ -230,14 +274,38 @@ mod tests {
         let network = Network { widths: vec![1, 1], parameters: vec![1.0, 2.0] };
         let adam = Adam { learning_rate: 0.1, weight_decay: 0.5 };
         let mut learner = Learner::new(network, adam);
-        learner.step(&[3e-7, -20.0]);
+        learner.step(&[3e-7, -20.0], 0.5);
         let want = [1.0 - 0.1 - 0.05, 2.0 + 0.1 - 0.1];
         for (got, want) in learner.network.parameters.iter().zip(want) {
             assert!((got - want).abs() < 1e-9, "{got}, should be {want}");
         }
         let kept = learner.clone();
-        learner.step(&[f64::NAN, 1.0]);
+        learner.step(&[f64::NAN, 1.0], 0.5);
         assert_eq!(learner, kept);
+    }
+
+    /// By hand: (3, 4) clipped to length 1 is (0.6, 0.8), whatever came before; the first step of Adam
+    /// then is the step size, which is a half, or a half of a half cosine, in the middle.
+    #[test]
+    fn a_pace_shortens_gradients_and_steps() {
+        let network = Network { widths: vec![1, 1], parameters: vec![0.0, 0.0] };
+        let adam = Adam { learning_rate: 0.1, weight_decay: 0.0 };
+        for (course, at, want) in [
+            (Pacing::Constant, 0.25, 0.1),
+            (Pacing::Linear, 0.25, 0.075),
+            (Pacing::Cosine, 0.5, 0.05),
+            (Pacing::Linear, 1.0, 0.0),
+        ] {
+            let mut learner = Learner::new(network.clone(), adam);
+            learner.pace = Pace { course, max_norm: 1.0 };
+            learner.step(&[3.0, 4.0], at);
+            for parameter in &learner.network.parameters {
+                assert!((parameter + want).abs() < 1e-12, "{course:?}: {parameter}");
+            }
+            let first: Vec<f64> = learner.moments[0].iter().map(|m| m / (1.0 - BETA1)).collect();
+            assert!((first[0] - 0.6).abs() < 1e-12 && (first[1] - 0.8).abs() < 1e-12, "{first:?}");
+        }
+        assert_eq!(Pace { max_norm: 5.0, ..Pace::default() }.clip(&[3.0, 4.0]), 1.0);
     }
 
     #[test]

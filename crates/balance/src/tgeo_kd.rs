@@ -16,7 +16,7 @@
 //! alignments were measured.
 
 use crate::controller::{Controller, Output};
-use crate::network::Adam;
+use crate::network::{Adam, Pace};
 use crate::rows::softmax;
 use crate::{Alignments, At, Decision, Needs, Policy, Restored, Samples};
 
@@ -79,6 +79,13 @@ impl TgeoKd {
             }
             self.counts[label] += 1.0;
         }
+    }
+
+    /// The same with another course of the network's step size, and its gradient clipped.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.controller.set_pace(pace);
+        self
     }
 }
 

@@ -288,7 +288,7 @@ impl fmt::Display for BadRow {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// A row with too few or too many fields.
-    #[error("{found} fields, expected {expected}")]
+    #[error("{found} field{}, expected {expected}", if *found == 1 { "" } else { "s" })]
     FieldCount {
         /// Fields found.
         found: usize,
@@ -454,4 +454,15 @@ pub(crate) fn counted(counts: &[(&'static str, u64)]) -> String {
 /// Wraps an error of the file system.
 pub(crate) fn reading(file: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
     move |source| Error::Read { file: file.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_field_is_one_field() {
+        let said = |found| Problem::FieldCount { found, expected: 2 }.to_string();
+        assert_eq!([said(1), said(3)], ["1 field, expected 2", "3 fields, expected 2"]);
+    }
 }

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::answer::PLAN;
 use crate::failure::Failure;
-use crate::gather::reopen;
+use crate::gather::reopen_to_read;
 use crate::places::Places;
 
 /// Tokens that teacher and student read at once.
@@ -157,7 +157,7 @@ pub fn explain(
     // The folder may have been moved since.
     plan.output.dir.clone_from(&shown);
     let committed = Committed::open_step(&RealDisk, path, step)?;
-    let job = reopen(&plan, places, KeepTexts::Yes)?.job;
+    let (job, _) = reopen_to_read(&plan, places, KeepTexts::Yes)?;
     let several = plan.objective.teacher_parts.len();
     let mut shares = RunFolder::shares_and_teachers(&committed, job.train.len(), several)?;
     let by_teacher = shares.split_off(1);

@@ -32,6 +32,9 @@ use crate::places::Places;
 use crate::process;
 use crate::second_set;
 
+/// How the note of label noise begins, which a run says again whenever it goes on.
+pub const LABEL_NOISE: &str = "LABEL NOISE";
+
 /// A run that can start.
 #[derive(Debug)]
 pub struct Gathered {
@@ -161,12 +164,26 @@ pub fn gather(
             .zip(teachers.into_iter().map(|(config, _)| config))
             .collect(),
     };
-    finish(plan, opened, student_config, models)
+    let (job, notes) = joined(plan, opened, student_config, models)?;
+    let cost = memory(&job)?;
+    Ok(Gathered { job, cost, notes })
 }
 
 /// Opens again what the plan of a run folder names, and refuses what has changed since. Texts are
 /// kept for whoever shows examples.
 pub fn reopen(plan: &Plan, places: &Places, keep: KeepTexts) -> Result<Gathered, Failure> {
+    let (job, notes) = reopen_to_read(plan, places, keep)?;
+    let cost = memory(&job)?;
+    Ok(Gathered { job, cost, notes })
+}
+
+/// The same for whoever does not train, and so needs no room for it: the job, and what a person should
+/// hear of it.
+pub fn reopen_to_read(
+    plan: &Plan,
+    places: &Places,
+    keep: KeepTexts,
+) -> Result<(Job, Vec<String>), Failure> {
     let folder = places.data("task.path", &plan.data.path)?;
     let tokenizer_path = places.model("tokenizer.path", &plan.tokenizer.path)?;
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
@@ -214,7 +231,7 @@ pub fn reopen(plan: &Plan, places: &Places, keep: KeepTexts) -> Result<Gathered,
             (config.clone(), None)
         }
     };
-    finish(plan.clone(), opened, student_config, Models { student, teachers })
+    joined(plan.clone(), opened, student_config, Models { student, teachers })
 }
 
 /// Folders of models.
@@ -223,12 +240,13 @@ struct Models {
     teachers: Vec<(PathBuf, EncoderConfig)>,
 }
 
-fn finish(
+/// The job, and what a person should hear of it.
+fn joined(
     plan: Plan,
     opened: Opened,
     source_config: EncoderConfig,
     models: Models,
-) -> Result<Gathered, Failure> {
+) -> Result<(Job, Vec<String>), Failure> {
     let student = &plan.student;
     let layers: Vec<usize> = student.layers.iter().map(|&layer| layer as usize).collect();
     let folder = match &student.source {
@@ -265,8 +283,7 @@ fn finish(
         cache_dir,
         plan,
     };
-    let cost = memory(&job)?;
-    Ok(Gathered { job, cost, notes: opened.notes })
+    Ok((job, opened.notes))
 }
 
 /// Beside the run folder, shared by all runs there; the seeds of one recipe lie one level deeper.
@@ -331,7 +348,7 @@ fn open_data(
     let own: Vec<Option<OwnTokens>> = own.collect::<Result<_, Failure>>()?;
     if train.has_label_noise() {
         notes.push(format!(
-            "LABEL NOISE: {} of {} training labels are wrong on purpose (`task.label_noise`)",
+            "{LABEL_NOISE}: {} of {} training labels are wrong on purpose (`task.label_noise`)",
             train.noisy_labels(),
             train.len(),
         ));
@@ -531,7 +548,7 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
     let kept = buffers(student, capacity, student_purpose(plan, taps.clone()));
     let recomputed = buffers(student, capacity, Purpose::Recompute(taps));
     let table = (student.vocab_size * student.hidden_size) as u64;
-    other += second_set::memory(plan, parameters(student, head) - table);
+    other += second_set::memory(plan, parameters(student, head) - table, table);
     let counts = Counts {
         student_parameters: parameters(student, head) + projections,
         teacher_parameters: live.iter().map(|teacher| parameters(&teacher.config, head)).sum(),

@@ -5,7 +5,7 @@
 //! in both, where the one is taken from the other.
 
 use heirloom_data::dataset::{Dataset, overlap};
-use heirloom_recipe::{BalancePlan, Estimator, MetaSource, Plan, PolicyPlan};
+use heirloom_recipe::{BalancePlan, Estimator, MetaAt, MetaSource, Plan, PolicyPlan};
 
 use crate::failure::Failure;
 
@@ -50,8 +50,8 @@ pub fn about(second: &Dataset, train: &Dataset) -> String {
 
 /// Bytes of what a plan's balance policy remembers, and of the weights as they were, kept while the
 /// student stands beside them to measure alignments. `dense` are the student's parameters but for
-/// its table of tokens, of which a step moves a few rows.
-pub fn memory(plan: &Plan, dense: u64) -> u64 {
+/// its table of tokens, `table`, of which a step moves a few rows. A gradient that is kept is of both.
+pub fn memory(plan: &Plan, dense: u64, table: u64) -> u64 {
     let Some(BalancePlan { policy, meta }) = &plan.objective.balance else { return 0 };
     let remembered = match policy {
         PolicyPlan::RwKd { .. } => 1 + plan.teachers().count() as u64,
@@ -62,5 +62,9 @@ pub fn memory(plan: &Plan, dense: u64) -> u64 {
         Some(Estimator::FiniteDifference { .. }) => dense,
         _ => 0,
     };
-    8 * remembered * plan.examples.train + 4 * kept
+    let ahead = match meta.as_ref().map(|meta| meta.at) {
+        Some(MetaAt::Ahead) => dense + table,
+        _ => 0,
+    };
+    8 * remembered * plan.examples.train + 4 * (kept + ahead)
 }

@@ -90,6 +90,9 @@ fn explain_shows_both_ends_and_the_noise_and_changes_nothing() {
     let (json, _) = place.succeeds(&["explain", "run", "--top", "8", "--json"]);
     let (text, _) = place.succeeds(&["explain", "run", "--top", "8"]);
     assert_eq!(contents(&place.path("")), before);
+    // Whoever goes on with the run hears of the noise again.
+    let (_, said) = place.succeeds(&["resume", "run"]);
+    assert!(said.contains("note: LABEL NOISE: "), "{said}");
 
     let explained: Value = serde_json::from_str(&json).unwrap();
     // Ten steps of twelve examples are less than one pass over 150.

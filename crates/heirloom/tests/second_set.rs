@@ -143,7 +143,8 @@ fn a_second_set_that_cannot_teach_or_that_models_are_compared_on_is_refused() {
 #[test]
 fn what_a_policy_keeps_is_counted_in_memory() {
     let place = Place::new();
-    let memory = |keys: &[&str]| second_set::memory(&place.gather(keys).unwrap().job.plan, 1000);
+    let memory =
+        |keys: &[&str]| second_set::memory(&place.gather(keys).unwrap().job.plan, 1000, 70);
     assert_eq!(memory(&[]), 0);
     assert_eq!(memory(&["policy=wsl"]), 0);
     // Two numbers of 64 bits for each example.
@@ -151,4 +152,6 @@ fn what_a_policy_keeps_is_counted_in_memory() {
     assert_eq!(memory(&closed), 16 * TRAIN as u64);
     // One, and a copy of the weights. 5 of 52 examples are set apart.
     assert_eq!(memory(&["policy=l2rw"]), 8 * 47 + 4 * 1000);
+    // And a gradient of the coming step, of the table too.
+    assert_eq!(memory(&["policy=l2rw", "meta.at=ahead"]), 8 * 47 + 4 * (1000 + 1070));
 }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::choices::{Adoption, Course, Doubt, NetworkOutput, Normalize, Sight};
+use crate::choices::{Adoption, Course, Doubt, MetaAt, NetworkOutput, Normalize, Schedule, Sight};
 use crate::divergence::rounded;
 use crate::section::choice;
 
@@ -245,6 +245,38 @@ pub struct MetaPlan {
     pub estimator: Estimator,
     /// Whether the direction is scaled as AdamW would scale a step.
     pub preconditioner: Preconditioner,
+    /// Where the second set's gradient is taken. Not written where it is the usual place.
+    #[serde(default = "here", skip_serializing_if = "is_here")]
+    pub at: MetaAt,
+    /// Whether the first measurement is checked. Not written where it is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
+    /// Course of a network's step size. Not written where it is level.
+    #[serde(default = "level", skip_serializing_if = "is_level")]
+    pub lr_scheduler_type: Schedule,
+    /// Longest gradient of a network; 0, which is not written, turns clipping off.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_grad_norm: f64,
+}
+
+fn here() -> MetaAt {
+    MetaAt::Here
+}
+
+fn is_here(at: &MetaAt) -> bool {
+    *at == MetaAt::Here
+}
+
+fn level() -> Schedule {
+    Schedule::Constant
+}
+
+fn is_level(schedule: &Schedule) -> bool {
+    *schedule == Schedule::Constant
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 /// The second set in words, and what asking it costs; one line each.
@@ -283,7 +315,22 @@ impl fmt::Display for MetaPlan {
             }
             Estimator::LastLayer => "a forward pass of the second set, last layer alone".to_owned(),
         };
-        write!(f, "{often}{first}: {cost}")
+        write!(f, "{often}{first}: {cost}")?;
+        if self.at == MetaAt::Ahead {
+            write!(f, ", both where the step would lead, at one more pass of each of the step")?;
+        }
+        if self.check {
+            write!(f, "\nthe first measurement is checked against finite differences")?;
+        }
+        if self.lr_scheduler_type != Schedule::Constant || self.max_grad_norm > 0.0 {
+            let clipped = match self.max_grad_norm {
+                0.0 => "not clipped".to_owned(),
+                norm => format!("clipped at {norm}"),
+            };
+            let course = self.lr_scheduler_type;
+            write!(f, "\nthe network's step size is {course}, its gradient {clipped}")?;
+        }
+        Ok(())
     }
 }
 

@@ -316,6 +316,16 @@ choice! {
 }
 
 choice! {
+    /// Where a second set's gradient is taken.
+    MetaAt {
+        /// At the weights as they are.
+        Here = "here",
+        /// At those that the coming step would lead to.
+        Ahead = "ahead",
+    }
+}
+
+choice! {
     /// How a loss's alignment with the second set is measured.
     EstimatorKind {
         /// By two forward passes beside the weights.

@@ -32,9 +32,9 @@ pub use balance::{
 pub use change::{Change, Changed, Verdict, change};
 pub use choices::{
     Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
-    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaFrom,
-    Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position,
-    Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
+    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt,
+    MetaFrom, Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind,
+    Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
     TeacherTokenizer,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost};

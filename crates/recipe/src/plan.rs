@@ -365,6 +365,7 @@ pub enum StudentSource {
 /// The model learnt from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a plan has a few of them")]
 pub enum TeacherPlan {
     /// None: the student learns from labels alone.
     Nobody,

@@ -5,7 +5,8 @@
 
 use crate::balance::{BalancePlan, Estimator, MetaPlan, MetaSource, PolicyPlan};
 use crate::choices::{
-    Adoption, Course, DivergenceKind, EstimatorKind, MetaFrom, Normalize, PolicyKind, TaskKind,
+    Adoption, Course, DivergenceKind, EstimatorKind, MetaAt, MetaFrom, Normalize, PolicyKind,
+    TaskKind,
 };
 use crate::decide::{LARGEST_STEP, batches, missing, needs, value, wrong};
 use crate::plan::Batch;
@@ -120,6 +121,10 @@ fn meta(keys: &Meta) -> MetaPlan {
             EstimatorKind::LastLayer => Estimator::LastLayer,
         },
         preconditioner: keys.preconditioner(),
+        at: keys.at(),
+        check: keys.check(),
+        lr_scheduler_type: keys.lr_scheduler_type(),
+        max_grad_norm: keys.max_grad_norm(),
     }
 }
 
@@ -152,7 +157,7 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
         check_together(recipe, adoption, problems);
     }
     if let Some(meta) = &at.value.meta {
-        check_meta(recipe, meta, problems);
+        check_meta(recipe, meta, policy.value, problems);
     }
 }
 
@@ -308,7 +313,7 @@ fn check_together(recipe: &Recipe, adoption: &At<Adoption>, problems: &mut Probl
     }
 }
 
-fn check_meta(recipe: &Recipe, at: &At<Meta>, problems: &mut Problems) {
+fn check_meta(recipe: &Recipe, at: &At<Meta>, policy: PolicyKind, problems: &mut Problems) {
     let keys = &at.value;
     let source = keys.source();
     let name = |key: &str| format!("objective.balance.meta.{key}");
@@ -340,6 +345,27 @@ fn check_meta(recipe: &Recipe, at: &At<Meta>, problems: &mut Problems) {
         }
         if let Some(preconditioner) = &keys.preconditioner {
             needs(preconditioner, &name("preconditioner"), needed, problems);
+        }
+        if let Some(at) = keys.at.as_ref().filter(|at| at.value == MetaAt::Ahead) {
+            needs(at, &name("at"), needed, problems);
+        }
+        if let Some(check) = keys.check.as_ref().filter(|check| check.value) {
+            needs(check, &name("check"), needed, problems);
+        }
+    }
+    let looks_inside = value(&recipe.objective.hidden).is_some_and(|hidden| !hidden.is_empty());
+    if let Some(at) = keys.at.as_ref().filter(|at| at.value == MetaAt::Ahead && looks_inside) {
+        let needed =
+            "no `[[objective.hidden]]`; the step it looks ahead to is label's and teacher's";
+        needs(at, &name("at"), needed, problems);
+    }
+    if !matches!(policy, MetaWeightNet | TgeoKd) {
+        let needed = "`policy = \"meta_weight_net\"` or `\"tgeo_kd\"`, whose network it is for";
+        if let Some(schedule) = &keys.lr_scheduler_type {
+            needs(schedule, &name("lr_scheduler_type"), needed, problems);
+        }
+        if let Some(norm) = &keys.max_grad_norm {
+            needs(norm, &name("max_grad_norm"), needed, problems);
         }
     }
 }

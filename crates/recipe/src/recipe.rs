@@ -7,9 +7,9 @@
 use crate::balance::{MetaLoss, Preconditioner};
 use crate::choices::{
     Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
-    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaFrom,
-    Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind, Position,
-    Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
+    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt,
+    MetaFrom, Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind,
+    Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
     TeacherTokenizer,
 };
 use crate::preset::Preset;
@@ -461,6 +461,14 @@ section! {
             "Length of the two steps of `finite_difference`.";
         preconditioner: Preconditioner = Preconditioner::None, Preconditioner::ONE,
             "Whether the second set's gradient is scaled as AdamW would scale it, for `finite_difference`.";
+        at: MetaAt = MetaAt::Here, MetaAt::ONE,
+            "Where its gradient is taken: at the weights as they are, or at those that the coming step would lead to, for `finite_difference`; the latter costs a forward and a backward pass of the step more.";
+        check: bool = false, BOOL,
+            "Whether the first measurement is compared with finite differences of its loss, and the run refused where it is zero or wrong, for `finite_difference`.";
+        lr_scheduler_type: Schedule = Schedule::Constant, Schedule::ONE,
+            "meta_weight_net, tgeo_kd: course of the network's step size over the run.";
+        max_grad_norm: f64 = 0.0, NOT_NEGATIVE,
+            "meta_weight_net, tgeo_kd: longest gradient of the network; longer ones are scaled down. 0 turns this off.";
     }
 }
 

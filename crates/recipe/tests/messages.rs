@@ -1006,3 +1006,37 @@ fn policies_of_one_teacher_refuse_several_and_say_which_do_not() {
     1 problem
     "#);
 }
+
+#[test]
+fn looking_ahead_and_checking_need_differences_and_a_pace_needs_a_network() {
+    let said = |policy: &str, keys: &[&str]| {
+        let mut sets = vec![format!("objective.balance.policy={policy}")];
+        sets.extend(keys.iter().map(|key| key.replace("meta.", "objective.balance.meta.")));
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        said(&shareless(), &sets)
+    };
+    let network = ["meta.at=ahead", "meta.check=true", "meta.lr_scheduler_type=cosine"];
+    assert_eq!(said("tgeo_kd", &network), "fine");
+    assert_eq!(said("meta_weight_net", &["meta.max_grad_norm=1"]), "fine");
+    assert_eq!(said("rw_kd", &network[..2]), "fine");
+    let last = ["meta.estimator=last_layer", network[0], network[1]];
+    insta::assert_snapshot!(said("rw_kd", &last), @r#"
+    --set objective.balance.meta.at=ahead: `objective.balance.meta.at` needs `estimator = "finite_difference"`
+    --set objective.balance.meta.check=true: `objective.balance.meta.check` needs `estimator = "finite_difference"`
+    2 problems
+    "#);
+    insta::assert_snapshot!(said("l2rw", &[network[2], "meta.max_grad_norm=1"]), @r#"
+    --set objective.balance.meta.lr_scheduler_type…: `objective.balance.meta.lr_scheduler_type` needs `policy = "meta_weight_net"` or `"tgeo_kd"`, whose network it is for
+    --set objective.balance.meta.max_grad_norm=1: `objective.balance.meta.max_grad_norm` needs `policy = "meta_weight_net"` or `"tgeo_kd"`, whose network it is for
+    2 problems
+    "#);
+    insta::assert_snapshot!(said("tgeo_kd", &[network[0], "objective.hidden=[{kind='mse'}]"]), @r#"
+    --set objective.balance.meta.at=ahead: `objective.balance.meta.at` needs no `[[objective.hidden]]`; the step it looks ahead to is label's and teacher's
+    1 problem
+    "#);
+    insta::assert_snapshot!(said("tgeo_kd", &["meta.at=theta", "meta.max_grad_norm=-1"]), @r#"
+    --set objective.balance.meta.at=theta: `objective.balance.meta.at` is "theta", expected one of `here`, `ahead`
+    --set objective.balance.meta.max_grad_norm=-1: `objective.balance.meta.max_grad_norm` is -1, expected a number from 0
+    2 problems
+    "#);
+}

@@ -21,6 +21,10 @@ pub struct BalanceRecord {
     pub teachers: Vec<f64>,
     /// Whether alignments with a second set were measured in this step.
     pub measured: bool,
+    /// The first measurement against finite differences, where the plan checks it: the slope of the
+    /// second set's loss that it says, and the one found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<[f64; 2]>,
     /// Temperature of the teacher's term, where the policy sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
@@ -38,6 +42,7 @@ pub(crate) struct Balancing {
     step: Vec<f64>,
     sums: Vec<f64>,
     measured: bool,
+    check: Option<[f64; 2]>,
     temperature: Option<f64>,
 }
 
@@ -58,6 +63,7 @@ impl Balancing {
             step: Vec::new(),
             sums: vec![0.0; several],
             measured: false,
+            check: None,
             temperature: None,
         }
     }
@@ -72,7 +78,8 @@ impl Balancing {
     }
 
     pub(crate) fn align(&mut self, ids: &[u32], classes: usize, measured: &Measured, at: At) {
-        let Measured { labels, values, losses, student, teacher } = measured;
+        let Measured { labels, values, losses, student, teacher, check } = measured;
+        self.check = check.map(|check| [check.said, check.found]);
         let samples = Samples { ids, labels, classes, student, teacher, losses, features: &[] };
         self.policy.align(&Alignments { samples, values }, at);
         self.measured = true;
@@ -108,6 +115,7 @@ impl Balancing {
             teacher_alone: summary.teacher_alone,
             teachers,
             measured: std::mem::take(&mut self.measured),
+            check: self.check.take(),
             temperature: self.temperature,
         })
     }

@@ -47,6 +47,35 @@ pub enum Error {
     /// Too many steps were left out.
     #[error("{0}; {1} steps were left out, which is the plan's `training.nonfinite_limit`")]
     TooManySkipped(NotFinite, u64),
+    /// The first hypergradient of a run moves nothing.
+    #[error(
+        "the hypergradient of step {} is zero or not finite: the second set has nothing to teach; \
+         with AdamW's preconditioner let `objective.balance.meta.warmup_steps` go before, else look \
+         at what the second set's loss depends on",
+        step.0
+    )]
+    NoHypergradient {
+        /// The step.
+        step: Step,
+    },
+    /// The first hypergradient of a run is not the slope of the second set's loss.
+    #[error(
+        "the hypergradient of step {} says that the second set's loss changes by {said:.3e} along it, \
+         finite differences say {found:.3e}: apart by more than {} %; try another \
+         `objective.balance.meta.radius`",
+        step.0,
+        100.0 * bound
+    )]
+    WrongHypergradient {
+        /// The step.
+        step: Step,
+        /// The slope by the hypergradient.
+        said: f64,
+        /// The slope by differences.
+        found: f64,
+        /// The largest relative difference allowed.
+        bound: f64,
+    },
     /// A checkpoint is whole but of another run.
     #[error("`{folder}` holds {found}, expected {expected}; is it a checkpoint of another plan?")]
     Foreign {
@@ -80,7 +109,10 @@ impl Error {
     /// Whose move it is; see the command's exit codes.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Diverged(_) | Self::TooManySkipped(..) => 5,
+            Self::Diverged(_)
+            | Self::TooManySkipped(..)
+            | Self::NoHypergradient { .. }
+            | Self::WrongHypergradient { .. } => 5,
             Self::Foreign { .. } => 3,
             Self::Model(error) => error.exit_code(),
             Self::Data(error) | Self::Cache { source: error, .. } => error.exit_code(),

@@ -7,25 +7,31 @@
 //! Why it is enough: after the step `θ′ = θ − η Σ wᵢ∇ℓᵢ / n` from `w = 0`, the derivative of the
 //! second set's loss with respect to `wᵢ` is `−(η/n)⟨v, ∇ℓᵢ⟩`, and `⟨v, ∇ℓᵢ⟩` is the slope of `ℓᵢ`
 //! along `v`: two forward passes at `θ ± h v` give it for all samples and terms at once, with an
-//! error of order `h²`. Differentiating through the step (Ren et al. 2018, arXiv:1803.09050; Shu et
+//! error of order `h²`. Where the step is not from `w = 0`, `v` belongs at θ′ and carries how far the
+//! optimiser's step follows its gradient, `−∂θ′/∂g / η`; [`MetaAt::Ahead`] takes it there, one more
+//! forward and backward pass of the step, with the clipping of the step's gradient held constant.
+//! Differentiating through the step (Ren et al. 2018, arXiv:1803.09050; Shu et
 //! al. 2019, arXiv:1902.07379) gives the same number, at the price of a second graph.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use heirloom_balance::{LABEL, LastLayer, TEACHER, last_layer_alignments};
+use heirloom_balance::{
+    At, Decision, LABEL, LastLayer, Policy, Samples, TEACHER, last_layer_alignments,
+};
 use heirloom_data::dataset::Dataset;
 use heirloom_data::label::Label;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::{MicroRule, micro_ranges};
-use heirloom_engine::{Device, Move, Params, Space, View};
+use heirloom_engine::{Ahead, Device, Move, Params, Space, Span, Update, View};
 use heirloom_models::Noise;
 use heirloom_objective::Counts;
-use heirloom_recipe::{Estimator, MetaLoss, MetaPlan, Preconditioner};
+use heirloom_recipe::{Estimator, MetaAt, MetaLoss, MetaPlan, Preconditioner};
 
 use crate::Learned;
 use crate::pass::Pass;
 use crate::teacher::TeacherAnswers;
+use crate::trainer::clip;
 
 /// Measures alignments with a second set.
 pub(crate) struct Hypergradient {
@@ -37,6 +43,56 @@ pub(crate) struct Hypergradient {
     order: Order,
     micro: MicroRule,
     saved: Saved,
+    /// The gradient of the coming step, a twin of the weights, where the second set is asked ahead of
+    /// it; empty until then, and zero between measurements.
+    coming: Space,
+    coming_len: usize,
+}
+
+/// What the coming step would be.
+#[derive(Clone, Copy)]
+pub(crate) struct Trial<'a> {
+    /// Decides the weights.
+    pub(crate) policy: &'a dyn Policy,
+    pub(crate) at: At,
+    /// The number of the step, from 1, as the optimiser counts.
+    pub(crate) update: u64,
+    /// Longest gradient; 0 for any.
+    pub(crate) max_grad_norm: f64,
+    /// Rows of the table that the step and the second set read.
+    pub(crate) words: &'a [u32],
+}
+
+/// A hypergradient against finite differences of what it is the gradient of: the second set's loss
+/// along it, as the weights of all samples change in its direction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Check {
+    /// The slope that the alignments say, `Σ A a / n`, `a` the alignments over the largest.
+    pub(crate) said: f64,
+    /// The slope found.
+    pub(crate) found: f64,
+}
+
+impl Check {
+    /// Largest relative difference between the two. Rounding in single precision leaves some
+    /// hundredths; a wrong sign, or a wrong factor, far more.
+    pub(crate) const BOUND: f64 = 0.1;
+
+    pub(crate) fn holds(self) -> bool {
+        let size = self.said.abs().max(self.found.abs());
+        (self.said - self.found).abs() <= Self::BOUND * size
+    }
+}
+
+/// Where a second set's gradient is taken.
+#[derive(Clone)]
+struct Base {
+    /// The optimiser's move from the weights as they are; `None` stays there.
+    ahead: Option<Update>,
+    /// What it moves.
+    spans: Vec<Span>,
+    /// Factor of the coming step's gradient.
+    clip: f64,
 }
 
 /// The seed of the second set's order: other batches than the step's.
@@ -64,6 +120,8 @@ pub(crate) struct Measured {
     /// Logits of the student, `[R, K]`, and the teachers, `[R, T, K]`.
     pub(crate) student: Vec<f32>,
     pub(crate) teacher: Vec<f32>,
+    /// Where it was asked for.
+    pub(crate) check: Option<Check>,
 }
 
 impl Hypergradient {
@@ -78,7 +136,8 @@ impl Hypergradient {
     ) -> Self {
         let examples = data.as_ref().map_or(train, |data| data.len());
         let order = Order::new(second_seed(seed), examples);
-        Self { plan, data, answers, order, micro, saved: Saved::new(device) }
+        let (saved, coming) = (Saved::new(device), device.alloc(0));
+        Self { plan, data, answers, order, micro, saved, coming, coming_len: 0 }
     }
 
     pub(crate) fn plan(&self) -> &MetaPlan {
@@ -101,8 +160,7 @@ impl Hypergradient {
     }
 
     /// The alignments of a step's samples with the batch `second`; `None` where its gradient is zero
-    /// or not finite. `student` has seen the words of both, and its gradient is zero. `update` is the
-    /// number of the step, from 1, as the optimiser counts.
+    /// or not finite. `student` has seen the words of both, and its gradient is zero.
     pub(crate) fn measure(
         &mut self,
         device: &mut dyn Device,
@@ -110,37 +168,220 @@ impl Hypergradient {
         student: &Learned,
         coming: &mut Coming<'_>,
         second: &[u32],
-        update: u64,
+        trial: Trial<'_>,
     ) -> Option<Measured> {
         match self.plan.estimator {
             Estimator::FiniteDifference { radius } => {
-                let length = self.direction(device, pass, student, coming, second, update)?;
-                let h = radius / length;
-                self.saved.save(device, student);
-                let [more, less] = [h, -h].map(|h| {
-                    self.saved.shift(device, student, h);
-                    forward(device, pass, coming)
+                let base = self.look_ahead(device, pass, student, coming, trial);
+                let length = self.direction(device, pass, student, coming, second, trial, &base);
+                if base.ahead.is_some() {
+                    self.saved.restore(device, student);
+                }
+                let measured = length.map(|length| {
+                    let h = radius / length;
+                    self.along(device, pass, student, coming, h, base.clip)
                 });
-                self.saved.restore(device, student);
-                student.clear_seen(device);
-                // The direction of AdamW's slope points down.
-                let sign = match self.plan.preconditioner {
-                    Preconditioner::None => 1.0,
-                    Preconditioner::Adam => -1.0,
-                };
-                let pairs = || more.losses.iter().zip(&less.losses);
-                let values = pairs().map(|(more, less)| sign * (more - less) / (2.0 * h)).collect();
-                let losses = pairs().map(|(more, less)| 0.5 * (more + less)).collect();
-                let middle = more.student.iter().zip(&less.student);
-                let student = middle.map(|(more, less)| 0.5 * (more + less)).collect();
-                Some(Measured { values, losses, student, ..more })
+                let first = trial.at.step == self.plan.warmup_steps;
+                let measured = measured.map(|measured| {
+                    let check = (self.plan.check && first).then(|| {
+                        self.check(device, pass, student, coming, second, trial, &base, &measured)
+                    });
+                    Measured { check, ..measured }
+                });
+                self.forget(device, &base);
+                measured
             }
             Estimator::LastLayer => self.last_layer(device, pass, coming, second),
         }
         .filter(|measured| measured.values.iter().all(|value| value.is_finite()))
     }
 
+    /// Alignments by two forward passes along the direction in the gradient, which is then cleared.
+    fn along(
+        &mut self,
+        device: &mut dyn Device,
+        pass: &mut Pass,
+        student: &Learned,
+        coming: &mut Coming<'_>,
+        h: f64,
+        clip: f64,
+    ) -> Measured {
+        self.saved.save(device, student);
+        let [more, less] = [h, -h].map(|h| {
+            self.saved.shift(device, student, h);
+            forward(device, pass, coming)
+        });
+        self.saved.restore(device, student);
+        student.clear_seen(device);
+        let sign = self.sign(clip);
+        let pairs = || more.losses.iter().zip(&less.losses);
+        let values = pairs().map(|(more, less)| sign * (more - less) / (2.0 * h)).collect();
+        let losses = pairs().map(|(more, less)| 0.5 * (more + less)).collect();
+        let middle = more.student.iter().zip(&less.student);
+        let student = middle.map(|(more, less)| 0.5 * (more + less)).collect();
+        Measured { values, losses, student, ..more }
+    }
+
+    /// What a slope along the direction is multiplied by: that of AdamW points down and has the
+    /// clipping of the step in it.
+    fn sign(&self, clip: f64) -> f64 {
+        match self.plan.preconditioner {
+            Preconditioner::None => clip,
+            Preconditioner::Adam => -1.0,
+        }
+    }
+
+    /// Moves the weights to where the coming step would lead, where the plan looks there; they are
+    /// saved then, and the step's gradient is kept.
+    fn look_ahead(
+        &mut self,
+        device: &mut dyn Device,
+        pass: &mut Pass,
+        student: &Learned,
+        coming: &mut Coming<'_>,
+        trial: Trial<'_>,
+    ) -> Base {
+        if self.plan.at == MetaAt::Here {
+            return Base { ahead: None, spans: Vec::new(), clip: 1.0 };
+        }
+        if self.coming_len < student.params.len() {
+            self.coming_len = student.params.len();
+            device.resize(self.coming, self.coming_len);
+        }
+        self.saved.save(device, student);
+        let spans = student.moved(trial.words);
+        let decide = |samples: &Samples<'_>| trial.policy.decide(samples, trial.at);
+        weighted_gradient(device, pass, coming, self.coming, decide);
+        let squares: f64 = spans
+            .iter()
+            .map(|span| {
+                device.sum_of_squares(View::matrix(
+                    self.coming,
+                    span.start,
+                    1,
+                    span.end - span.start,
+                ))
+            })
+            .sum();
+        let clip = clip(trial.max_grad_norm, squares.sqrt());
+        let learning_rate = trial.at.learning_rate;
+        let update = match self.plan.preconditioner {
+            Preconditioner::None => Update::Sgd { learning_rate: learning_rate * clip },
+            Preconditioner::Adam => {
+                student.update(Move { step: trial.update, learning_rate, gradient_scale: clip })
+            }
+        };
+        self.step(device, student, &spans, update);
+        Base { ahead: Some(update), spans, clip }
+    }
+
+    fn step(&self, device: &mut dyn Device, student: &Learned, spans: &[Span], update: Update) {
+        let spaces = [student.params.weights(), self.coming, student.first, student.second];
+        device.step_ahead(&Ahead { spaces, spans, update });
+    }
+
+    /// Empties the room for the coming step's gradient.
+    fn forget(&self, device: &mut dyn Device, base: &Base) {
+        for span in &base.spans {
+            device.fill(View::matrix(self.coming, span.start, 1, span.end - span.start), 0.0);
+        }
+    }
+
+    /// The slope of the second set's loss as the weights of all samples change along the alignments,
+    /// by two passes of the second set.
+    #[expect(clippy::too_many_arguments, reason = "as measured, and what was measured")]
+    fn check(
+        &mut self,
+        device: &mut dyn Device,
+        pass: &mut Pass,
+        student: &Learned,
+        coming: &mut Coming<'_>,
+        second: &[u32],
+        trial: Trial<'_>,
+        base: &Base,
+        measured: &Measured,
+    ) -> Check {
+        let counts = counts(coming.train, coming.examples);
+        let terms = pass.weighed().len();
+        let largest = measured.values.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+        if largest == 0.0 {
+            return Check { said: 0.0, found: 0.0 };
+        }
+        let of = |at: usize| if at % terms == LABEL { counts.labelled } else { counts.sequences };
+        let slopes = measured.values.iter().enumerate();
+        let said = slopes.map(|(at, value)| value * value / largest / of(at).max(1) as f64).sum();
+        // What the weights' change does to the step's gradient.
+        let mut row = 0;
+        let decide = |samples: &Samples<'_>| {
+            let rows = row..row + samples.len();
+            row = rows.end;
+            let values = &measured.values[terms * rows.start..terms * rows.end];
+            let weights = values.iter().map(|value| value / largest).collect();
+            Decision { weights, terms, ..Decision::default() }
+        };
+        weighted_gradient(device, pass, coming, student.grads, decide);
+        self.scale(device, student, trial, base);
+        let length = student.squares(device).sqrt();
+        let Estimator::FiniteDifference { radius } = self.plan.estimator else {
+            unreachable!("the plan checks differences alone")
+        };
+        if length == 0.0 {
+            student.clear_seen(device);
+            return Check { said, found: 0.0 };
+        }
+        let h = radius / length;
+        self.saved.save(device, student);
+        let [more, less] = [h, -h].map(|h| {
+            self.saved.restore(device, student);
+            if let Some(update) = base.ahead {
+                self.step(device, student, &base.spans, update);
+            }
+            self.saved.nudge(device, student, h);
+            self.second_loss(device, pass, coming, second)
+        });
+        self.saved.restore(device, student);
+        student.clear_seen(device);
+        let found = self.sign(base.clip) * (more - less) / (2.0 * h);
+        Check { said, found }
+    }
+
+    /// The second set's mean loss.
+    fn second_loss(
+        &mut self,
+        device: &mut dyn Device,
+        pass: &mut Pass,
+        coming: &mut Coming<'_>,
+        second: &[u32],
+    ) -> f64 {
+        let data = self.data.as_deref().unwrap_or(coming.train);
+        let teacher = self.answers.as_mut().unwrap_or(coming.teacher);
+        let counts = counts(data, second);
+        let terms = pass.weighed().len();
+        let mut sums = vec![0.0; terms];
+        for range in micro_ranges(data, second, self.micro) {
+            let uploaded = pass.upload(device, data, &second[range.clone()], range.start, teacher);
+            let output = pass.forward(device, None);
+            let losses = pass.row_losses(device, uploaded, output);
+            losses.iter().enumerate().for_each(|(at, loss)| sums[at % terms] += loss);
+        }
+        let mean = |place: usize| {
+            let count = if place == LABEL { counts.labelled } else { counts.sequences };
+            sums[place] / count.max(1) as f64
+        };
+        places(self.plan.loss, pass.weighed()).map(mean).sum()
+    }
+
+    /// Multiplies the direction in the gradient by how far the coming step follows its own.
+    fn scale(&self, device: &mut dyn Device, student: &Learned, trial: Trial<'_>, base: &Base) {
+        if self.plan.preconditioner == Preconditioner::Adam {
+            let gradient = base.ahead.is_some().then_some(self.coming);
+            let at = Move { step: trial.update, learning_rate: 1.0, gradient_scale: base.clip };
+            student.follow(device, student.grads, gradient, at);
+        }
+    }
+
     /// Writes the direction into the gradient; its length.
+    #[expect(clippy::too_many_arguments, reason = "as measured, and from where")]
     fn direction(
         &mut self,
         device: &mut dyn Device,
@@ -148,7 +389,8 @@ impl Hypergradient {
         student: &Learned,
         coming: &mut Coming<'_>,
         second: &[u32],
-        update: u64,
+        trial: Trial<'_>,
+        base: &Base,
     ) -> Option<f64> {
         let data = self.data.as_deref().unwrap_or(coming.train);
         let teacher = self.answers.as_mut().unwrap_or(coming.teacher);
@@ -163,10 +405,7 @@ impl Hypergradient {
             pass.objective.evaluate_some(device, &signals, counts, None, places.clone());
             pass.backward(device, student.grads, None);
         }
-        if self.plan.preconditioner == Preconditioner::Adam {
-            let at = Move { step: update, learning_rate: 1.0, gradient_scale: 1.0 };
-            student.follow(device, student.grads, at);
-        }
+        self.scale(device, student, trial, base);
         let length = student.squares(device).sqrt();
         if length > 0.0 && length.is_finite() {
             return Some(length);
@@ -256,6 +495,36 @@ pub(crate) fn forward(
     all
 }
 
+/// Adds the gradient of the coming step's loss, each sample weighed as `decide` says, to `grads`.
+fn weighted_gradient(
+    device: &mut dyn Device,
+    pass: &mut Pass,
+    coming: &mut Coming<'_>,
+    grads: Space,
+    mut decide: impl FnMut(&Samples<'_>) -> Decision,
+) {
+    let counts = counts(coming.train, coming.examples);
+    for range in coming.ranges {
+        let ids = &coming.examples[range.clone()];
+        let uploaded = pass.upload(device, coming.train, ids, range.start, coming.teacher);
+        let output = pass.forward(device, coming.noise);
+        let decision = decide(&Samples {
+            ids,
+            labels: &pass.classes(),
+            classes: output.cols(),
+            student: &device.read(output),
+            teacher: &pass.teacher_rows(device, uploaded),
+            losses: &pass.row_losses(device, uploaded, output),
+            features: &[],
+        });
+        let balance = Some(pass.weigh(device, &decision));
+        let d_output = pass.clear(device, output);
+        let signals = pass.signals(uploaded, output, Some(d_output), None, balance);
+        pass.objective.evaluate_some(device, &signals, counts, None, pass.weighed());
+        pass.backward(device, grads, coming.noise);
+    }
+}
+
 /// Terms that count, of those of label and teachers.
 fn places(loss: MetaLoss, weighed: Range<usize>) -> Range<usize> {
     match loss {
@@ -341,6 +610,21 @@ impl Saved {
             return;
         };
         device.copy(weights, both);
+        device.add_scaled(h, direction, both);
+        device.set_rows(both, table, seen);
+    }
+
+    /// `h v` more than they are.
+    fn nudge(&self, device: &mut dyn Device, student: &Learned, h: f64) {
+        for (weights, _) in self.runs(student) {
+            device.add_scaled(h, Params::twin(weights, student.grads), weights);
+        }
+        let (Some((table, seen)), Some([_, direction, both])) =
+            (student.seen(), self.rows(student))
+        else {
+            return;
+        };
+        device.embed(&[(table, seen)], both);
         device.add_scaled(h, direction, both);
         device.set_rows(both, table, seen);
     }

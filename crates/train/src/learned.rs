@@ -131,16 +131,41 @@ impl Learned {
     }
 
     /// Multiplies `direction`, a twin of the weights, by how far this optimiser's step `at` follows
-    /// its gradient, from a gradient of zero.
-    pub(crate) fn follow(&self, device: &mut dyn Device, direction: Space, at: Move) {
-        let Adam { beta1, beta2, epsilon, weight_decay } = self.adam;
+    /// its gradient, from `gradient` or, where it is `None`, from zero.
+    pub(crate) fn follow(
+        &self,
+        device: &mut dyn Device,
+        direction: Space,
+        gradient: Option<Space>,
+        at: Move,
+    ) {
         device.slope(&Slope {
             direction,
-            gradient: None,
+            gradient,
             moments: [self.first, self.second],
-            spans: &self.params.spans(weight_decay),
-            update: Update::AdamW { beta1, beta2, epsilon, at },
+            spans: &self.params.spans(self.adam.weight_decay),
+            update: self.update(at),
         });
+    }
+
+    /// The optimiser's step `at`.
+    pub(crate) fn update(&self, at: Move) -> Update {
+        let Adam { beta1, beta2, epsilon, .. } = self.adam;
+        Update::AdamW { beta1, beta2, epsilon, at }
+    }
+
+    /// All numbers that a step moves which sees `rows` of the table.
+    pub(crate) fn moved(&self, rows: &[u32]) -> Vec<Span> {
+        let mut spans = self.spans.clone();
+        if let Some(Table { weights, .. }) = &self.table {
+            let row = |&row: &u32| {
+                let start = weights.offset() + row as usize * weights.cols();
+                let (end, weight_decay) = (start + weights.cols(), self.adam.weight_decay);
+                Span { start, end, weight_decay }
+            };
+            spans.extend(rows.iter().map(row));
+        }
+        spans
     }
 
     /// The table's weights and the rows of it that this step sees.

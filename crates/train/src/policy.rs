@@ -7,7 +7,7 @@ use heirloom_balance as balance;
 use heirloom_balance::Policy;
 use heirloom_recipe::{
     Adoption, BalancePlan, Course, Doubt, NetworkOutput, Normalize, ObjectivePlan, PolicyPlan,
-    Sight,
+    Schedule, Sight,
 };
 
 /// The policy of a plan, before it has learnt anything.
@@ -92,13 +92,25 @@ pub fn policy(
                 NetworkOutput::Share => balance::Output::Share,
             };
             let adam = balance::Adam { learning_rate, weight_decay };
-            Box::new(balance::MetaWeightNet::new(sight, output, classes, seed, adam))
+            let policy = balance::MetaWeightNet::new(sight, output, classes, seed, adam);
+            Box::new(policy.with_pace(pace(plan)))
         }
         PolicyPlan::TgeoKd { learning_rate, weight_decay } => {
             let adam = balance::Adam { learning_rate, weight_decay };
-            Box::new(balance::TgeoKd::new(classes, seed, adam))
+            Box::new(balance::TgeoKd::new(classes, seed, adam).with_pace(pace(plan)))
         }
     }
+}
+
+/// How a network's steps go over the run.
+fn pace(plan: &BalancePlan) -> balance::Pace {
+    let Some(meta) = &plan.meta else { return balance::Pace::default() };
+    let course = match meta.lr_scheduler_type {
+        Schedule::Constant => balance::Pacing::Constant,
+        Schedule::Linear => balance::Pacing::Linear,
+        Schedule::Cosine => balance::Pacing::Cosine,
+    };
+    balance::Pace { course, max_norm: meta.max_grad_norm }
 }
 
 #[cfg(test)]
@@ -179,112 +191,122 @@ mod tests {
         let rate = "balance.learning_rate=0.02";
         let decay = "balance.weight_decay=0.003";
         let logits = ["divergence=mse_logits", "divergence_centred=false"];
-        let rows: Vec<(Vec<&str>, Box<dyn Policy>)> = vec![
-            (vec!["balance.policy=fixed"], Box::new(balance::Fixed { alpha: 0.3 })),
-            (
-                vec![
-                    "balance.policy=schedule",
-                    "balance.from=0.9",
-                    "balance.to=0.2",
-                    "balance.course=step",
-                    "balance.at=0.6",
-                ],
-                Box::new(balance::Schedule {
-                    from: 0.9,
-                    to: 0.2,
-                    course: balance::Course::Step { at: 0.6 },
-                }),
-            ),
-            (
-                vec![
-                    "balance.policy=annealing_kd",
-                    "balance.phase_one=0.7",
-                    "balance.levels=4",
-                    logits[0],
-                    logits[1],
-                ],
-                Box::new(balance::AnnealingKd { phase_one: 0.7, levels: 4 }),
-            ),
-            (
-                vec![
-                    "balance.policy=continuation_kd",
-                    "balance.margin=2",
-                    "balance.levels=4",
-                    logits[0],
-                    logits[1],
-                ],
-                Box::new(balance::ContinuationKd { levels: 4, margin: 2.0 }),
-            ),
-            (
-                vec!["balance.policy=uncertainty", rate, "balance.bound=3"],
-                Box::new(balance::Uncertainty::new(0.02, 3.0)),
-            ),
-            (
-                vec!["balance.policy=grad_norm", rate, "balance.asymmetry=0.5"],
-                Box::new(balance::GradNorm::new(0.5, 0.02, 4.0)),
-            ),
-            (
-                vec!["balance.policy=wsl", "balance.weight=2.5"],
-                Box::new(balance::Wsl { alpha: 2.5 }),
-            ),
-            (
-                vec!["balance.policy=ada_kd", "balance.temperature=3"],
-                Box::new(balance::AdaKd { temperature: 3.0 }),
-            ),
-            (
-                vec![
-                    "balance.policy=dynamic_kd",
-                    "balance.adoption=select",
-                    "balance.share=0.2",
-                    "balance.doubt=least_confidence",
-                ],
-                Box::new(balance::DynamicKd { alpha: 0.3, adoption: select }),
-            ),
-            (
-                vec!["balance.policy=ctkd", "balance.range=[2, 5]", rate, "balance.ramp=0.4"],
-                Box::new(balance::Ctkd::new(0.3, [2.0, 5.0], 0.02, 0.4)),
-            ),
-            (
-                vec![
-                    "balance.policy=rw_kd",
-                    "balance.bounds=[0.1, 0.8]",
-                    "balance.floor=0.01",
-                    "balance.ema=0.5",
-                ],
-                Box::new(balance::RwKd::new(
-                    EXAMPLES,
-                    balance::Normalize::Terms,
-                    0.01,
-                    [0.1, 0.8],
-                    0.5,
-                    0.3,
-                )),
-            ),
-            (
-                vec!["balance.policy=l2rw", "balance.ema=0.5"],
-                Box::new(balance::L2rw::new(EXAMPLES, 0.3, 0.5)),
-            ),
-            (
-                vec![
-                    "balance.policy=meta_weight_net",
-                    "balance.sight=teacher_logits",
-                    "balance.output=share",
-                    rate,
-                    decay,
-                ],
-                Box::new(balance::MetaWeightNet::new(
-                    balance::Sight::TeacherLogits,
-                    balance::Output::Share,
-                    CLASSES,
-                    SEED,
-                    adam,
-                )),
-            ),
-            (
-                vec!["balance.policy=tgeo_kd", rate, decay],
-                Box::new(balance::TgeoKd::new(CLASSES, SEED, adam)),
-            ),
-        ];
+        let rows: Vec<(Vec<&str>, Box<dyn Policy>)> =
+            vec![
+                (vec!["balance.policy=fixed"], Box::new(balance::Fixed { alpha: 0.3 })),
+                (
+                    vec![
+                        "balance.policy=schedule",
+                        "balance.from=0.9",
+                        "balance.to=0.2",
+                        "balance.course=step",
+                        "balance.at=0.6",
+                    ],
+                    Box::new(balance::Schedule {
+                        from: 0.9,
+                        to: 0.2,
+                        course: balance::Course::Step { at: 0.6 },
+                    }),
+                ),
+                (
+                    vec![
+                        "balance.policy=annealing_kd",
+                        "balance.phase_one=0.7",
+                        "balance.levels=4",
+                        logits[0],
+                        logits[1],
+                    ],
+                    Box::new(balance::AnnealingKd { phase_one: 0.7, levels: 4 }),
+                ),
+                (
+                    vec![
+                        "balance.policy=continuation_kd",
+                        "balance.margin=2",
+                        "balance.levels=4",
+                        logits[0],
+                        logits[1],
+                    ],
+                    Box::new(balance::ContinuationKd { levels: 4, margin: 2.0 }),
+                ),
+                (
+                    vec!["balance.policy=uncertainty", rate, "balance.bound=3"],
+                    Box::new(balance::Uncertainty::new(0.02, 3.0)),
+                ),
+                (
+                    vec!["balance.policy=grad_norm", rate, "balance.asymmetry=0.5"],
+                    Box::new(balance::GradNorm::new(0.5, 0.02, 4.0)),
+                ),
+                (
+                    vec!["balance.policy=wsl", "balance.weight=2.5"],
+                    Box::new(balance::Wsl { alpha: 2.5 }),
+                ),
+                (
+                    vec!["balance.policy=ada_kd", "balance.temperature=3"],
+                    Box::new(balance::AdaKd { temperature: 3.0 }),
+                ),
+                (
+                    vec![
+                        "balance.policy=dynamic_kd",
+                        "balance.adoption=select",
+                        "balance.share=0.2",
+                        "balance.doubt=least_confidence",
+                    ],
+                    Box::new(balance::DynamicKd { alpha: 0.3, adoption: select }),
+                ),
+                (
+                    vec!["balance.policy=ctkd", "balance.range=[2, 5]", rate, "balance.ramp=0.4"],
+                    Box::new(balance::Ctkd::new(0.3, [2.0, 5.0], 0.02, 0.4)),
+                ),
+                (
+                    vec![
+                        "balance.policy=rw_kd",
+                        "balance.bounds=[0.1, 0.8]",
+                        "balance.floor=0.01",
+                        "balance.ema=0.5",
+                    ],
+                    Box::new(balance::RwKd::new(
+                        EXAMPLES,
+                        balance::Normalize::Terms,
+                        0.01,
+                        [0.1, 0.8],
+                        0.5,
+                        0.3,
+                    )),
+                ),
+                (
+                    vec!["balance.policy=l2rw", "balance.ema=0.5"],
+                    Box::new(balance::L2rw::new(EXAMPLES, 0.3, 0.5)),
+                ),
+                (
+                    vec![
+                        "balance.policy=meta_weight_net",
+                        "balance.sight=teacher_logits",
+                        "balance.output=share",
+                        rate,
+                        decay,
+                    ],
+                    Box::new(balance::MetaWeightNet::new(
+                        balance::Sight::TeacherLogits,
+                        balance::Output::Share,
+                        CLASSES,
+                        SEED,
+                        adam,
+                    )),
+                ),
+                (
+                    vec![
+                        "balance.policy=tgeo_kd",
+                        "balance.meta.lr_scheduler_type=cosine",
+                        "balance.meta.max_grad_norm=2",
+                        rate,
+                        decay,
+                    ],
+                    Box::new(balance::TgeoKd::new(CLASSES, SEED, adam).with_pace(balance::Pace {
+                        course: balance::Pacing::Cosine,
+                        max_norm: 2.0,
+                    })),
+                ),
+            ];
         for (sets, want) in rows {
             let (got, _) = made(&sets).expect("the recipe is good");
             assert_eq!(format!("{got:?}"), format!("{want:?}"), "{sets:?}");

@@ -35,7 +35,7 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
     for (at, part) in objective.teacher_parts.iter().enumerate() {
         // A policy's weights say each teacher's part themselves.
         let weight = if objective.balance.is_some() { 1.0 } else { teacher_weight * part };
-        terms.push((Term { name: format!("teacher[{at}]"), weight, kind: teacher.clone() }, false));
+        terms.push((Term { name: format!("teacher[{at}]"), weight, kind: teacher }, false));
     }
     for (at, hidden) in objective.hidden.iter().enumerate() {
         for [student, teacher] in &hidden.layers {

@@ -18,7 +18,9 @@ use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind
 use heirloom_store::{Disk, TensorFolder};
 
 use crate::balancing::Balancing;
-use crate::hypergradient::{Coming, Hypergradient, Measured, counts, forward, second_seed};
+use crate::hypergradient::{
+    Check, Coming, Hypergradient, Measured, Trial, counts, forward, second_seed,
+};
 use crate::pass::Pass;
 use crate::predict::Predictor;
 use crate::regularizing::Regularizing;
@@ -257,7 +259,7 @@ impl Trainer {
         let second = self.second(at);
         self.see(&examples, second.as_deref());
         if let Some(second) = &second {
-            self.align(&examples, &ranges, second, at);
+            self.align(&examples, &ranges, second, at)?;
         }
         let together = self.decide_together(&examples, &ranges, at);
         let mut parts = Parts::default();
@@ -335,19 +337,50 @@ impl Trainer {
     }
 
     /// Measures how far each loss of the step would help the second set, for the policy.
-    fn align(&mut self, examples: &[u32], ranges: &[Range<usize>], second: &[u32], at: At) {
+    ///
+    /// # Errors
+    /// Where the plan checks the first measurement and it is zero, or wrong.
+    fn align(
+        &mut self,
+        examples: &[u32],
+        ranges: &[Range<usize>],
+        second: &[u32],
+        at: At,
+    ) -> Result<(), Error> {
         let noise = self.noise(at);
-        let Some(balancing) = &mut self.balancing else { return };
-        let Some(hypergradient) = &mut balancing.second else { return };
+        let Some(balancing) = &mut self.balancing else { return Ok(()) };
+        let Some(hypergradient) = &mut balancing.second else { return Ok(()) };
         let (train, teacher) = (&*self.job.train, &mut self.teacher);
         let mut coming = Coming { train, teacher, examples, ranges, noise };
         let device = &mut *self.device;
-        let (pass, update) = (&mut self.pass, self.progress.updates + 1);
+        let trial = Trial {
+            policy: &*balancing.policy,
+            at,
+            update: self.progress.updates + 1,
+            max_grad_norm: self.job.plan.training.max_grad_norm,
+            words: &self.words,
+        };
+        let pass = &mut self.pass;
         let measured =
-            hypergradient.measure(device, pass, &self.student, &mut coming, second, update);
+            hypergradient.measure(device, pass, &self.student, &mut coming, second, trial);
+        let plan = hypergradient.plan();
+        let checked = plan.check && at.step == plan.warmup_steps;
+        let step = Step(at.step + 1);
+        match &measured {
+            None if checked => return Err(Error::NoHypergradient { step }),
+            Some(Measured { check: Some(Check { said, .. }), .. }) if *said == 0.0 => {
+                return Err(Error::NoHypergradient { step });
+            }
+            Some(Measured { check: Some(check), .. }) if !check.holds() => {
+                let (Check { said, found }, bound) = (*check, Check::BOUND);
+                return Err(Error::WrongHypergradient { step, said, found, bound });
+            }
+            _ => {}
+        }
         if let Some(measured) = measured {
             balancing.align(examples, self.job.plan.labels().len(), &measured, at);
         }
+        Ok(())
     }
 
     /// The decisions of a policy that must see the whole step before it decides, where the step is
@@ -427,8 +460,7 @@ impl Trainer {
     fn move_weights(&mut self, learning_rate: f64, norm: f64) {
         let training = &self.job.plan.training;
         let largest = training.max_grad_norm;
-        // As `torch.nn.utils.clip_grad_norm_`, whose 1e-6 keeps the quotient below one.
-        let clip = if largest > 0.0 { (largest / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let clip = clip(largest, norm);
         let at = Move { step: self.progress.updates, learning_rate, gradient_scale: clip };
         for learned in [&mut self.student, &mut self.projections] {
             learned.step(&mut *self.device, at);
@@ -615,6 +647,12 @@ fn balancing(
     });
     let teachers = 1 + job.other_teachers.len();
     Some(Balancing::new(policy, second, examples, teachers))
+}
+
+/// Factor that shortens a gradient of length `norm` to `largest`, where that is not 0. As
+/// `torch.nn.utils.clip_grad_norm_`, whose 1e-6 keeps the quotient below one.
+pub(crate) fn clip(largest: f64, norm: f64) -> f64 {
+    if largest > 0.0 { (largest / (norm + 1e-6)).min(1.0) } else { 1.0 }
 }
 
 /// Fills the student's weights.

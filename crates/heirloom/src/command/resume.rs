@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use heirloom::failure::Failure;
-use heirloom::gather::{Gathered, reopen};
+use heirloom::gather::{Gathered, LABEL_NOISE, reopen};
 use heirloom::places::Places;
 use heirloom_base::Step;
 use heirloom_data::dataset::KeepTexts;
@@ -95,6 +95,9 @@ fn one(
     // The folder may have been moved since.
     plan.output.dir = path.display().to_string();
     let gathered = reopen(&plan, places, KeepTexts::No)?;
+    for note in gathered.notes.iter().filter(|note| note.starts_with(LABEL_NOISE)) {
+        show.say(&format!("note: {note}"));
+    }
     make_cache_dir(&gathered.job)?;
     let planned = gathered.cost.total();
     let mut trainer = begun(gathered.job, threads, show)?;

@@ -8,7 +8,7 @@ mod tiny;
 use heirloom_balance::{LABEL, TEACHER};
 use heirloom_engine::{Ahead, Update, View};
 use heirloom_recipe::{
-    BalancePlan, Estimator, MetaLoss, MetaPlan, MetaSource, PolicyPlan, Preconditioner,
+    BalancePlan, Estimator, MetaAt, MetaLoss, MetaPlan, MetaSource, PolicyPlan, Preconditioner,
 };
 
 use super::*;
@@ -29,6 +29,10 @@ fn plan(estimator: Estimator, preconditioner: Preconditioner, loss: MetaLoss) ->
         loss,
         estimator,
         preconditioner,
+        at: MetaAt::Here,
+        check: false,
+        lr_scheduler_type: heirloom_recipe::Schedule::Constant,
+        max_grad_norm: 0.0,
     };
     BalancePlan { policy, meta: Some(meta) }
 }
@@ -40,7 +44,11 @@ struct Fourth {
     ranges: Vec<Range<usize>>,
     second: Vec<u32>,
     noise: Option<Noise>,
+    at: At,
 }
+
+/// Of the fourth step: large enough that the second set's gradient is another one where it leads.
+const RATE: f64 = 3e-2;
 
 impl Fourth {
     fn new(device: fn() -> crate::Device, balance: BalancePlan) -> Self {
@@ -64,23 +72,29 @@ impl Fourth {
             trainer.order.next_step(&trainer.job.train, cursor, rule(training.batch));
         let ranges = micro_ranges(&trainer.job.train, &examples, rule(training.micro_batch));
         assert!(ranges.len() > 1, "the step is cut");
-        let at = At { step: cursor.step, total: training.total_steps, learning_rate: 0.0 };
+        let at = At { step: cursor.step, total: training.total_steps, learning_rate: RATE };
         let second = trainer.second(at).expect("every step is measured");
         trainer.see(&examples, Some(&second));
         let noise = trainer.noise(at);
-        Self { trainer, examples, ranges, second, noise }
+        Self { trainer, examples, ranges, second, noise, at }
     }
 
     fn measured(&mut self) -> Measured {
-        let Self { trainer, examples, ranges, second, noise } = self;
+        let Self { trainer, examples, ranges, second, noise, at } = self;
         let (train, teacher) = (&*trainer.job.train, &mut trainer.teacher);
         let mut coming = Coming { train, teacher, examples, ranges, noise: *noise };
         let balancing = trainer.balancing.as_mut().expect("a policy");
         let hypergradient = balancing.second.as_mut().expect("a second set");
-        let update = trainer.progress.updates + 1;
+        let trial = Trial {
+            policy: &*balancing.policy,
+            at: *at,
+            update: trainer.progress.updates + 1,
+            max_grad_norm: trainer.job.plan.training.max_grad_norm,
+            words: &trainer.words,
+        };
         let (device, pass) = (&mut *trainer.device, &mut trainer.pass);
         hypergradient
-            .measure(device, pass, &trainer.student, &mut coming, second, update)
+            .measure(device, pass, &trainer.student, &mut coming, second, trial)
             .expect("its gradient is not zero")
     }
 
@@ -243,6 +257,163 @@ fn with_adamws_diagonal_it_is_what_a_step_of_adamw_does() {
     }
 }
 
+/// Ahead of the step: the derivative of the second set's loss after a real step with respect to the
+/// weight of each loss of each sample, by differences of that weight, the clipping held constant.
+#[test]
+fn ahead_it_is_the_derivative_of_the_loss_after_a_real_step_with_respect_to_each_weight() {
+    for preconditioner in [Preconditioner::None, Preconditioner::Adam] {
+        let mut balance = plan(FINITE, preconditioner, MetaLoss::Mix);
+        let here = Fourth::new(double, balance.clone()).measured().values;
+        balance.meta.as_mut().expect("made above").at = MetaAt::Ahead;
+        let mut fourth = Fourth::new(double, balance);
+        fourth.trainer.catch_up();
+        let before = fourth.flat(fourth.trainer.student.params.weights());
+        let got = fourth.measured().values;
+        let student = &fourth.trainer.student;
+        let (space, grads) = (student.params.weights(), student.grads);
+        let moments = [student.first, student.second];
+        let weights = fourth.flat(space);
+        assert!(before == weights, "the weights are back");
+        assert!(fourth.flat(grads).iter().all(|&g| g == 0.0), "no gradient is left");
+        let kept = moments.map(|space| fourth.flat(space));
+
+        let gradients: Vec<Vec<f64>> =
+            (0..got.len()).map(|at| fourth.gradient(at / 2, at % 2)).collect();
+        let balancing = fourth.trainer.balancing.as_ref().expect("a policy");
+        let labels = vec![Some(0); fourth.examples.len()];
+        let losses = vec![0.0; got.len()];
+        let ids = &fourth.examples;
+        let nothing: &[f32] = &[];
+        let decided = balancing.policy.decide(
+            &Samples {
+                ids,
+                labels: &labels,
+                classes: 0,
+                student: nothing,
+                teacher: nothing,
+                losses: &losses,
+                features: nothing,
+            },
+            fourth.at,
+        );
+        let counts = counts(&fourth.trainer.job.train, &fourth.examples);
+        let count = |at: usize| [counts.labelled, counts.sequences][at % 2] as f64;
+        let whole = |changed: usize, by: f64| -> Vec<f64> {
+            let mut sum = vec![0.0; weights.len()];
+            for (at, gradient) in gradients.iter().enumerate() {
+                let by = if at == changed { by } else { 0.0 };
+                let weight = (decided.weights[at] + by) / count(at);
+                sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += weight * g);
+            }
+            sum
+        };
+        let all = whole(0, 0.0);
+        let training = &fourth.trainer.job.plan.training;
+        let clip = clip(training.max_grad_norm, dot(&all, &all).sqrt());
+        let (beta1, beta2, epsilon) =
+            (training.adam_beta1, training.adam_beta2, training.adam_epsilon);
+        let spans = fourth.trainer.student.params.spans(training.weight_decay);
+        let step = fourth.trainer.progress.updates + 1;
+        let mut lost = |gradient: &[f64]| {
+            let moved = match preconditioner {
+                Preconditioner::None => {
+                    weights.iter().zip(gradient).map(|(w, g)| w - RATE * clip * g).collect()
+                }
+                Preconditioner::Adam => {
+                    let (view, from) = (fourth.view(space), fourth.view(grads));
+                    let views = moments.map(|space| fourth.view(space));
+                    let device = &mut *fourth.trainer.device;
+                    device.write_f64(from, gradient);
+                    device.adamw(&heirloom_engine::AdamW {
+                        spaces: [space, grads, moments[0], moments[1]],
+                        spans: &spans,
+                        learning_rate: RATE,
+                        beta1,
+                        beta2,
+                        epsilon,
+                        step,
+                        gradient_scale: clip,
+                    });
+                    let moved = device.read_f64(view);
+                    device.write_f64(view, &weights);
+                    views.iter().zip(&kept).for_each(|(view, kept)| device.write_f64(*view, kept));
+                    device.fill(from, 0.0);
+                    moved
+                }
+            };
+            fourth.second_loss(&weights, 1.0, &difference(&moved, &weights))
+        };
+        for (at, &value) in got.iter().enumerate() {
+            let h = 1e-4;
+            let [more, less] = [h, -h].map(|h| lost(&whole(at, h)));
+            let slope = (more - less) / (2.0 * h);
+            let want = -slope * count(at) / RATE;
+            near(&format!("{preconditioner}: {at}"), value, want, 1e-4, largest(&got));
+        }
+        let apart = largest(&difference(&got, &here));
+        assert!(apart > 1e-2 * largest(&got), "ahead of the step is another place: {apart}");
+    }
+}
+
+fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+/// The first measurement of a run is held against differences of the second set's loss; one that is
+/// not its slope, and one of nothing, are told apart from a good one.
+#[test]
+fn the_first_measurement_is_checked() {
+    for (device, radius, double) in [(single as fn() -> _, 1e-2, false), (double, 1e-4, true)] {
+        for at in [MetaAt::Here, MetaAt::Ahead] {
+            for preconditioner in [Preconditioner::None, Preconditioner::Adam] {
+                for loss in [MetaLoss::Mix, MetaLoss::Hard] {
+                    let mut balance = plan(FINITE, preconditioner, loss);
+                    let meta = balance.meta.as_mut().expect("made above");
+                    (meta.at, meta.warmup_steps, meta.check) = (at, 3, true);
+                    meta.estimator = Estimator::FiniteDifference { radius };
+                    let mut fourth = Fourth::new(device, balance);
+                    let spaces =
+                        [fourth.trainer.student.params.weights(), fourth.trainer.student.grads];
+                    let before = spaces.map(|space| fourth.flat(space));
+                    let check = fourth.measured().check.expect("asked for");
+                    assert!(spaces.map(|space| fourth.flat(space)) == before, "all as it was");
+                    assert!(check.said > 0.0 && check.holds(), "{at} {preconditioner}: {check:?}");
+                    if double {
+                        near("slope", check.said, check.found, 1e-4, check.said);
+                    }
+                    let off = Check { found: 0.85 * check.said, ..check };
+                    let turned = Check { found: -check.said, ..check };
+                    assert!(!off.holds() && !turned.holds());
+                }
+            }
+        }
+    }
+}
+
+/// With AdamW's scale and no step before, nothing is known of any number's size: the first
+/// measurement is of nothing, and a run that checks it does not begin.
+#[test]
+fn a_hypergradient_of_nothing_ends_the_run_with_its_own_exit_code() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sets = ["training.max_steps=4", "training.batch_size=5"];
+    let mut job = job(Task::Classification, true, &sets, folder.path());
+    let mut balance = plan(FINITE, Preconditioner::Adam, MetaLoss::Mix);
+    balance.meta.as_mut().expect("made above").check = true;
+    job.plan.objective.balance = Some(balance);
+    let disk = heirloom_store::RealDisk;
+    let mut trainer = Trainer::new(job, &disk, &mut |_| double()).expect("a trainer");
+    let error = trainer.step().expect_err("nothing to go by");
+    assert!(matches!(error, Error::NoHypergradient { step: Step(1) }), "{error}");
+    assert_eq!(error.exit_code(), 5);
+    assert!(error.to_string().contains("of step 1 is zero"), "{error}");
+    let (step, bound) = (Step(3), Check::BOUND);
+    let wrong = Error::WrongHypergradient { step, said: 1.5, found: -0.25, bound };
+    assert_eq!(wrong.exit_code(), 5);
+    let said = wrong.to_string();
+    assert!(said.contains("by 1.500e0 along it, finite differences say -2.500e-1"), "{said}");
+    assert!(said.contains("more than 10 %"), "{said}");
+}
+
 /// On the classifier's own weights the closed form is the whole inner product.
 #[test]
 fn the_last_layers_closed_form_is_the_inner_product_over_the_last_layer() {
@@ -328,6 +499,7 @@ fn a_run_resumed_between_two_measurements_ends_in_the_same_bits() {
         *ema = 0.5;
         let meta = plan.meta.as_mut().expect("made above");
         (meta.every, meta.warmup_steps, meta.batch_size) = (3, 1, 7);
+        (meta.at, meta.estimator) = (MetaAt::Ahead, Estimator::FiniteDifference { radius: 1e-2 });
         plan
     };
     let folder = tempfile::tempdir().expect("a folder");
