@@ -113,8 +113,8 @@ pub fn gather(
         data.train_limit = heirloom_recipe::Limit::First(data.train_limit.of(200));
         data.validation_limit = heirloom_recipe::Limit::First(data.validation_limit.of(200));
     }
-    let balance = recipe.balance();
-    let second = second_set::source(balance.as_ref());
+    let meta = recipe.meta();
+    let second = meta.as_ref().map(|meta| &meta.source);
     let opened = open_data(data, second, &folder, tokenizer, &own, KeepTexts::No)?;
     let lengths = opened.train.lengths();
     let facts = Facts {
@@ -195,7 +195,7 @@ pub fn reopen_to_read(
             tokenizer.digest(),
         ));
     }
-    let second = second_set::source(plan.objective.balance.as_ref());
+    let second = plan.objective.meta().map(|meta| &meta.source);
     let own = own_tokenizers(plan, places)?;
     let own: Vec<Option<&Tokenizer>> = own.iter().map(Option::as_ref).collect();
     let opened = open_data(plan.data.clone(), second, &folder, tokenizer, &own, keep)?;

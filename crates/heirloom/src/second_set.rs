@@ -1,22 +1,17 @@
-//! The second set of a balance policy: examples that say which losses help.
+//! The second set of a balance policy or a learnt target: examples that say which losses help.
 //!
 //! In: the training set as split and limit leave it, and where the plan takes a second set from.
 //! Out: what is trained on, the second set, and what a person should hear of it. Never: an example
 //! in both, where the one is taken from the other.
 
 use heirloom_data::dataset::{Dataset, overlap};
-use heirloom_recipe::{BalancePlan, Estimator, MetaAt, MetaSource, Plan, PolicyPlan};
+use heirloom_recipe::{Estimator, MetaAt, MetaSource, Plan, PolicyPlan};
 
 use crate::failure::Failure;
 
 /// The part that is set apart is drawn by a seed of its own, as the part held out is, so that the
 /// runs of several seeds train on the same examples.
 const META_SEED: u64 = 2;
-
-/// Where a balance policy's second set comes from, where it has one.
-pub fn source(balance: Option<&BalancePlan>) -> Option<&MetaSource> {
-    Some(&balance?.meta.as_ref()?.source)
-}
 
 /// What is trained on, and the second set where it is not the training set itself; `read` opens a
 /// file in the format of the training file. A second set without an example is refused.
@@ -32,7 +27,7 @@ pub fn take(
     };
     if second.is_empty() {
         return Err(Failure::input(
-            "the second set has no example; raise `objective.balance.meta.split` or bring more data",
+            "the second set has no example; raise the `split` of its table or bring more data",
         ));
     }
     Ok((train, Some(second)))
@@ -52,17 +47,17 @@ pub fn about(second: &Dataset, train: &Dataset) -> String {
 /// student stands beside them to measure alignments. `dense` are the student's parameters but for
 /// its table of tokens, `table`, of which a step moves a few rows. A gradient that is kept is of both.
 pub fn memory(plan: &Plan, dense: u64, table: u64) -> u64 {
-    let Some(BalancePlan { policy, meta }) = &plan.objective.balance else { return 0 };
-    let remembered = match policy {
-        PolicyPlan::RwKd { .. } => 1 + plan.teachers().count() as u64,
-        PolicyPlan::L2rw { .. } => 1,
+    let meta = plan.objective.meta();
+    let remembered = match plan.objective.balance.as_ref().map(|balance| &balance.policy) {
+        Some(PolicyPlan::RwKd { .. }) => 1 + plan.teachers().count() as u64,
+        Some(PolicyPlan::L2rw { .. }) => 1,
         _ => 0,
     };
-    let kept = match meta.as_ref().map(|meta| meta.estimator) {
+    let kept = match meta.map(|meta| meta.estimator) {
         Some(Estimator::FiniteDifference { .. }) => dense,
         _ => 0,
     };
-    let ahead = match meta.as_ref().map(|meta| meta.at) {
+    let ahead = match meta.map(|meta| meta.at) {
         Some(MetaAt::Ahead) => dense + table,
         _ => 0,
     };

@@ -154,6 +154,7 @@ const RULES: &[(&str, Rule)] = &[
         "objective.regularizer",
         Fixed("the label would become another, and what it gathered with it"),
     ),
+    ("objective.regularizer_meta", Fixed("what was learnt from the second set belongs to it")),
     ("objective.label_loss", Fixed("the loss would be another")),
     ("training.length", Free),
     ("training.total_steps", Free),

@@ -486,6 +486,15 @@ choice! {
         Labo = "labo",
         /// A share goes to the best compromise between the answer and chosen distributions.
         Entropic = "entropic",
+        /// Label smoothing whose share is learnt from a second set.
+        LearnedSmoothing = "learned_smoothing",
+        /// LABO whose share and temperature are learnt from a second set (Lu et al. 2023).
+        LearnedLabo = "learned_labo",
+        /// A distribution for each label, learnt from a second set.
+        PerClass = "per_class",
+        /// A distribution for each example by a small network, learnt from a second set (Zheng et
+        /// al. 2021).
+        PerInstance = "per_instance",
     }
 }
 

@@ -49,9 +49,9 @@ pub use plan::{
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use recipe::{
-    At, Balance, Hidden, Meta, Objective, Output, Recipe, Regularizer, Student, StudentConfig,
-    Task, Teacher, Tokenizer, Top, Training, reference,
+    At, Balance, Hidden, Meta, Objective, Output, Recipe, Regularizer, RegularizerMeta, Student,
+    StudentConfig, Task, Teacher, Tokenizer, Top, Training, reference,
 };
-pub use regularizer::{Line, RegularizerPlan};
+pub use regularizer::{Learning, Line, RegularizerPlan};
 pub use resolve::resolve;
 pub use smoke::smoke;

@@ -433,6 +433,17 @@ pub struct ObjectivePlan {
     /// What the label becomes before the student learns from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regularizer: Option<crate::RegularizerPlan>,
+    /// The second set that the regularizer learns from, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regularizer_meta: Option<crate::MetaPlan>,
+}
+
+impl ObjectivePlan {
+    /// The run's second set, whoever learns from it.
+    pub fn meta(&self) -> Option<&crate::MetaPlan> {
+        let balance = self.balance.as_ref().and_then(|balance| balance.meta.as_ref());
+        balance.or(self.regularizer_meta.as_ref())
+    }
 }
 
 /// A term that compares what is inside teacher and student.

@@ -321,7 +321,7 @@ fn check_meta(recipe: &Recipe, at: &At<Meta>, policy: PolicyKind, problems: &mut
         needs(split, &name("split"), "`source = \"split\"`", problems);
     }
     match (&keys.path, source) {
-        (Some(path), MetaFrom::File) => check_path(recipe, path, problems),
+        (Some(path), MetaFrom::File) => check_path(recipe, path, &name("path"), problems),
         (Some(path), _) => needs(path, &name("path"), "`source = \"file\"`", problems),
         (None, MetaFrom::File) => {
             let place = keys.place.clone().unwrap_or(Place::Whole);
@@ -372,10 +372,9 @@ fn check_meta(recipe: &Recipe, at: &At<Meta>, policy: PolicyKind, problems: &mut
 
 /// Says so where the second set is one of the sets that models are compared on: it is trained on in
 /// all but name.
-fn check_path(recipe: &Recipe, path: &At<String>, problems: &mut Problems) {
+pub(crate) fn check_path(recipe: &Recipe, path: &At<String>, key: &str, problems: &mut Problems) {
     let mut quiet = Problems::new(&recipe.file);
     let Some(data) = data(recipe, &mut quiet) else { return };
-    let key = "objective.balance.meta.path";
     if data.validation.contains(&path.value) || data.test.contains(&path.value) {
         let needed = "a file that models are not compared on, as the second set decides what the \
                       student learns";

@@ -73,6 +73,7 @@ pub(crate) fn keys() -> Vec<&'static Key> {
         Balance::KEYS,
         Meta::KEYS,
         Regularizer::KEYS,
+        RegularizerMeta::KEYS,
         Training::KEYS,
         Output::KEYS,
     ];
@@ -174,6 +175,7 @@ const RANGE: Rule<Vec<f64>> = Rule {
     holds: |range| range.len() == 2 && range.iter().all(|x| x.is_finite() && *x > 0.0),
 };
 const BALANCE: Rule<Balance> = any("a table such as { policy = \"rw_kd\" }");
+const REGULARIZER_META: Rule<RegularizerMeta> = any("a table such as { split = 0.1 }");
 const REGULARIZER: Rule<Regularizer> = any("a table such as { method = \"labo\" }");
 const META: Rule<Meta> = any("a table such as { source = \"split\", split = 0.1 }");
 const CONFIG: Rule<StudentConfig> = any("a table such as { model_type = \"bert\", … }");
@@ -508,6 +510,35 @@ section! {
             "entropic: strength of the pull towards the teacher's distribution.";
         prior: f64 = 0.0, NOT_NEGATIVE,
             "entropic: strength of the pull towards the classes' shares of the training set.";
+        learning_rate: f64, POSITIVE, absent "0.01; 0.001 for per_instance" as "0.01",
+            "learned_smoothing, learned_labo, per_class, per_instance: step size of what is learnt.";
+        weight_decay: f64 = 0.0, NOT_NEGATIVE,
+            "learned_smoothing, learned_labo, per_class, per_instance: decay of what is learnt per step, times the step size.";
+        meta: RegularizerMeta, REGULARIZER_META, absent "a tenth of the training set, for the methods that learn" as "{ split = 0.1 }",
+            "The second set that the target is learnt from, see below.";
+    }
+}
+
+section! {
+    /// `[objective.regularizer.meta]`: the second set, whose loss on plain labels says which targets
+    /// help.
+    RegularizerMeta at "objective.regularizer.meta" {
+        source: MetaFrom = MetaFrom::Split, MetaFrom::ONE,
+            "Where it comes from: a part of the training set, which is then not trained on; other batches of the training set; or a file.";
+        split: f64 = 0.1, PART,
+            "Share of the training set that becomes the second set, for `source = \"split\"`. The same examples under every seed.";
+        path: String, TEXT, absent "required with `source = \"file\"`" as "\"second.tsv\"",
+            "File with the second set, in `task.path` and in the format of the training file. Not one that models are compared on.";
+        batch_size: u64 = 32, COUNT,
+            "Sequences of a batch of it.";
+        every: u64 = 1, COUNT,
+            "Optimiser steps from one measurement to the next.";
+        warmup_steps: u64 = 0, COUNT_OR_ZERO,
+            "Optimiser steps before the first measurement.";
+        radius: f64 = 0.01, POSITIVE,
+            "Length of the two steps by which slopes are measured.";
+        preconditioner: Preconditioner = Preconditioner::None, Preconditioner::ONE,
+            "Whether the second set's gradient is scaled as AdamW would scale it.";
     }
 }
 
@@ -610,6 +641,7 @@ nested!(Hidden);
 nested!(Balance);
 nested!(Meta);
 nested!(Regularizer);
+nested!(RegularizerMeta);
 
 #[cfg(test)]
 mod tests {

@@ -8,15 +8,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::choices::{RegularizerKind, Smoothed, Softening, TaskKind};
-use crate::decide::{missing, needs, value};
+use crate::balance::{Estimator, MetaLoss, MetaPlan, MetaSource};
+use crate::choices::{MetaAt, MetaFrom, RegularizerKind, Schedule, Smoothed, Softening, TaskKind};
+use crate::decide::{LARGEST_STEP, missing, needs, value, wrong};
+use crate::policy::check_path;
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{At, Recipe, Regularizer};
 use crate::task::kind;
 
 use RegularizerKind::{
-    Bootstrap, ConfidencePenalty, Entropic, GeneralizedEntropy, LabelSmoothing, Labo, Margin,
-    MaxSup, OnlineLabelSmoothing, Prior, TfKd, Zipf,
+    Bootstrap, ConfidencePenalty, Entropic, GeneralizedEntropy, LabelSmoothing, Labo, LearnedLabo,
+    LearnedSmoothing, Margin, MaxSup, OnlineLabelSmoothing, PerClass, PerInstance, Prior, TfKd,
+    Zipf,
 };
 
 /// A number that goes from its first value to its last in a line over the run.
@@ -135,6 +138,43 @@ pub enum RegularizerPlan {
         /// Of the training set's classes, from 0.
         prior: f64,
     },
+    /// Label smoothing whose share is learnt.
+    LearnedSmoothing {
+        /// The share at first, between 0 and 1.
+        alpha: f64,
+        /// How it learns.
+        learning: Learning,
+    },
+    /// LABO whose share and temperature are learnt.
+    LearnedLabo {
+        /// The share at first, between 0 and 1.
+        alpha: f64,
+        /// τ at first, above 1.
+        temperature: f64,
+        /// How both learn.
+        learning: Learning,
+    },
+    /// A distribution for each label, learnt.
+    PerClass {
+        /// What it begins with: label smoothing of this share, above 0.
+        alpha: f64,
+        /// How it learns.
+        learning: Learning,
+    },
+    /// A distribution for each example by a network of what the classifier sees and the label.
+    PerInstance {
+        /// How it learns.
+        learning: Learning,
+    },
+}
+
+/// How a learnt target moves.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Learning {
+    /// Step size, above 0.
+    pub learning_rate: f64,
+    /// Decay per step, times the step size; from 0.
+    pub weight_decay: f64,
 }
 
 impl RegularizerPlan {
@@ -192,12 +232,48 @@ impl RegularizerPlan {
                     &format!("(s · {})^(1/{sum})/Z, not differentiated", product.join(" · ")),
                 )
             }
+            Self::LearnedSmoothing { alpha, learning } => format!(
+                "CE(q, s); q = (1 − ε) y + ε (1/K), ε learnt from {alpha}{}",
+                at_rate(learning)
+            ),
+            Self::LearnedLabo { alpha, temperature, learning } => format!(
+                "CE(q, s); q = (1 − α) y + α softmax(z/τ), not differentiated, α learnt from {alpha} \
+                 and τ from {temperature}{}",
+                at_rate(learning)
+            ),
+            Self::PerClass { alpha, learning } => format!(
+                "CE(q, s); q = softmax(φ(y)), φ learnt from smoothing by {alpha}{}",
+                at_rate(learning)
+            ),
+            Self::PerInstance { learning } => format!(
+                "CE(q, s); q a network of the example's features and y, learnt{}",
+                at_rate(learning)
+            ),
         }
+    }
+
+    /// Whether the target is learnt from a second set.
+    pub fn learns(&self) -> bool {
+        matches!(
+            self,
+            Self::LearnedSmoothing { .. }
+                | Self::LearnedLabo { .. }
+                | Self::PerClass { .. }
+                | Self::PerInstance { .. }
+        )
     }
 
     /// Whether the teacher's answer is a part of the target.
     pub fn needs_teacher(&self) -> bool {
         matches!(self, Self::Entropic { teacher, .. } if *teacher > 0.0)
+    }
+}
+
+fn at_rate(learning: &Learning) -> String {
+    let Learning { learning_rate, weight_decay } = learning;
+    match weight_decay {
+        0.0 => format!(" at rate {learning_rate}"),
+        _ => format!(" at rate {learning_rate}, decay {weight_decay}"),
     }
 }
 
@@ -217,6 +293,35 @@ impl Recipe {
     pub fn regularizer(&self) -> Option<RegularizerPlan> {
         let keys = value(&self.objective.regularizer)?;
         Some(plan(value(&keys.method)?, &keys))
+    }
+
+    /// The run's second set, whoever learns from it.
+    pub fn meta(&self) -> Option<MetaPlan> {
+        self.balance().and_then(|balance| balance.meta).or_else(|| self.regularizer_meta())
+    }
+
+    /// The second set that the regularizer learns from; `None` where it does not learn.
+    pub fn regularizer_meta(&self) -> Option<MetaPlan> {
+        self.regularizer().filter(RegularizerPlan::learns)?;
+        let keys = value(&value(&self.objective.regularizer)?.meta).unwrap_or_default();
+        Some(MetaPlan {
+            source: match keys.source() {
+                MetaFrom::Split => MetaSource::Split(keys.split()),
+                MetaFrom::Train => MetaSource::Train,
+                MetaFrom::File => MetaSource::File(value(&keys.path).unwrap_or_default()),
+            },
+            batch_size: keys.batch_size(),
+            every: keys.every(),
+            warmup_steps: keys.warmup_steps(),
+            // Held against plain labels: a target that judges itself would learn to say nothing.
+            loss: MetaLoss::Hard,
+            estimator: Estimator::FiniteDifference { radius: keys.radius() },
+            preconditioner: keys.preconditioner(),
+            at: MetaAt::Here,
+            check: false,
+            lr_scheduler_type: Schedule::Constant,
+            max_grad_norm: 0.0,
+        })
     }
 }
 
@@ -256,12 +361,48 @@ fn plan(method: RegularizerKind, keys: &Regularizer) -> RegularizerPlan {
             teacher: keys.teacher(),
             prior: keys.prior(),
         },
+        LearnedSmoothing => RegularizerPlan::LearnedSmoothing {
+            alpha: value(&keys.alpha).unwrap_or(0.1),
+            learning: learning(keys, 0.01),
+        },
+        LearnedLabo => RegularizerPlan::LearnedLabo {
+            alpha: value(&keys.alpha).unwrap_or(0.5),
+            temperature: value(&keys.temperature).unwrap_or(2.0),
+            learning: learning(keys, 0.01),
+        },
+        PerClass => RegularizerPlan::PerClass {
+            alpha: value(&keys.alpha).unwrap_or(0.1),
+            learning: learning(keys, 0.01),
+        },
+        PerInstance => RegularizerPlan::PerInstance { learning: learning(keys, 0.001) },
     }
 }
 
+fn learning(keys: &Regularizer, usual: f64) -> Learning {
+    let learning_rate = value(&keys.learning_rate).unwrap_or(usual);
+    Learning { learning_rate, weight_decay: keys.weight_decay() }
+}
+
 /// Methods with a share of a distribution.
-const SHARES: &[RegularizerKind] =
+const SHARES: &[RegularizerKind] = &[
+    LabelSmoothing,
+    Prior,
+    TfKd,
+    OnlineLabelSmoothing,
+    Bootstrap,
+    Labo,
+    Entropic,
+    LearnedSmoothing,
+    LearnedLabo,
+    PerClass,
+];
+
+/// Methods whose share may go along a line.
+const LINES: &[RegularizerKind] =
     &[LabelSmoothing, Prior, TfKd, OnlineLabelSmoothing, Bootstrap, Labo, Entropic];
+
+/// Methods that learn from a second set.
+const LEARN: &[RegularizerKind] = &[LearnedSmoothing, LearnedLabo, PerClass, PerInstance];
 
 /// Methods that add a penalty.
 const PENALTIES: &[RegularizerKind] =
@@ -283,6 +424,9 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     };
     check_keys(keys, method.value, problems);
     let name = |key: &str| format!("{here}.{key}");
+    if LEARN.contains(&method.value) {
+        check_learning(recipe, keys, method, problems);
+    }
     if method.value == Labo {
         let cold = [("temperature", &keys.temperature), ("temperature_end", &keys.temperature_end)];
         for (key, at) in cold {
@@ -308,14 +452,61 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     }
 }
 
+/// What a target that is learnt asks of its beginning and of the rest of the recipe.
+fn check_learning(
+    recipe: &Recipe,
+    keys: &Regularizer,
+    method: &At<RegularizerKind>,
+    problems: &mut Problems,
+) {
+    let name = |key: &str| format!("objective.regularizer.{key}");
+    if let Some(at) = keys.alpha.as_ref().filter(|at| at.value <= 0.0 || at.value >= 1.0) {
+        let needed = "a number above 0 and below 1, as a share at an end could not be learnt";
+        needs(at, &name("alpha"), needed, problems);
+    }
+    let cold = keys.temperature.as_ref().filter(|at| at.value <= 1.0);
+    if let Some(at) = cold.filter(|_| method.value == LearnedLabo) {
+        needs(at, &name("temperature"), "a number above 1, where it begins to learn", problems);
+    }
+    if recipe.balance().is_some_and(|balance| balance.meta.is_some()) {
+        let needed = "a balance policy that learns from no second set, as a run has one such set; or \
+                      a method that does not learn";
+        needs(method, &name("method"), needed, problems);
+    }
+    let Some(meta) = &keys.meta else { return };
+    let source = meta.value.source();
+    if let Some(split) = meta.value.split.as_ref().filter(|_| source != MetaFrom::Split) {
+        needs(split, &name("meta.split"), "`source = \"split\"`", problems);
+    }
+    match (&meta.value.path, source) {
+        (Some(path), MetaFrom::File) => {
+            check_path(recipe, path, &name("meta.path"), problems);
+        }
+        (Some(path), _) => needs(path, &name("meta.path"), "`source = \"file\"`", problems),
+        (None, MetaFrom::File) => {
+            let place = meta.value.place.clone().unwrap_or(Place::Whole);
+            let meaning = "the file with the second set, in `task.path`";
+            missing(place, &name("meta.path"), meaning, problems);
+        }
+        (None, _) => {}
+    }
+    if let Some(size) = meta.value.batch_size.as_ref().filter(|size| size.value > LARGEST_STEP) {
+        let (found, expected) = (size.value.to_string(), format!("at most {LARGEST_STEP}"));
+        wrong(size, &name("meta.batch_size"), found, expected, None, problems);
+    }
+}
+
 /// Names keys that the method leaves without effect.
 fn check_keys(keys: &Regularizer, method: RegularizerKind, problems: &mut Problems) {
-    let belong: [(&str, Option<&Place>, &[RegularizerKind]); 14] = [
+    let belong: [(&str, Option<&Place>, &[RegularizerKind]); 17] = [
         ("alpha", place(&keys.alpha), SHARES),
-        ("alpha_end", place(&keys.alpha_end), SHARES),
+        ("alpha_end", place(&keys.alpha_end), LINES),
+        ("learning_rate", place(&keys.learning_rate), LEARN),
+        ("weight_decay", place(&keys.weight_decay), LEARN),
+        ("meta", place(&keys.meta), LEARN),
         ("weight", place(&keys.weight), PENALTIES),
         ("weight_end", place(&keys.weight_end), PENALTIES),
-        ("temperature", place(&keys.temperature), &[TfKd, Labo]),
+        ("temperature", place(&keys.temperature), &[TfKd, Labo, LearnedLabo]),
         ("temperature_end", place(&keys.temperature_end), &[Labo]),
         ("smoothed", place(&keys.smoothed), &[LabelSmoothing]),
         ("skew", place(&keys.skew), &[GeneralizedEntropy]),

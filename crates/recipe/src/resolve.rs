@@ -345,6 +345,7 @@ fn objective(
         hidden: terms?,
         balance: recipe.balance(),
         regularizer: recipe.regularizer(),
+        regularizer_meta: recipe.regularizer_meta(),
     })
 }
 

@@ -224,6 +224,9 @@ fn objective(plan: &Plan) -> Vec<String> {
             }
         }
     };
+    if let Some(meta) = &objective.regularizer_meta {
+        lines.extend(meta.to_string().lines().map(str::to_owned));
+    }
     for term in &objective.hidden {
         let mapped = |projection: bool| if projection { ", through a learned map" } else { "" };
         let how = match term.compare {

@@ -27,9 +27,11 @@ use heirloom_engine::{Ahead, Device, Move, Params, Space, Span, Update, View};
 use heirloom_models::Noise;
 use heirloom_objective::Counts;
 use heirloom_recipe::{Estimator, MetaAt, MetaLoss, MetaPlan, Preconditioner};
+use heirloom_regularize::ln_softmax;
 
 use crate::Learned;
 use crate::pass::Pass;
+use crate::regularizing::Rows;
 use crate::teacher::TeacherAnswers;
 use crate::trainer::clip;
 
@@ -194,6 +196,56 @@ impl Hypergradient {
             Estimator::LastLayer => self.last_layer(device, pass, coming, second),
         }
         .filter(|measured| measured.values.iter().all(|value| value.is_finite()))
+    }
+
+    /// How the second set's loss moves with the target of each row of the coming step, `[R, K]`: after
+    /// a step down the mean of `CE(qᵢ, sᵢ)`, `∂loss/∂qᵢₖ` is the step's length times
+    /// `⟨v, ∇ ln sᵢₖ⟩/R` (Zheng, Awadallah & Dumais 2021, arXiv:1911.03809, differentiate through the
+    /// step). The step's length is left out. `None` as in [`Hypergradient::measure`].
+    pub(crate) fn slopes(
+        &mut self,
+        device: &mut dyn Device,
+        pass: &mut Pass,
+        student: &Learned,
+        coming: &mut Coming<'_>,
+        second: &[u32],
+        trial: Trial<'_>,
+    ) -> Option<(Rows, Vec<f64>)> {
+        let Estimator::FiniteDifference { radius } = self.plan.estimator else {
+            unreachable!("the plan gives a learnt target no other estimator")
+        };
+        let base = Base { ahead: None, spans: Vec::new(), clip: 1.0 };
+        let length = self.direction(device, pass, student, coming, second, trial, &base)?;
+        let h = radius / length;
+        self.saved.save(device, student);
+        let [more, less] = [h, -h].map(|h| {
+            self.saved.shift(device, student, h);
+            answers(device, pass, coming)
+        });
+        self.saved.restore(device, student);
+        student.clear_seen(device);
+        let count = more.labels.len();
+        let classes = more.logits.len() / count.max(1);
+        let factor = self.sign(1.0) / (2.0 * h * count as f64);
+        let pairs = more.logits.chunks(classes).zip(less.logits.chunks(classes));
+        let slopes: Vec<f64> = pairs
+            .flat_map(|(more, less)| {
+                let (more, less) = (ln_softmax(more, 1.0), ln_softmax(less, 1.0));
+                more.into_iter()
+                    .zip(less)
+                    .map(|(more, less)| factor * (more - less))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let middle = |more: &[f64], less: &[f64]| {
+            more.iter().zip(less).map(|(more, less)| 0.5 * (more + less)).collect()
+        };
+        let rows = Rows {
+            logits: middle(&more.logits, &less.logits),
+            features: middle(&more.features, &less.features),
+            ..more
+        };
+        slopes.iter().all(|slope| slope.is_finite()).then_some((rows, slopes))
     }
 
     /// Alignments by two forward passes along the direction in the gradient, which is then cleared.
@@ -476,6 +528,22 @@ impl Measured {
         self.student.extend(device.read(output));
         self.teacher.extend(pass.teacher_rows(device, uploaded));
     }
+}
+
+/// What a regularizer sees of all samples of a step, at the weights as they are.
+fn answers(device: &mut dyn Device, pass: &mut Pass, coming: &mut Coming<'_>) -> Rows {
+    let mut all = Rows::default();
+    for range in coming.ranges {
+        let examples = &coming.examples[range.clone()];
+        let uploaded = pass.upload(device, coming.train, examples, range.start, coming.teacher);
+        let output = pass.forward(device, coming.noise);
+        let rows = pass.rows(device, uploaded, output);
+        all.labels.extend(rows.labels);
+        all.logits.extend(rows.logits);
+        all.teacher.extend(rows.teacher);
+        all.features.extend(rows.features);
+    }
+    all
 }
 
 /// All samples of a step at the weights as they are.

@@ -17,7 +17,7 @@ use heirloom_objective::{
 };
 
 use crate::predict::inputs;
-use crate::regularizing::Regularizing;
+use crate::regularizing::{Regularizing, Rows};
 use crate::teacher::TeacherAnswers;
 
 /// Model and objective, and the room for a micro-batch between them.
@@ -190,10 +190,9 @@ impl Pass {
         if self.regularizing.is_none() {
             return uploaded;
         }
-        let classes = self.classes();
+        let rows = self.rows(device, uploaded, output);
         let Some(regularizing) = &mut self.regularizing else { return uploaded };
-        let regularized = regularizing.apply(device, output, uploaded.teacher, &classes);
-        Uploaded { regularized: Some(regularized), ..uploaded }
+        Uploaded { regularized: Some(regularizing.apply(device, &rows)), ..uploaded }
     }
 
     /// Tells the regularizer what was answered to a micro-batch that is trained on.
@@ -201,9 +200,25 @@ impl Pass {
         if self.regularizing.is_none() {
             return;
         }
-        let classes = self.classes();
+        let rows = self.rows(device, uploaded, output);
         if let Some(regularizing) = &mut self.regularizing {
-            regularizing.observe(device, output, uploaded.teacher, &classes);
+            regularizing.observe(&rows);
+        }
+    }
+
+    /// What a regularizer sees of the micro-batch uploaded last.
+    pub(crate) fn rows(&self, device: &dyn Device, uploaded: Uploaded, output: View) -> Rows {
+        let sees_features =
+            self.regularizing.as_ref().is_some_and(|regularizing| regularizing.sees_features());
+        let first = |view: View| device.read_f64(view.first_rows(output.rows()));
+        Rows {
+            labels: self.classes(),
+            logits: device.read_f64(output),
+            teacher: uploaded.teacher.map(first).unwrap_or_default(),
+            features: match sees_features {
+                true => self.features(device, output.rows()).into_iter().map(f64::from).collect(),
+                false => Vec::new(),
+            },
         }
     }
 

@@ -139,6 +139,7 @@ mod tests {
             hidden: Vec::new(),
             balance: None,
             regularizer: None,
+            regularizer_meta: None,
         };
         let plan = recipe.balance().ok_or("no policy")?;
         let policy = policy(&plan, &objective, EXAMPLES, CLASSES, 100, SEED);

@@ -3,13 +3,22 @@
 //! In: the plan's words and numbers, and how often each class is in the training set. Out: a target
 //! as it is before the first step. Never: a default; the recipe has decided them all.
 
-use heirloom_recipe::{Line, RegularizerPlan, Smoothed, Softening};
+use heirloom_recipe::{Learning, Line, RegularizerPlan, Smoothed, Softening};
 use heirloom_regularize as regularize;
-use heirloom_regularize::{Mix, OneHot, Schedule, SoftTarget, Sum, Target};
+use heirloom_regularize::{
+    Adam, Learned, Learner, Mix, MlcShape, OneHot, Schedule, SoftTarget, Sum, Target,
+};
 
 /// The regularizer of a plan, before it has gathered anything. `class_counts` are those of the
 /// training set, `[K]`.
-pub fn regularizer(plan: RegularizerPlan, class_counts: &[usize]) -> Box<dyn Target> {
+///
+/// `features` is the width of what the classifier sees; what is drawn at random follows from `seed`.
+pub fn regularizer(
+    plan: RegularizerPlan,
+    class_counts: &[usize],
+    features: usize,
+    seed: u64,
+) -> Box<dyn Target> {
     let classes = class_counts.len();
     match plan {
         RegularizerPlan::LabelSmoothing { alpha, smoothed } => {
@@ -73,7 +82,26 @@ pub fn regularizer(plan: RegularizerPlan, class_counts: &[usize]) -> Box<dyn Tar
             let label: Box<dyn SoftTarget> = Box::new(OneHot);
             Box::new(Mix { parts: vec![(rest(alpha), label), (schedule(alpha), compromise)] })
         }
+        RegularizerPlan::LearnedSmoothing { alpha, learning } => {
+            learner(Box::new(regularize::LearnedSmoothing::shared(alpha)), learning)
+        }
+        RegularizerPlan::LearnedLabo { alpha, temperature, learning } => {
+            learner(Box::new(regularize::LearnedLabo::new(alpha, temperature)), learning)
+        }
+        RegularizerPlan::PerClass { alpha, learning } => {
+            learner(Box::new(regularize::PerClass::new(classes, alpha)), learning)
+        }
+        RegularizerPlan::PerInstance { learning } => {
+            // The sizes of the published code, but for its much wider features.
+            let shape = MlcShape { features, classes, embedding: 64, hidden: 64, skip: true };
+            learner(Box::new(regularize::Mlc::new(shape, seed)), learning)
+        }
     }
+}
+
+fn learner(target: Box<dyn Learned>, learning: Learning) -> Box<dyn Target> {
+    let Learning { learning_rate, weight_decay } = learning;
+    Box::new(Learner::new(target, Adam { learning_rate, weight_decay }))
 }
 
 /// A method whose loss is the plain one and a strength times something: at a strength that goes

@@ -23,26 +23,35 @@ pub(crate) struct Regularizing {
     host_gradients: Vec<f64>,
 }
 
-/// A micro-batch on the host.
-struct Rows<'a> {
-    logits: Vec<f64>,
-    teacher: Vec<f64>,
-    classes: &'a [Option<u32>],
-    width: usize,
-    progress: f64,
+/// Rows of a micro-batch, or of a step, on the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Rows {
+    pub(crate) labels: Vec<Option<u32>>,
+    /// The student's logits, `[R, K]`.
+    pub(crate) logits: Vec<f64>,
+    /// The first teacher's, `[R, K]`, or nothing.
+    pub(crate) teacher: Vec<f64>,
+    /// What the classifier sees, `[R, C]`, or nothing.
+    pub(crate) features: Vec<f64>,
 }
 
-impl Rows<'_> {
-    fn iter(&self) -> impl Iterator<Item = Row<'_>> {
-        let teacher = self.teacher.chunks(self.width).map(Some).chain(std::iter::repeat(None));
-        let rows = self.logits.chunks(self.width).zip(teacher).zip(self.classes);
-        rows.map(|((logits, teacher), class)| Row {
-            label: class.map(|class| class as usize),
-            logits,
-            teacher,
-            earlier: None,
-            features: None,
-            progress: self.progress,
+impl Rows {
+    fn iter(&self, progress: f64) -> impl Iterator<Item = Row<'_>> {
+        let count = self.labels.len().max(1);
+        self.labels.iter().enumerate().map(move |(at, label)| {
+            let part = |values: &'_ [f64]| {
+                let width = values.len() / count;
+                at * width..(at + 1) * width
+            };
+            let some = |values: &'_ [f64]| (!values.is_empty()).then(|| part(values));
+            Row {
+                label: label.map(|label| label as usize),
+                logits: &self.logits[part(&self.logits)],
+                teacher: some(&self.teacher).map(|range| &self.teacher[range]),
+                earlier: None,
+                features: some(&self.features).map(|range| &self.features[range]),
+                progress,
+            }
         })
     }
 }
@@ -63,55 +72,39 @@ impl Regularizing {
         Self { target, progress: 0.0, losses, gradients, host_losses, host_gradients }
     }
 
-    fn rows<'a>(
-        &self,
-        device: &dyn Device,
-        output: View,
-        teacher: Option<View>,
-        classes: &'a [Option<u32>],
-    ) -> Rows<'a> {
-        Rows {
-            logits: device.read_f64(output),
-            teacher: teacher.map(|view| device.read_f64(view)).unwrap_or_default(),
-            classes,
-            width: output.cols(),
-            progress: self.progress,
-        }
+    /// Whether the target sees what the classifier does.
+    pub(crate) fn sees_features(&self) -> bool {
+        self.target.needs().features
     }
 
-    /// The label's losses of `output` and their gradients.
-    pub(crate) fn apply(
-        &mut self,
-        device: &mut dyn Device,
-        output: View,
-        teacher: Option<View>,
-        classes: &[Option<u32>],
-    ) -> Regularized {
-        let rows = self.rows(device, output, teacher, classes);
+    /// The label's losses of `rows` and their gradients, on the device.
+    pub(crate) fn apply(&mut self, device: &mut dyn Device, rows: &Rows) -> Regularized {
+        let count = rows.labels.len();
         self.host_losses.clear();
         self.host_gradients.clear();
-        self.host_gradients.resize(output.len(), 0.0);
-        for (row, gradient) in rows.iter().zip(self.host_gradients.chunks_mut(output.cols())) {
+        self.host_gradients.resize(rows.logits.len(), 0.0);
+        let gradients = self.host_gradients.chunks_mut(self.gradients.cols());
+        for (row, gradient) in rows.iter(self.progress).zip(gradients) {
             self.host_losses.push(self.target.loss(&row, gradient));
         }
-        let [losses, gradients] =
-            [self.losses, self.gradients].map(|view| view.first_rows(output.rows()));
+        let [losses, gradients] = [self.losses, self.gradients].map(|view| view.first_rows(count));
         device.write_f64(losses, &self.host_losses);
         device.write_f64(gradients, &self.host_gradients);
         Regularized { losses, gradients }
     }
 
     /// Hears the answers of a micro-batch that is trained on.
-    pub(crate) fn observe(
-        &mut self,
-        device: &dyn Device,
-        output: View,
-        teacher: Option<View>,
-        classes: &[Option<u32>],
-    ) {
-        let rows = self.rows(device, output, teacher, classes);
-        for row in rows.iter() {
+    pub(crate) fn observe(&mut self, rows: &Rows) {
+        for row in rows.iter(self.progress) {
             self.target.observe(&row);
+        }
+    }
+
+    /// Hears how a second set's loss moves with each row's target, `slopes` `[R, K]`.
+    pub(crate) fn hear(&mut self, rows: &Rows, slopes: &[f64]) {
+        let slopes = slopes.chunks(self.gradients.cols());
+        for (row, slopes) in rows.iter(self.progress).zip(slopes) {
+            self.target.hear(&row, slopes);
         }
     }
 

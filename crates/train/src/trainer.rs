@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use heirloom_balance::{At, Decision, Samples};
+use heirloom_balance::{At, Decision, Fixed, Samples};
 use heirloom_base::Step;
 use heirloom_data::dataset::Dataset;
 use heirloom_data::order::{BatchRule, Cursor, Order};
@@ -47,6 +47,8 @@ pub struct Trainer {
     words: Vec<u32>,
     teacher: TeacherAnswers,
     pub(crate) balancing: Option<Balancing>,
+    /// The second set that a regularizer learns from.
+    teaching: Option<Hypergradient>,
     evaluator: Option<Predictor>,
     progress: Progress,
     loaded: Loaded,
@@ -136,17 +138,19 @@ impl Trainer {
         }
         let count = teachers.len();
         let teacher = TeacherAnswers::of(teachers);
-        let second_answers = (!seconds.is_empty()).then(|| TeacherAnswers::of(seconds));
+        let mut second_answers = (!seconds.is_empty()).then(|| TeacherAnswers::of(seconds));
         let evaluator = job.validation.as_ref().map(|validation| {
             Predictor::for_dataset(device, &model, EVALUATION_TOKENS, validation)
         });
         let purpose = student_purpose(plan, taps);
         let mut pass = Pass::new(device, model, objective, capacity, &purpose, count);
         pass.regularizing = plan.objective.regularizer.map(|plan| {
-            let target = regularizer(plan, &job.train.class_counts());
+            let (counts, seed) = (job.train.class_counts(), job.plan.training.seed);
+            let target = regularizer(plan, &counts, job.student_config.hidden_size, seed);
             Regularizing::new(device, target, capacity.sequences, job.plan.labels().len())
         });
         let order = Order::new(plan.training.seed, job.train.len());
+        let teaching = teaching(device, &job, &mut second_answers);
         let balancing = balancing(device, &job, head, second_answers);
         Ok(Self {
             device: boxed,
@@ -157,6 +161,7 @@ impl Trainer {
             words: Vec::new(),
             teacher,
             balancing,
+            teaching,
             evaluator,
             progress: Progress::default(),
             loaded,
@@ -170,8 +175,7 @@ impl Trainer {
         let (step, micro) = (rule(training.batch), rule(training.micro_batch));
         let (seed, steps) = (training.seed, training.total_steps);
         let mut capacity = run_capacity(&job.train, seed, steps, step, micro);
-        let balance = job.plan.objective.balance.as_ref();
-        if let Some(meta) = balance.and_then(|balance| balance.meta.as_ref()) {
+        if let Some(meta) = job.plan.objective.meta() {
             let data = job.meta.as_ref().unwrap_or(&job.train);
             let batch = BatchRule::Sequences(meta.batch_size as usize);
             let second = run_capacity(data, second_seed(seed), steps, batch, micro);
@@ -257,9 +261,13 @@ impl Trainer {
             regularizing.progress = at.progress();
         }
         let second = self.second(at);
-        self.see(&examples, second.as_deref());
+        let taught = self.taught(at);
+        self.see(&examples, second.as_deref().or(taught.as_deref()));
         if let Some(second) = &second {
             self.align(&examples, &ranges, second, at)?;
+        }
+        if let Some(second) = &taught {
+            self.teach(&examples, &ranges, second, at);
         }
         let together = self.decide_together(&examples, &ranges, at);
         let mut parts = Parts::default();
@@ -317,6 +325,39 @@ impl Trainer {
         Some(examples)
     }
 
+    /// The batch of the second set that this step's targets learn from, if they do.
+    fn taught(&mut self, at: At) -> Option<Vec<u32>> {
+        let teaching = self.teaching.as_mut()?;
+        let plan = teaching.plan();
+        let past = at.step.checked_sub(plan.warmup_steps)?;
+        if !past.is_multiple_of(plan.every) {
+            return None;
+        }
+        let (examples, after) = teaching.next(&self.job.train, self.progress.second);
+        self.progress.second = after;
+        Some(examples)
+    }
+
+    /// Tells the regularizer how a second set's loss moves with the step's targets.
+    fn teach(&mut self, examples: &[u32], ranges: &[Range<usize>], second: &[u32], at: At) {
+        let noise = self.noise(at);
+        let Some(teaching) = &mut self.teaching else { return };
+        let (train, teacher) = (&*self.job.train, &mut self.teacher);
+        let mut coming = Coming { train, teacher, examples, ranges, noise };
+        let trial = Trial {
+            policy: &Fixed { alpha: 0.0 },
+            at,
+            update: self.progress.updates + 1,
+            max_grad_norm: 0.0,
+            words: &self.words,
+        };
+        let (device, pass) = (&mut *self.device, &mut self.pass);
+        let heard = teaching.slopes(device, pass, &self.student, &mut coming, second, trial);
+        if let (Some((rows, slopes)), Some(regularizing)) = (heard, &mut self.pass.regularizing) {
+            regularizing.hear(&rows, &slopes);
+        }
+    }
+
     /// Tells the optimiser which words this step reads.
     fn see(&mut self, examples: &[u32], second: Option<&[u32]>) {
         self.words.clear();
@@ -324,6 +365,7 @@ impl Trainer {
             self.words.extend_from_slice(self.job.train.example(example as usize).ids);
         }
         let hypergradient = self.balancing.as_ref().and_then(|balancing| balancing.second.as_ref());
+        let hypergradient = hypergradient.or(self.teaching.as_ref());
         if let (Some(hypergradient), Some(second)) = (hypergradient, second) {
             hypergradient.words(&self.job.train, second, &mut self.words);
         }
@@ -627,6 +669,19 @@ fn live(
     inside: bool,
 ) -> Result<TeacherAnswers, Error> {
     Ok(TeacherAnswers::Live(Box::new(LiveTeacher::new(device, job, head, capacity, inside)?)))
+}
+
+/// The second set of a plan's regularizer.
+fn teaching(
+    device: &mut dyn Device,
+    job: &Job,
+    answers: &mut Option<TeacherAnswers>,
+) -> Option<Hypergradient> {
+    let meta = job.plan.objective.regularizer_meta.clone()?;
+    let (training, examples) = (&job.plan.training, job.train.len());
+    let (data, micro) = (job.meta.clone(), rule(training.micro_batch));
+    let answers = answers.take();
+    Some(Hypergradient::new(device, meta, data, answers, training.seed, examples, micro))
 }
 
 /// The plan's policy, ready to decide.

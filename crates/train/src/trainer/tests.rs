@@ -561,3 +561,101 @@ fn shares_of_the_checkpoint_are_those_of(trainer: &Trainer, run: &std::path::Pat
     let more = crate::RunFolder::shares(&committed, 1000).expect_err("there are not so many");
     assert!(more.to_string().contains("expected one for each of 1000"), "{more}");
 }
+
+/// The mean of `CE(q, s)` over the step's samples is stepped down, for a target that a second set
+/// teaches; how the second set's loss then moves with each parameter of the target is held against
+/// central differences of it.
+#[test]
+fn the_slope_of_each_learnt_target_is_that_of_the_second_sets_loss_after_a_step() {
+    /// Small, so that the step is straight enough; what is found is divided by it.
+    const RATE: f64 = 1e-4;
+    for method in ["learned_smoothing", "learned_labo", "per_class", "per_instance"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let method = format!("objective.regularizer.method={method}");
+        let sets = [
+            "training.max_steps=9",
+            "training.batch_size=5",
+            "training.micro_batch_size=3",
+            "objective.regularizer.meta={ source = \"train\", batch_size = 6, radius = 1e-3 }",
+            &method,
+        ];
+        let job = job(Task::Labelled, false, &sets, folder.path());
+        let disk = heirloom_store::RealDisk;
+        let mut trainer = Trainer::new(job, &disk, &mut |_| double()).expect("a trainer");
+        for _ in 0..2 {
+            trainer.step().expect("a step");
+        }
+        let cursor = trainer.progress.cursor;
+        let training = trainer.job.plan.training.clone();
+        let (examples, _) =
+            trainer.order.next_step(&trainer.job.train, cursor, rule(training.batch));
+        let ranges = micro_ranges(&trainer.job.train, &examples, rule(training.micro_batch));
+        let at = At { step: cursor.step, total: training.total_steps, learning_rate: 0.0 };
+        let second = trainer.taught(at).expect("every step is measured");
+        trainer.see(&examples, Some(&second));
+        let state = |trainer: &Trainer| trainer.regularizing().expect("made above").state();
+        let before = state(&trainer);
+
+        // Adam's first moment after one step is a tenth of the gradient that it was given.
+        trainer.teach(&examples, &ranges, &second, at);
+        trainer.regularizing_mut().expect("made above").stepped(false);
+        let after = state(&trainer);
+        let count = (before.len() - 1) / 3;
+        let moments = 1 + count..1 + 2 * count;
+        let got: Vec<f64> = after[moments.clone()]
+            .iter()
+            .zip(&before[moments])
+            .map(|(after, before)| (after - 0.9 * before) / 0.1)
+            .collect();
+
+        let weights = trainer.student.params.flat(trainer.student.params.weights());
+        let kept = trainer.device.read_f64(weights);
+        let mut second_loss = |state: &[f64]| {
+            assert!(trainer.regularizing_mut().expect("made above").restore(state));
+            let counts = counts(&trainer.job.train, &examples);
+            let noise = trainer.noise(at);
+            let (device, pass) = (&mut *trainer.device, &mut trainer.pass);
+            trainer.student.clear(device);
+            for range in &ranges {
+                let (train, teacher) = (&trainer.job.train, &mut trainer.teacher);
+                let chosen = &examples[range.clone()];
+                let uploaded = pass.upload(device, train, chosen, range.start, teacher);
+                let output = pass.forward(device, noise);
+                let uploaded = pass.regularize(device, uploaded, output);
+                let d_output = pass.clear(device, output);
+                let signals = pass.signals(uploaded, output, Some(d_output), None, None);
+                pass.objective.evaluate_some(device, &signals, counts, None, 0..1);
+                pass.backward(device, trainer.student.grads, noise);
+            }
+            let gradient = trainer.student.params.flat(trainer.student.grads);
+            device.add_scaled(-RATE, gradient, weights);
+            trainer.student.clear(device);
+            let mut sum = 0.0;
+            for &example in &second {
+                let (train, teacher) = (&trainer.job.train, &mut trainer.teacher);
+                let uploaded = pass.upload(device, train, &[example], 0, teacher);
+                let output = pass.forward(device, None);
+                let signals = pass.signals(uploaded, output, None, None, None);
+                let losses = pass.objective.row_losses(device, &signals, 0);
+                sum += device.read_f64(losses)[0];
+            }
+            device.write_f64(weights, &kept);
+            sum / second.len() as f64
+        };
+        let mut changed = after.clone();
+        changed[1..=count].copy_from_slice(&before[1..=count]);
+        let size = largest(&got);
+        assert!(size > 0.0, "{method}: something is to be learnt");
+        // A network has thousands of parameters; some of each layer stand for the others.
+        for parameter in (0..count).step_by((count / 24).max(1)) {
+            let step = 1e-3;
+            let mut at = |by: f64| {
+                let mut state = changed.clone();
+                state[1 + parameter] += by;
+                second_loss(&state)
+            };
+            let want = (at(step) - at(-step)) / (2.0 * step) / RATE;
+            near(&format!("{method}, {parameter}"), got[parameter], want, 1e-4, size);
+        }
+    }
+}

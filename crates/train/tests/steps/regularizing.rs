@@ -118,14 +118,37 @@ fn what_a_class_remembers_begins_to_count_after_a_pass() {
 
 #[test]
 fn a_run_resumed_in_the_middle_of_a_pass_ends_in_the_same_bits() {
+    same_bits_after_a_resume(&["method=online_label_smoothing", "alpha_end=0.2"]);
+}
+
+#[test]
+fn what_was_learnt_and_where_in_the_second_set_survives_a_resume() {
+    for method in ["learned_smoothing", "learned_labo", "per_class", "per_instance"] {
+        let method = format!("method={method}");
+        let meta = "meta={ source = \"train\", every = 4, batch_size = 5 }";
+        same_bits_after_a_resume(&[&method, meta, "learning_rate=0.1"]);
+    }
+}
+
+#[test]
+fn a_target_that_learns_changes_the_run_and_only_after_it_was_taught() {
+    let meta = "meta={ source = \"train\", warmup_steps = 2 }";
+    let steps = ["training.max_steps=5"];
+    let learnt = ran(&["method=learned_smoothing", "alpha=0.2", meta, "learning_rate=0.5"], &steps);
+    let fixed = ran(&["method=label_smoothing", "alpha=0.2"], &steps);
+    for (at, (got, want)) in learnt.steps.iter().zip(&fixed.steps).enumerate() {
+        let same = (got.loss - want.loss).abs() < 1e-9;
+        assert_eq!(same, at <= 2, "step {at}: {} and {}", got.loss, want.loss);
+    }
+}
+
+fn same_bits_after_a_resume(regularizer: &[&str]) {
     let folder = tempdir().unwrap();
     let begin = || {
-        let sets = [
-            "training.max_steps=10",
-            "training.batch_size=6",
-            "objective.regularizer.method=online_label_smoothing",
-            "objective.regularizer.alpha_end=0.2",
-        ];
+        let keys = regularizer.iter().map(|key| format!("objective.regularizer.{key}"));
+        let sizes = ["training.max_steps=10", "training.batch_size=6"].map(str::to_owned);
+        let sets: Vec<String> = sizes.into_iter().chain(keys).collect();
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
         trainer(job(Task::Classification, false, &sets, folder.path()), single)
     };
     let mut whole = begin();
