@@ -439,6 +439,9 @@ pub trait Device {
     fn copy(&mut self, from: View, to: View);
     /// `to ← to + scale · from`.
     fn add_scaled(&mut self, scale: f64, from: View, to: View);
+    /// `to ← to + weight · (from − to)`: linear interpolation, from `to` at 0 to `from` at 1. Numbers
+    /// that are equal stay as they are, to the bit.
+    fn lerp(&mut self, weight: f64, from: View, to: View);
     /// `view ← scale · view`.
     fn scale(&mut self, scale: f64, view: View);
     /// Sum of a view, in double precision and in an order that depends on the shape alone.

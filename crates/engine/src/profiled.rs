@@ -100,6 +100,9 @@ impl<D: Device> Device for Profiled<D> {
     fn add_scaled(&mut self, scale: f64, from: View, to: View) {
         self.time("other", |device| device.add_scaled(scale, from, to));
     }
+    fn lerp(&mut self, weight: f64, from: View, to: View) {
+        self.time("other", |device| device.lerp(weight, from, to));
+    }
     fn scale(&mut self, scale: f64, view: View) {
         self.time("other", |device| device.scale(scale, view));
     }

@@ -201,7 +201,8 @@ impl Outside for World<'_> {
             .collect();
         let loss = evaluation.loss.map_or(String::new(), |loss| format!(" · loss {loss:.4}"));
         let best = if record.best { " · best so far" } else { "" };
-        self.line(&format!("step {}: {}{loss}{best}", record.step, scores.join(" · ")));
+        let of = record.averaged.map_or(String::new(), |n| format!(" · average of {n}"));
+        self.line(&format!("step {}: {}{loss}{of}{best}", record.step, scores.join(" · ")));
     }
 
     fn saved(&mut self, _: &Trainer) {}

@@ -58,11 +58,12 @@ fn a_plan_foresees_the_memory_of_its_run_within_five_percent() {
     fs::write(root.path().join("words/vocab.txt"), synthetic::vocabulary()).unwrap();
     fs::write(root.path().join("recipe.toml"), RECIPE).unwrap();
     let mut planned = Vec::new();
-    for again in ["false", "true"] {
-        let set = format!("training.activation_checkpointing={again}");
+    let [again, average] = ["activation_checkpointing", "average"];
+    for (run, key, value) in [(0, again, "false"), (1, again, "true"), (2, average, "ema")] {
+        let set = format!("training.{key}={value}");
         let plan = heirloom(root.path(), &["plan", "recipe.toml", "--set", &set]);
         let foreseen = plan["memory"]["total"].as_f64().unwrap();
-        let run = format!("run-{again}");
+        let run = format!("run-{run}");
         let arguments = ["train", "recipe.toml", "--into", &run, "--set", &set];
         let told = heirloom(root.path(), &arguments);
         let peak = told["runs"][0]["peak_memory"].as_f64().unwrap();
@@ -70,4 +71,5 @@ fn a_plan_foresees_the_memory_of_its_run_within_five_percent() {
         planned.push(foreseen);
     }
     assert!(planned[1] < 0.8 * planned[0], "layers computed again take less: {planned:?}");
+    assert!(planned[2] > 1.05 * planned[0], "an average takes more: {planned:?}");
 }

@@ -119,6 +119,66 @@ fn a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone() {
 }
 
 #[test]
+fn an_average_of_weights_survives_stops_and_kills() {
+    let place = Place::new();
+    for (kind, more) in [("swa", "average_from=0.3"), ("ema", "average_decay=0.9")] {
+        let average = format!("training.average={kind}");
+        let more = format!("training.{more}");
+        let train = |run: &str| {
+            let into = [run].map(|run| format!("{kind}-{run}"));
+            let arguments =
+                ["train", "teacher.toml", "--into", &into[0], "--set", &average, "--set", &more];
+            (into[0].clone(), place.heirloom(&arguments))
+        };
+        let (alone, child) = train("alone");
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("average of "), "the log says what is judged: {said}");
+        let want = place.outcome(&alone);
+        assert!(want.record.contains("\"averaged\":"), "{}", want.record);
+        // Stopped, killed, stopped, as soon as it notes a step: each piece is a few steps long.
+        let (run, mut child) = train("pieces");
+        let (mut pieces, mut noted) = (0, 0);
+        loop {
+            wait_for_more(&place.path(&run), noted, &mut child);
+            let signal = if pieces % 2 == 0 { "-TERM" } else { "-KILL" };
+            let pid = child.id().to_string();
+            // It may have ended by itself.
+            let _ = Command::new("kill").args([signal, &pid]).stderr(Stdio::null()).status();
+            let output = child.wait_with_output().unwrap();
+            if output.status.code() != Some(75) && !killed(output.status) {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{said}");
+                break;
+            }
+            pieces += 1;
+            noted = fs::metadata(place.path(&run).join("run.jsonl")).unwrap().len();
+            assert!(pieces < 100, "each piece takes one step at least");
+            child = place.heirloom(&["resume", &run]);
+        }
+        assert!(pieces > 1, "the run was stopped and killed once at least");
+        assert_eq!(place.outcome(&run), want, "{kind} in {pieces} pieces");
+        place.succeeds(&["verify", &run]);
+
+        // What is kept is the average, and what a checkpoint trains on is not.
+        let bytes = |name: &str| fs::read(place.path(&alone).join(name)).unwrap();
+        let (last, step) =
+            (bytes("last/model.safetensors"), bytes("step-000000020/model.safetensors"));
+        assert_eq!(last.len(), step.len());
+        assert!(last != step, "{kind}");
+        let evaluated = place.command(&["eval", &alone, "--json"]).output().unwrap();
+        assert!(evaluated.status.success());
+    }
+    let refused =
+        place.heirloom(&["resume", "ema-alone", "--set", "training.average.ema.decay=0.5"]);
+    let output = refused.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the average so far was gathered by the old one"), "{said}");
+}
+
+#[test]
 fn a_run_asked_to_stop_saves_says_75_and_goes_on_with_the_same_bits() {
     let place = Place::new();
     place.succeeds(&["train", "teacher.toml", "--into", "teacher"]);
@@ -133,6 +193,18 @@ fn a_run_asked_to_stop_saves_says_75_and_goes_on_with_the_same_bits() {
     assert!(said.contains("saved; to go on: heirloom resume run"), "{said}");
     place.succeeds(&["resume", "run"]);
     assert_eq!(place.outcome("run"), place.outcome("alone"));
+}
+
+/// Returns when the record is longer than `noted`, or when the child has ended. Bounded, as below.
+fn wait_for_more(run: &Path, noted: u64, child: &mut Child) {
+    for _ in 0..20_000 {
+        let length = fs::metadata(run.join("run.jsonl")).map_or(0, |record| record.len());
+        if length > noted || child.try_wait().unwrap().is_some() {
+            return;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    panic!("no step was noted within twenty seconds");
 }
 
 /// Returns when the run has noted its first step. Bounded: a run that never begins fails the test.

@@ -386,6 +386,18 @@ choice! {
 }
 
 choice! {
+    /// Which average of a run's weights is judged and kept in place of the last ones.
+    AverageKind {
+        /// None: the weights themselves.
+        None = "none",
+        /// Stochastic weight averaging (Izmailov et al. 2018): all of a part of the run alike.
+        Swa = "swa",
+        /// An exponential moving average: the newest most.
+        Ema = "ema",
+    }
+}
+
+choice! {
     /// When to evaluate.
     EvalStrategy {
         /// After every pass over the training set, and at the end.

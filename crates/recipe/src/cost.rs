@@ -33,6 +33,8 @@ pub struct Cost {
     pub gradients: Bytes,
     /// The two moments of AdamW.
     pub moments: Bytes,
+    /// The average of the weights, where the plan has one.
+    pub average: Bytes,
     /// Weights of the teacher.
     pub teacher: Bytes,
     /// Activations of one micro-batch.
@@ -55,7 +57,7 @@ impl Cost {
     }
 
     fn fixed(&self) -> u64 {
-        [self.weights, self.gradients, self.moments, self.teacher, self.other]
+        [self.weights, self.gradients, self.moments, self.average, self.teacher, self.other]
             .into_iter()
             .fold(0, |sum, part| sum.saturating_add(part.0))
     }
@@ -90,6 +92,7 @@ pub fn cost(plan: &Plan, counts: &Counts, available: Bytes) -> Result<Cost, Does
         weights: Bytes(student),
         gradients: Bytes(student),
         moments: Bytes(student.saturating_mul(2)),
+        average: Bytes(if plan.training.average.is_none() { 0 } else { student }),
         teacher: Bytes(counts.teacher_parameters.saturating_mul(FLOAT)),
         activations: counts.activations,
         answering: counts.answering,
@@ -108,6 +111,7 @@ fn parts(cost: &Cost) -> String {
         ("weights", cost.weights),
         ("gradients", cost.gradients),
         ("moments", cost.moments),
+        ("average", cost.average),
         ("teacher", cost.teacher),
         ("activations", cost.activations),
         ("answering teacher", cost.answering),

@@ -4,7 +4,8 @@
 //! must look for the rest. Never: needs a fact. The data are for `task.rs`.
 
 use crate::choices::{
-    EvalStrategy, HiddenKind, LabelLoss, Logits, OnNonfinite, TaskKind, TeacherTokenizer,
+    AverageKind, EvalStrategy, HiddenKind, LabelLoss, Logits, OnNonfinite, TaskKind,
+    TeacherTokenizer,
 };
 use crate::divergence;
 use crate::plan::{Batch, Evaluate, Length};
@@ -334,6 +335,19 @@ fn check_training(recipe: &Recipe, problems: &mut Problems) {
         && training.on_nonfinite() == OnNonfinite::Stop
     {
         needs(at, "training.nonfinite_limit", "`on_nonfinite = \"skip\"`", problems);
+    }
+    let ema = "`average = \"ema\"`";
+    let swa = "`average = \"swa\"`";
+    if let (Some(at), false) = (&training.average_decay, training.average() == AverageKind::Ema) {
+        needs(at, "training.average_decay", ema, problems);
+    }
+    if training.average() != AverageKind::Swa {
+        if let Some(at) = &training.average_from {
+            needs(at, "training.average_from", swa, problems);
+        }
+        if let Some(at) = &training.average_every {
+            needs(at, "training.average_every", swa, problems);
+        }
     }
     check_metric_for_best(recipe, problems);
 }

@@ -31,20 +31,20 @@ pub use balance::{
 };
 pub use change::{Change, Changed, Verdict, change};
 pub use choices::{
-    Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
-    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt,
-    MetaFrom, Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind,
-    Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
-    TeacherTokenizer,
+    Activation, Adoption, AverageKind, Column, Course, DivergenceKind, Doubt, Encoding,
+    EstimatorKind, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits,
+    MetaAt, MetaFrom, Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite,
+    PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed,
+    Softening, TaskKind, TeacherTokenizer,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost};
 pub use divergence::Divergence;
 pub use facts::{Facts, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts};
 pub use parse::parse;
 pub use plan::{
-    Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan, LabelNoise,
-    Labels, Length, Limit, ModelShape, NotAPlan, ObjectivePlan, OutputPlan, Plan, Save, Split,
-    StudentPlan, StudentSource, TeacherPlan, TeacherTokens, TokenizerPlan, TrainingPlan,
+    Average, Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan,
+    LabelNoise, Labels, Length, Limit, ModelShape, NotAPlan, ObjectivePlan, OutputPlan, Plan, Save,
+    Split, StudentPlan, StudentSource, TeacherPlan, TeacherTokens, TokenizerPlan, TrainingPlan,
 };
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};

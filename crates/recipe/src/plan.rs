@@ -112,6 +112,11 @@ impl Plan {
         let training = &mut self.training;
         let share = training.warmup_steps as f64 / training.total_steps.max(1) as f64;
         training.warmup_steps = (steps as f64 * share).ceil() as u64;
+        if let Average::Swa { from_step, every } = &mut training.average {
+            let of_steps = steps as f64 / training.total_steps.max(1) as f64;
+            let scaled = |count: u64| (count as f64 * of_steps).ceil() as u64;
+            (*from_step, *every) = (scaled(*from_step), scaled(*every).max(1));
+        }
         training.length = Length::Steps(steps);
         training.total_steps = steps;
     }
@@ -521,6 +526,10 @@ pub struct TrainingPlan {
     pub adam_epsilon: f64,
     /// Longest gradient; 0 turns clipping off.
     pub max_grad_norm: f64,
+    /// Which average of the weights is judged and kept. Plans of earlier versions do not say it, and
+    /// plans without one do not either, so that they keep their digest.
+    #[serde(default, skip_serializing_if = "Average::is_none")]
+    pub average: Average,
     /// Decides order, dropout and fresh weights.
     pub seed: u64,
     /// When to evaluate.
@@ -561,6 +570,35 @@ pub enum Batch {
     Sequences(u64),
     /// As many sequences as fit into so many tokens.
     Tokens(u64),
+}
+
+/// Which average of the weights is judged and kept in place of the last ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Average {
+    /// None: the weights themselves.
+    #[default]
+    None,
+    /// The mean of the weights after step `from_step`, if there is one, and after every `every`-th
+    /// step from there on (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1).
+    Swa {
+        /// Steps done when the first weights are taken.
+        from_step: u64,
+        /// Steps from there to the next, and so on; 1 at least.
+        every: u64,
+    },
+    /// The mean of the weights after all steps, those of n steps ago weighing `decayⁿ`.
+    Ema {
+        /// From 0 to below 1.
+        decay: f64,
+    },
+}
+
+impl Average {
+    /// Whether the weights themselves are judged.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// When to evaluate. All but `Never` also evaluate at the end.

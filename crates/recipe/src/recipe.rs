@@ -6,11 +6,11 @@
 
 use crate::balance::{MetaLoss, Preconditioner};
 use crate::choices::{
-    Activation, Adoption, Column, Course, DivergenceKind, Doubt, Encoding, EstimatorKind,
-    EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt,
-    MetaFrom, Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite, PolicyKind,
-    Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
-    TeacherTokenizer,
+    Activation, Adoption, AverageKind, Column, Course, DivergenceKind, Doubt, Encoding,
+    EstimatorKind, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits,
+    MetaAt, MetaFrom, Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite,
+    PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed,
+    Softening, TaskKind, TeacherTokenizer,
 };
 use crate::preset::Preset;
 use crate::problem::{Place, Problems};
@@ -579,6 +579,14 @@ section! {
             "Added to the root of the squares.";
         max_grad_norm: f64 = 1.0, NOT_NEGATIVE,
             "Longest gradient; longer ones are scaled down. 0 turns this off.";
+        average: AverageKind = AverageKind::None, AverageKind::ONE,
+            "Evaluate and keep an average of the weights in place of the last ones: `swa` of every so many steps of a part of the run (goes well with a level learning rate), `ema` of all steps, the newest most. Training goes on with the weights themselves.";
+        average_decay: f64, BELOW_ONE, absent "0.999, for ema" as "0.999",
+            "Memory of `average = \"ema\"`: the weights of n steps ago count this to the power of n.";
+        average_from: f64, SHARE, absent "0.5, for swa" as "0.5",
+            "Part of the run after which `average = \"swa\"` begins.";
+        average_every: u64, COUNT, absent "a pass over the training set, or less so that ten are averaged, for swa" as "100",
+            "Optimiser steps between the weights that `average = \"swa\"` takes.";
         seed: u64, SEED, absent "42, unless `seeds` is set" as "42",
             "Decides order, dropout and fresh weights.";
         seeds: Vec<u64>, SEEDS, absent "by `seed`" as "[1, 2, 3]",

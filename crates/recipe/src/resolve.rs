@@ -5,13 +5,15 @@
 
 use heirloom_base::Tokens;
 
-use crate::choices::{HiddenKind, Logits, ModelType, Relation, TaskKind, TeacherTokenizer};
+use crate::choices::{
+    AverageKind, HiddenKind, Logits, ModelType, Relation, TaskKind, TeacherTokenizer,
+};
 use crate::decide::{batches, check, evaluate, heads_divide, label_loss, length, value};
 use crate::divergence;
 use crate::facts::{Facts, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts};
 use crate::plan::{
-    Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, FORMAT, HiddenTermPlan, Labels,
-    Length, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan, StudentSource,
+    Average, Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, FORMAT, HiddenTermPlan,
+    Labels, Length, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan, StudentSource,
     TeacherPlan, TeacherTokens, TokenizerPlan, TrainingPlan,
 };
 use crate::problem::{Place, ProblemKind, Problems};
@@ -475,6 +477,7 @@ fn training(
         adam_beta2: training.adam_beta2(),
         adam_epsilon: training.adam_epsilon(),
         max_grad_norm: training.max_grad_norm(),
+        average: average(recipe, total_steps, steps_per_epoch?),
         seed: recipe.seeds()[0],
         evaluate,
         save: value(&training.save_steps).map_or(Save::WithEvaluation, Save::EverySteps),
@@ -490,6 +493,23 @@ fn training(
             threads => threads,
         },
     })
+}
+
+/// Weights that SWA takes at least, where nobody says how often: fewer hardly average.
+const LEAST_AVERAGED: u64 = 10;
+
+fn average(recipe: &Recipe, total_steps: u64, steps_per_epoch: u64) -> Average {
+    let training = &recipe.training;
+    match training.average() {
+        AverageKind::None => Average::None,
+        AverageKind::Ema => Average::Ema { decay: value(&training.average_decay).unwrap_or(0.999) },
+        AverageKind::Swa => {
+            let share = value(&training.average_from).unwrap_or(0.5);
+            let from_step = ((total_steps as f64 * share).ceil() as u64).min(total_steps);
+            let usual = steps_per_epoch.min((total_steps - from_step) / LEAST_AVERAGED).max(1);
+            Average::Swa { from_step, every: value(&training.average_every).unwrap_or(usual) }
+        }
+    }
 }
 
 fn steps_per_epoch(

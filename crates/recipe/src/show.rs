@@ -8,8 +8,8 @@ use crate::balance::PolicyPlan;
 use crate::choices::{Format, LabelNoiseKind, Logits, OnBadLine, OnNonfinite, TaskKind};
 use crate::divergence::{Divergence, rounded};
 use crate::plan::{
-    Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape, Plan, Save,
-    Split, StudentSource, TeacherPlan, TeacherTokens,
+    Average, Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape, Plan,
+    Save, Split, StudentSource, TeacherPlan, TeacherTokens,
 };
 
 impl fmt::Display for Plan {
@@ -289,6 +289,7 @@ fn training(plan: &Plan) -> Vec<String> {
             }
         ),
     ];
+    lines.extend(average(plan));
     let evaluate = match training.evaluate {
         Evaluate::Never => "never evaluated".to_owned(),
         Evaluate::AtEnd => "evaluated at the end".to_owned(),
@@ -320,6 +321,27 @@ fn training(plan: &Plan) -> Vec<String> {
     let (seed, precision, threads) = (training.seed, training.precision, training.threads);
     lines.push(format!("seed {seed}, {precision}, {threads} threads"));
     lines
+}
+
+/// What is averaged, if anything is.
+fn average(plan: &Plan) -> Option<String> {
+    let what = match plan.training.average {
+        Average::None => return None,
+        Average::Swa { from_step, every } => {
+            let steps = match every {
+                1 => "every step".to_owned(),
+                every => format!("every {} steps", thousands(every)),
+            };
+            format!(
+                "the mean of the weights of {steps} from step {} on (swa)",
+                thousands(from_step)
+            )
+        }
+        Average::Ema { decay } => {
+            format!("the mean of the weights of all steps, each weighing {decay} of the next (ema)")
+        }
+    };
+    Some(format!("evaluated and kept: {what}"))
 }
 
 fn output(plan: &Plan) -> Vec<String> {

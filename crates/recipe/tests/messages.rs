@@ -293,6 +293,43 @@ micro_batch_tokens = 100
 }
 
 #[test]
+fn keys_of_an_average_belong_to_the_average_that_has_them() {
+    let text = GOOD.to_owned();
+    let all =
+        ["training.average_decay=0.9", "training.average_from=0.5", "training.average_every=3"];
+    insta::assert_snapshot!(said(&text, &all), @r#"
+        --set training.average_decay=0.9: `training.average_decay` needs `average = "ema"`
+        --set training.average_from=0.5: `training.average_from` needs `average = "swa"`
+        --set training.average_every=3: `training.average_every` needs `average = "swa"`
+        3 problems
+    "#);
+    let sets = [&["training.average=swa"], &all[..]].concat();
+    insta::assert_snapshot!(said(&text, &sets), @r#"
+        --set training.average_decay=0.9: `training.average_decay` needs `average = "ema"`
+        1 problem
+    "#);
+    let sets = [&["training.average=ema"], &all[..]].concat();
+    insta::assert_snapshot!(said(&text, &sets), @r#"
+        --set training.average_from=0.5: `training.average_from` needs `average = "swa"`
+        --set training.average_every=3: `training.average_every` needs `average = "swa"`
+        2 problems
+    "#);
+    let wrong = [
+        "training.average=polyak",
+        "training.average_decay=1",
+        "training.average_from=1.5",
+        "training.average_every=0",
+    ];
+    insta::assert_snapshot!(said(&text, &wrong), @r#"
+        --set training.average=polyak: `training.average` is "polyak", expected one of `none`, `swa`, `ema`
+        --set training.average_decay=1: `training.average_decay` is 1, expected a number from 0 to below 1
+        --set training.average_from=1.5: `training.average_from` is 1.5, expected a number from 0 to 1
+        --set training.average_every=0: `training.average_every` is 0, expected a whole number from 1 to 4294967295
+        4 problems
+    "#);
+}
+
+#[test]
 fn a_line_that_begins_with_its_label_has_no_columns() {
     let text = r#"
 [task]

@@ -2,9 +2,9 @@
 
 use heirloom_base::{Bytes, Digest, Tokens};
 use heirloom_recipe::{
-    Activation, Batch, Counts, Evaluate, Facts, Length, Logits, ModelFacts, ModelShape, ModelType,
-    Plan, Preset, Problems, TeacherPlan, TokenDifference, TokenizerFacts, change, cost, parse,
-    resolve, smoke,
+    Activation, Average, Batch, Counts, Evaluate, Facts, Length, Logits, ModelFacts, ModelShape,
+    ModelType, Plan, Preset, Problems, TeacherPlan, TokenDifference, TokenizerFacts, change, cost,
+    parse, resolve, smoke,
 };
 
 const RECIPE: &str = r#"
@@ -478,6 +478,64 @@ fn a_plan_of_a_version_that_kept_all_activations_is_read_as_such() {
     let without = text.replace("activation_checkpointing = false\n", "");
     assert_ne!(text, without);
     assert_eq!(Plan::from_toml(&without), Ok(good(&[])));
+}
+
+#[test]
+fn an_average_is_decided_in_steps_and_a_run_keeps_it() {
+    let average = |sets: &[&str]| good(sets).training.average;
+    let steps = ["training.max_steps=1000", "training.average=swa"];
+    let swa = |from_step, every| Average::Swa { from_step, every };
+    assert_eq!(average(&steps), swa(500, 50), "ten of them");
+    assert_eq!(average(&[&steps[..], &["training.average_from=0.75"]].concat()), swa(750, 25));
+    assert_eq!(average(&[&steps[..], &["training.average_from=1"]].concat()), swa(1000, 1));
+    assert_eq!(average(&[&steps[..], &["training.average_every=7"]].concat()), swa(500, 7));
+    let long = ["training.epochs=100", "training.average=swa"];
+    assert_eq!(average(&long), swa(105_250, 2105), "once a pass");
+    assert_eq!(average(&["training.average=ema"]), Average::Ema { decay: 0.999 });
+    let decay = ["training.average=ema", "training.average_decay=0.9"];
+    assert_eq!(average(&decay), Average::Ema { decay: 0.9 });
+
+    for sets in [&steps[..], &decay] {
+        let plan = good(sets);
+        assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan.clone()));
+        let asked = ["training.average".to_owned()];
+        let changed = change(&good(&sets[..sets.len() - 1]), &plan, &asked);
+        assert!(!changed.is_allowed(), "{changed}");
+        assert!(changed.to_string().contains("gathered by the old one"), "{changed}");
+    }
+    // A plan without one says nothing of it, as plans always did.
+    assert!(!good(&[]).to_toml().contains("average"));
+    let longer =
+        change(&good(&steps), &good(&[&["training.max_steps=2000"], &steps[1..]].concat()), &[]);
+    assert!(!longer.is_allowed(), "half of another run begins elsewhere");
+
+    let mut plan = good(&steps);
+    smoke(&mut plan);
+    assert_eq!(plan.training.average, swa(10, 1));
+    let lines = |sets: &[&str]| -> String {
+        let shown = good(sets).to_string();
+        shown.lines().filter(|line| line.contains("kept: ")).map(str::trim_start).collect()
+    };
+    insta::assert_snapshot!(lines(&steps), @"evaluated and kept: the mean of the weights of every 50 steps from step 500 on (swa)");
+    insta::assert_snapshot!(lines(&decay), @"evaluated and kept: the mean of the weights of all steps, each weighing 0.9 of the next (ema)");
+    insta::assert_snapshot!(lines(&[]), @"");
+}
+
+#[test]
+fn an_average_takes_memory_as_large_as_the_weights() {
+    let counts = Counts {
+        student_parameters: 225_000_000,
+        teacher_parameters: 0,
+        activations: Bytes(0),
+        activations_recomputed: Bytes(0),
+        answering: Bytes(0),
+        other: Bytes(0),
+    };
+    let plan = good(&["training.average=ema"]);
+    let found = cost(&plan, &counts, Bytes(4_500_000_000)).unwrap();
+    assert_eq!((found.average, found.total()), (found.weights, Bytes(4_500_000_000)));
+    let refused = cost(&plan, &counts, Bytes(4_499_999_999)).unwrap_err();
+    assert!(refused.parts.contains("moments 1.8, average 0.9"), "{refused}");
 }
 
 #[test]

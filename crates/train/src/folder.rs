@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use heirloom_base::{Bytes, Step};
-use heirloom_engine::{Param, View};
+use heirloom_engine::{Param, Space, View};
 use heirloom_store::{
     About, Committed, Disk, Draft, DraftFile, Holder, Keep, Kind, Log, RunLock, Swept, TensorFile,
     recover, write_atomic, write_f32_tensors,
@@ -35,7 +35,9 @@ const WEIGHTS: &str = "model.safetensors";
 const BALANCE: &str = "balance.f64";
 /// What a regularizer has gathered, likewise.
 const REGULARIZER: &str = "regularizer.f64";
-/// Moments and projections.
+/// The average of the weights, in the file of the state.
+const AVERAGE: &str = "average";
+/// Moments, the average of the weights, and projections.
 const STATE: &str = "state.safetensors";
 /// Progress, as JSON.
 const PROGRESS: &str = "progress.json";
@@ -182,9 +184,12 @@ impl<'d> RunFolder<'d> {
             .iter()
             .map(|l| 2 * l.params.len() as u64)
             .sum();
-        let needs = Bytes(4 * (trainer.student.params.len() as u64 + moments));
+        let weights = trainer.student.params.len() as u64;
+        let average = trainer.averaging.map_or(0, |_| weights);
+        let needs = Bytes(4 * (weights + moments + average));
         let mut draft = Draft::of_step(self.disk, &self.path, step, needs)?;
-        put_weights(&mut draft, trainer)?;
+        let weights = trainer.model().params().weights();
+        put_weights(&mut draft, trainer, weights)?;
         put_state(&mut draft, trainer)?;
         draft.put(PROGRESS, &pretty(&json!(progress)))?;
         if let Some(balancing) = &trainer.balancing {
@@ -264,12 +269,15 @@ impl<'d> RunFolder<'d> {
         Ok(self.record.truncate_to(0)?)
     }
 
-    /// Commits the student as a model folder called `name`, replacing an earlier one.
+    /// Commits the student as a model folder called `name`, replacing an earlier one: with the average
+    /// of its weights where there is one.
     pub fn save_model(&mut self, trainer: &mut Trainer, name: &str) -> Result<Committed, Error> {
         trainer.catch_up();
         let needs = Bytes(4 * trainer.student.params.len() as u64);
         let mut draft = Draft::begin(self.disk, &self.path.join(name), needs)?;
-        put_weights(&mut draft, trainer)?;
+        let averaging = trainer.averaging.filter(|_| trainer.averaged().is_some());
+        let weights = trainer.model().params().weights();
+        put_weights(&mut draft, trainer, averaging.map_or(weights, |averaging| averaging.space))?;
         let config = trainer.model().config_json(trainer.plan().labels());
         draft.put("config.json", config.as_bytes())?;
         for (name, bytes) in &trainer.job().tokenizer_files {
@@ -292,11 +300,11 @@ fn numbers(committed: &Committed, file: &str) -> Result<Vec<f64>, Error> {
     Ok(bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
 }
 
-/// A few numbers at a time, so that saving needs no second copy of the weights.
-fn put_weights(draft: &mut Draft<'_>, trainer: &Trainer) -> Result<(), Error> {
+/// The weights, or a twin of them. A few numbers at a time, so that saving needs no second copy.
+fn put_weights(draft: &mut Draft<'_>, trainer: &Trainer, from: Space) -> Result<(), Error> {
     let params = trainer.model().params();
     let named = |param: &'_ Param| (param.name.clone(), param.shape.clone());
-    let view = |param| params.view(param, params.weights());
+    let view = |param| params.view(param, from);
     let places = params.index().iter().map(|param| (named(param), view(param))).collect();
     put(draft, WEIGHTS, trainer, places, &[("format", "pt")])
 }
@@ -322,6 +330,9 @@ fn state_places(trainer: &Trainer) -> Vec<(String, View)> {
     for (name, Learned { params, first, second, .. }) in learned {
         places.push((format!("adam.first.{name}"), params.flat(*first)));
         places.push((format!("adam.second.{name}"), params.flat(*second)));
+    }
+    if let Some(averaging) = trainer.averaging {
+        places.push((AVERAGE.to_owned(), trainer.student.params.flat(averaging.space)));
     }
     let projections = &trainer.projections.params;
     places.push(("projections".to_owned(), projections.flat(projections.weights())));

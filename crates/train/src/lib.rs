@@ -11,6 +11,7 @@
 #[cfg(test)]
 extern crate self as heirloom_train;
 
+mod average;
 mod balancing;
 mod capacity;
 mod error;
@@ -46,4 +47,4 @@ pub use schedule::learning_rate;
 pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
-pub use trainer::{EVALUATION_TOKENS, Trainer, head_of, student_purpose};
+pub use trainer::{EVALUATION_TOKENS, NamedTensor, Trainer, head_of, student_purpose};

@@ -56,6 +56,9 @@ pub struct EvaluationRecord {
     pub score: Option<f64>,
     /// Whether this one is the best so far.
     pub best: bool,
+    /// Weights in the average that was judged; absent where the weights themselves were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub averaged: Option<u64>,
     /// Everything that was measured.
     pub evaluation: Value,
 }

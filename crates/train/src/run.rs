@@ -86,6 +86,7 @@ fn evaluate(
         step: trainer.progress().cursor.step,
         score: judged.score,
         best,
+        averaged: trainer.averaged(),
         evaluation: judged.evaluation,
     };
     folder.note(&record)?;

@@ -25,6 +25,9 @@ pub struct Progress {
     pub updates: u64,
     /// Steps left out because they were not finite.
     pub skipped: u64,
+    /// Weights in the average; 0 where there is none yet, or the plan has none.
+    #[serde(default)]
+    pub averaged: u64,
     /// The best evaluation.
     pub best: Option<Best>,
     /// Evaluations since the best one.

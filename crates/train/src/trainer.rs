@@ -17,6 +17,7 @@ use heirloom_objective::{Counts, Objective, Parts};
 use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind, TeacherPlan};
 use heirloom_store::{Disk, TensorFolder};
 
+use crate::average::Averaging;
 use crate::balancing::Balancing;
 use crate::hypergradient::{
     Check, Coming, Hypergradient, Measured, Trial, counts, forward, second_seed,
@@ -34,6 +35,9 @@ use crate::{
 /// Tokens that an evaluation reads at once.
 pub const EVALUATION_TOKENS: usize = 4096;
 
+/// A parameter as others see it: its public name, its shape, its numbers.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
 /// A run in memory.
 pub struct Trainer {
     device: crate::Device,
@@ -49,6 +53,7 @@ pub struct Trainer {
     pub(crate) balancing: Option<Balancing>,
     /// The second set that a regularizer learns from.
     teaching: Option<Hypergradient>,
+    pub(crate) averaging: Option<Averaging>,
     evaluator: Option<Predictor>,
     progress: Progress,
     loaded: Loaded,
@@ -113,6 +118,7 @@ impl Trainer {
         };
         let table = Some(model.word_embeddings());
         let student = Learned::new(device, model.params().clone(), adam, table);
+        let averaging = Averaging::new(device, plan.training.average, model.params());
         let (terms, projected) = terms(&plan.objective);
         let taps = Objective::taps(&terms);
         let inside = Objective::looks_inside(&terms);
@@ -162,6 +168,7 @@ impl Trainer {
             teacher,
             balancing,
             teaching,
+            averaging,
             evaluator,
             progress: Progress::default(),
             loaded,
@@ -200,10 +207,28 @@ impl Trainer {
         &self.pass.model
     }
 
-    /// The student's weights under their public names: name, shape, numbers.
-    pub fn weights(&mut self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    /// The student's weights.
+    pub fn weights(&mut self) -> Vec<NamedTensor> {
         self.catch_up();
         self.pass.model.tensors(&*self.device)
+    }
+
+    /// The average of the weights, likewise; `None` where the plan has none, or nothing is averaged
+    /// yet.
+    pub fn average(&self) -> Option<Vec<NamedTensor>> {
+        let space = self.averaged().and(self.averaging)?.space;
+        let params = self.pass.model.params();
+        let tensor = |param: &heirloom_engine::Param| {
+            let numbers = self.device.read(params.view(param, space));
+            (param.name.clone(), param.shape.clone(), numbers)
+        };
+        Some(params.index().iter().map(tensor).collect())
+    }
+
+    /// How many weights the average holds that is judged and kept in place of the weights; `None`
+    /// where those themselves are.
+    pub fn averaged(&self) -> Option<u64> {
+        (self.progress.averaged > 0).then_some(self.progress.averaged)
     }
 
     /// What loading the student's weights left as it was.
@@ -289,6 +314,10 @@ impl Trainer {
         self.progress.cursor = after;
         if let Some(regularizing) = &mut self.pass.regularizing {
             regularizing.stepped(after.position == 0);
+        }
+        if let Some(averaging) = &self.averaging {
+            let (device, averaged) = (&mut *self.device, &mut self.progress.averaged);
+            averaging.hear(device, &mut self.student, averaged, after.step, finite);
         }
         self.reconsider();
         let balance = self.balancing.as_mut().and_then(|balancing| {
@@ -568,13 +597,20 @@ impl Trainer {
         self.pass.objective.terms().iter().zip(parts.terms()).map(record).collect()
     }
 
-    /// The student's outputs for the validation set, `[examples, width]`; `None` where the plan
-    /// never evaluates.
+    /// The student's outputs for the validation set, `[examples, width]`, with the average of its
+    /// weights where there is one; `None` where the plan never evaluates.
     pub fn outputs(&mut self) -> Option<Vec<f32>> {
         self.student.catch_up(&mut *self.device);
         let validation = self.job.validation.as_ref()?;
         let evaluator = self.evaluator.as_mut()?;
-        Some(evaluator.outputs(&mut *self.device, &self.pass.model, validation))
+        let model = &self.pass.model;
+        let device = &mut *self.device;
+        match self.averaging.filter(|_| self.progress.averaged > 0) {
+            None => Some(evaluator.outputs(device, model, validation)),
+            Some(averaging) => Some(averaging.in_place(device, &self.student, |device| {
+                evaluator.outputs(device, model, validation)
+            })),
+        }
     }
 
     /// Whether the plan evaluates after the step just taken.

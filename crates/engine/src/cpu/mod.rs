@@ -185,6 +185,14 @@ impl Device for Cpu {
         });
     }
 
+    fn lerp(&mut self, weight: f64, from: View, to: View) {
+        let weight = weight as f32;
+        self.zip_runs(from, to, |to, from| {
+            let part = |(to, &from): (&mut f32, &f32)| *to = weight.mul_add(from - *to, *to);
+            to.iter_mut().zip(from).for_each(part);
+        });
+    }
+
     fn scale(&mut self, scale: f64, view: View) {
         let scale = scale as f32;
         self.each_run(view, |run| run.iter_mut().for_each(|x| *x *= scale));

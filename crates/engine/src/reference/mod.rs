@@ -191,6 +191,14 @@ impl<T: Real> Device for Reference<T> {
         self.add_to(to, &mat);
     }
 
+    fn lerp(&mut self, weight: f64, from: View, to: View) {
+        let (from, mut mat) = (self.load(from), self.load(to));
+        for (to, from) in mat.values.iter_mut().zip(&from.values) {
+            *to += T::of(weight) * (*from - *to);
+        }
+        self.store(to, &mat);
+    }
+
     fn scale(&mut self, scale: f64, view: View) {
         let mut mat = self.load(view);
         mat.values.iter_mut().for_each(|value| *value *= T::of(scale));

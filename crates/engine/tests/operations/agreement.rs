@@ -258,6 +258,27 @@ fn relations_agree() {
 }
 
 #[test]
+fn interpolation_ends_where_it_should_and_leaves_equal_numbers_alone() {
+    let numbers = rows::input(1, 1, 1003).values;
+    let ends = |device: &mut dyn Device| {
+        let views: Vec<View> = (0..2).map(|_| rows::new(device, 1, numbers.len())).collect();
+        device.write_f64(views[0], &numbers);
+        let given = device.read_f64(views[0]);
+        device.lerp(0.25, views[0], views[1]);
+        let quarter = device.read_f64(views[1]);
+        assert!(quarter == given.iter().map(|x| 0.25 * x).collect::<Vec<_>>(), "a quarter from 0");
+        device.fill(views[1], 0.0);
+        device.lerp(1.0, views[0], views[1]);
+        assert!(device.read_f64(views[1]) == given, "all of it");
+        device.lerp(0.001, views[0], views[1]);
+        assert!(device.read_f64(views[1]) == given, "equal numbers");
+    };
+    ends(&mut Reference::<f64>::new());
+    ends(&mut Reference::<f32>::new());
+    ends(&mut Cpu::new(2));
+}
+
+#[test]
 fn passes_over_whole_buffers_agree() {
     let numbers = rows::input(1, 1, 100_003).values;
     let passes = |device: &mut dyn Device| {
@@ -266,6 +287,7 @@ fn passes_over_whole_buffers_agree() {
         device.fill(views[1], 0.5);
         device.add_scaled(-0.75, views[0], views[1]);
         device.scale(1.5, views[1]);
+        device.lerp(0.3, views[0], views[1]);
         // Columns of a matrix, which are not contiguous.
         let block = views[1].columns(0..100_000).reshaped(100, 1000).columns(3..500);
         device.scale(2.0, block);

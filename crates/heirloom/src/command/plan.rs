@@ -20,7 +20,7 @@ pub(crate) fn run(args: &RecipeArgs, threads: usize, show: Show) -> Result<u8, F
             "seeds": recipe.seeds(),
             "memory": {
                 "weights": cost.weights, "gradients": cost.gradients, "moments": cost.moments,
-                "teacher": cost.teacher, "activations": cost.activations,
+                "average": cost.average, "teacher": cost.teacher, "activations": cost.activations,
                 "answering": cost.answering, "other": cost.other,
                 "total": cost.total(),
             },
@@ -33,8 +33,12 @@ pub(crate) fn run(args: &RecipeArgs, threads: usize, show: Show) -> Result<u8, F
     }
     let seeds: Vec<String> = recipe.seeds().iter().map(u64::to_string).collect();
     show.data(&format!("{}\n", plan.to_string().trim_end()));
+    let average = match plan.training.average.is_none() {
+        true => String::new(),
+        false => format!(", average {}", cost.average),
+    };
     show.data(&format!(
-        "memory      {} (weights {}, gradients {}, moments {}, teacher {}, activations {}, other {})\n",
+        "memory      {} (weights {}, gradients {}, moments {}{average}, teacher {}, activations {}, other {})\n",
         cost.total(),
         cost.weights,
         cost.gradients,
