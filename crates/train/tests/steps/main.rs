@@ -6,5 +6,6 @@ mod cutting;
 mod nonfinite;
 mod recomputing;
 mod schedule;
+mod teachers;
 mod tiny;
 mod words;
