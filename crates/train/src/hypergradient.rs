@@ -76,8 +76,8 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// Largest relative difference between the two. Rounding in single precision leaves some
-    /// hundredths; a wrong sign, or a wrong factor, far more.
+    /// Largest relative difference between the two. In single precision, at radii that suit it, they
+    /// agree to a thousandth; a wrong sign or a wrong factor is off by far more.
     pub(crate) const BOUND: f64 = 0.1;
 
     pub(crate) fn holds(self) -> bool {

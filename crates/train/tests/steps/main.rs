@@ -8,5 +8,6 @@ mod nonfinite;
 mod recomputing;
 mod regularizing;
 mod schedule;
+mod teachers;
 mod tiny;
 mod words;
