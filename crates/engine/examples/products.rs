@@ -13,7 +13,7 @@ use std::time::Instant;
 use heirloom_base::{Purpose, Words};
 use heirloom_engine::{
     Activation, AdamW, AddNorm, AddNormBackward, Attention, AttentionBackward, Cpu, Device,
-    Dropout, Ids, Linear, LinearBackward, Span, View,
+    Dropout, Ids, Linear, LinearBackward, Mask, Span, View,
 };
 
 fn main() {
@@ -167,8 +167,18 @@ impl Bench {
         let d_out = self.matrix(tokens, width);
         let dropout = self.dropout(tokens);
         for (what, dropout) in [("", None), (", dropout", Some(dropout))] {
-            let forward =
-                Attention { qkv, heads, starts, longest: length, scale: 0.2, dropout, out, lse };
+            let forward = Attention {
+                qkv,
+                heads,
+                key_heads: heads,
+                mask: Mask::Full,
+                starts,
+                longest: length,
+                scale: 0.2,
+                dropout,
+                out,
+                lse,
+            };
             self.show(&format!("attention{what}"), |cpu| cpu.attention(&forward));
             let op = AttentionBackward { forward, d_out, d_qkv };
             self.show(&format!("attention_backward{what}"), |cpu| cpu.attention_backward(&op));

@@ -130,15 +130,180 @@ pub struct AddNormBackward {
     pub d_beta: Option<View>,
 }
 
+/// `sum = residual + x`, `y = γ · sum/√(mean(sum²) + ε)`, over each run of γ's width in a row
+/// (Zhang & Sennrich 2019, arXiv:1910.07467). A row is one run, or one for each head of queries or
+/// keys. `sum` may be `x` itself.
+#[derive(Clone, Copy, Debug)]
+pub struct RmsNorm {
+    /// Input, `[N, G·C]`.
+    pub x: View,
+    /// What is added, `[N, G·C]`.
+    pub residual: Option<View>,
+    /// Scale, `[1, C]`.
+    pub gamma: View,
+    /// ε.
+    pub eps: f64,
+    /// The sum, `[N, G·C]`, kept for the backward pass.
+    pub sum: View,
+    /// Reciprocal root mean square of each run, `[N, G]`.
+    pub stats: View,
+    /// Output, `[N, G·C]`.
+    pub y: View,
+}
+
+impl RmsNorm {
+    /// G: how many runs of γ's width a row has.
+    ///
+    /// # Panics
+    /// Where a shape is not the one documented.
+    pub(crate) fn runs(&self) -> usize {
+        let (rows, cols, width) = (self.x.rows(), self.x.cols(), self.gamma.cols());
+        assert!(width > 0 && cols.is_multiple_of(width), "runs of {width} in rows of {cols}");
+        for view in [self.sum, self.y].into_iter().chain(self.residual) {
+            assert_eq!((view.rows(), view.cols()), (rows, cols), "shape of sum, residual, output");
+        }
+        assert_eq!((self.stats.rows(), self.stats.cols()), (rows, cols / width), "statistics");
+        cols / width
+    }
+}
+
+/// Gradients of [`RmsNorm`].
+#[derive(Clone, Copy, Debug)]
+pub struct RmsNormBackward {
+    /// Gradient of the output, `[N, G·C]`.
+    pub dy: View,
+    /// The sum of the forward pass, `[N, G·C]`.
+    pub sum: View,
+    /// Its statistics, `[N, G]`.
+    pub stats: View,
+    /// Scale, `[1, C]`.
+    pub gamma: View,
+    /// Gradient of the sum, hence of the residual and of `x`, `[N, G·C]`. May be `dy` itself.
+    pub d_sum: View,
+    /// Gradient of the scale, `[1, C]`, added to.
+    pub d_gamma: Option<View>,
+}
+
+impl RmsNormBackward {
+    /// G, as [`RmsNorm::runs`].
+    ///
+    /// # Panics
+    /// Likewise.
+    pub(crate) fn runs(&self) -> usize {
+        let (rows, cols, width) = (self.sum.rows(), self.sum.cols(), self.gamma.cols());
+        assert!(width > 0 && cols.is_multiple_of(width), "runs of {width} in rows of {cols}");
+        for view in [self.dy, self.d_sum] {
+            assert_eq!((view.rows(), view.cols()), (rows, cols), "shape of the gradients");
+        }
+        assert_eq!((self.stats.rows(), self.stats.cols()), (rows, cols / width), "statistics");
+        cols / width
+    }
+}
+
+/// `out = [factor · cos(p ω) | factor · sin(p ω)]` for each position `p` and inverse frequency `ω`.
+#[derive(Clone, Copy, Debug)]
+pub struct RotaryAngles {
+    /// Position of each row in its sequence, `[N]`.
+    pub positions: Ids,
+    /// ω, in radians per position, `[1, D/2]`.
+    pub frequencies: View,
+    /// Factor of both, 1 but for scalings that sharpen attention (YaRN; Peng et al. 2023,
+    /// arXiv:2309.00071).
+    pub factor: f64,
+    /// Cosines, then sines, `[N, D]`.
+    pub out: View,
+}
+
+/// Rotary positions (Su et al. 2021, arXiv:2104.09864), in place: in each head, columns `j` and
+/// `j + D/2` are turned as the coordinates of a point by the angle of row and `j`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotary {
+    /// Queries or keys, `[N, H·D]`.
+    pub x: View,
+    /// From [`RotaryAngles`], `[N, D]`.
+    pub angles: View,
+    /// Whether `x` is a gradient: it is then multiplied by the transposed matrix.
+    pub backward: bool,
+}
+
+impl Rotary {
+    /// H.
+    ///
+    /// # Panics
+    /// Where a shape is not the one documented.
+    pub(crate) fn heads(&self) -> usize {
+        let each = self.angles.cols();
+        assert!(each > 0 && each.is_multiple_of(2), "a head of {each} has no pairs");
+        assert!(self.x.cols().is_multiple_of(each), "heads of {each} in {}", self.x.cols());
+        assert_eq!(self.x.rows(), self.angles.rows(), "angles of each row");
+        self.x.cols() / each
+    }
+}
+
+/// `y = f(gate) · up`, the gated unit of a feed-forward layer (Shazeer 2020, arXiv:2002.05202).
+#[derive(Clone, Copy, Debug)]
+pub struct Gate {
+    /// Non-linearity of the gate.
+    pub f: Activation,
+    /// Gate and up side by side, `[N, 2F]`.
+    pub x: View,
+    /// Output, `[N, F]`.
+    pub y: View,
+}
+
+/// Gradient of [`Gate`].
+#[derive(Clone, Copy, Debug)]
+pub struct GateBackward {
+    /// Non-linearity of the gate.
+    pub f: Activation,
+    /// Gate and up of the forward pass, `[N, 2F]`.
+    pub x: View,
+    /// Gradient of the output, `[N, F]`.
+    pub dy: View,
+    /// Gradient of gate and up, `[N, 2F]`, written.
+    pub dx: View,
+}
+
+/// Which keys of its own sequence a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// All.
+    Full,
+    /// Its own and those before it.
+    Causal {
+        /// Of these the last `window` only, its own included.
+        window: Option<usize>,
+    },
+}
+
+impl Mask {
+    /// Positions of the keys that the query at `position` of a sequence of `length` sees.
+    pub fn keys(self, position: usize, length: usize) -> std::ops::Range<usize> {
+        match self {
+            Self::Full => 0..length,
+            Self::Causal { window: None } => 0..position + 1,
+            Self::Causal { window: Some(window) } => {
+                (position + 1).saturating_sub(window)..position + 1
+            }
+        }
+    }
+}
+
 /// Softmax attention inside each sequence of a packed batch: for head `h` and sequence rows `i, j`,
 /// `out_i = Σ_j dropout(softmax_j(q_i · k_j · scale)) v_j` (Vaswani et al. 2017,
-/// arXiv:1706.03762). No score is stored: `lse` is enough to recompute them.
+/// arXiv:1706.03762), over the `j` that the mask lets `i` see. Head `h` reads key head
+/// `⌊h K / H⌋` (grouped queries; Ainslie et al. 2023, arXiv:2305.13245). No score is stored: `lse`
+/// is enough to recompute them.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
-    /// Queries, keys and values side by side, `[N, 3C]`.
+    /// Queries of H heads, keys and values of K heads side by side, `[N, (H + 2K)·D]`.
     pub qkv: View,
-    /// Heads; they divide C.
+    /// H.
     pub heads: usize,
+    /// K; divides H.
+    pub key_heads: usize,
+    /// Which keys a query sees.
+    pub mask: Mask,
     /// First row of each sequence, and N at the end, `[S + 1]`.
     pub starts: Ids,
     /// Rows of the longest sequence.
@@ -148,10 +313,28 @@ pub struct Attention {
     /// Dropout of the attention probabilities. The word of (query row, head, key position) has
     /// row address `rows[query]`, column `head · 2¹⁶ + position`.
     pub dropout: Option<Dropout>,
-    /// Output, `[N, C]`.
+    /// Output, `[N, H·D]`.
     pub out: View,
     /// Log of the sum of exponentials of each row of scores, `[N, H]`.
     pub lse: View,
+}
+
+impl Attention {
+    /// D.
+    ///
+    /// # Panics
+    /// Where a shape is not the one documented.
+    pub(crate) fn each(&self) -> usize {
+        let (rows, cols) = (self.qkv.rows(), self.qkv.cols());
+        let (heads, keys) = (self.heads, self.key_heads);
+        assert!(keys > 0 && heads.is_multiple_of(keys), "{heads} heads on {keys} of keys");
+        let all = heads + 2 * keys;
+        assert!(cols.is_multiple_of(all), "queries, keys and values: {all} heads in {cols}");
+        let each = cols / all;
+        assert_eq!((self.out.rows(), self.out.cols()), (rows, heads * each), "the output's shape");
+        assert_eq!((self.lse.rows(), self.lse.cols()), (rows, heads), "shape of lse");
+        each
+    }
 }
 
 /// Gradient of [`Attention`].
@@ -159,10 +342,63 @@ pub struct Attention {
 pub struct AttentionBackward {
     /// The forward pass, its outputs still in place.
     pub forward: Attention,
-    /// Gradient of the output, `[N, C]`.
+    /// Gradient of the output, `[N, H·D]`.
     pub d_out: View,
-    /// Gradient of `qkv`, `[N, 3C]`, written.
+    /// Gradient of `qkv`, `[N, (H + 2K)·D]`, written.
     pub d_qkv: View,
+}
+
+/// Attention of one new token in each of B sequences over keys and values that were kept, its own
+/// among them; see [`Attention`].
+#[derive(Clone, Copy, Debug)]
+pub struct CachedAttention {
+    /// Queries, `[B, H·D]`.
+    pub q: View,
+    /// Keys, T rows for each sequence, `[B·T, K·D]`.
+    pub keys: View,
+    /// Values, likewise.
+    pub values: View,
+    /// How many of a sequence's rows are filled, from the first, `[B]`.
+    pub lengths: Ids,
+    /// H.
+    pub heads: usize,
+    /// K; divides H.
+    pub key_heads: usize,
+    /// Of the filled rows the last `window` only.
+    pub window: Option<usize>,
+    /// Factor of the scores.
+    pub scale: f64,
+    /// Output, `[B, H·D]`.
+    pub out: View,
+}
+
+impl CachedAttention {
+    /// D and T.
+    ///
+    /// # Panics
+    /// Where a shape is not the one documented.
+    pub(crate) fn each_and_room(&self) -> (usize, usize) {
+        let (rows, heads, keys) = (self.q.rows(), self.heads, self.key_heads);
+        assert!(keys > 0 && heads.is_multiple_of(keys), "{heads} heads on {keys} of keys");
+        assert!(self.q.cols().is_multiple_of(heads), "{heads} heads in {}", self.q.cols());
+        let each = self.q.cols() / heads;
+        assert!(rows > 0 && self.keys.rows().is_multiple_of(rows), "rows for each sequence");
+        for view in [self.keys, self.values] {
+            assert_eq!((view.rows(), view.cols()), (self.keys.rows(), keys * each), "kept rows");
+        }
+        assert_eq!((self.out.rows(), self.out.cols()), (rows, heads * each), "the output's shape");
+        assert_eq!(self.lengths.len(), rows, "a length for each sequence");
+        (each, self.keys.rows() / rows)
+    }
+
+    /// Which of `length` filled rows are seen.
+    ///
+    /// # Panics
+    /// Where there is none, or they are more than T, `room`.
+    pub(crate) fn seen(&self, length: usize, room: usize) -> std::ops::Range<usize> {
+        assert!((1..=room).contains(&length), "{length} kept rows in room for {room}");
+        Mask::Causal { window: self.window }.keys(length - 1, length)
+    }
 }
 
 /// What a row of logits or numbers is held against.
@@ -475,6 +711,20 @@ pub trait Device {
     fn attention(&mut self, op: &Attention);
     /// See [`AttentionBackward`].
     fn attention_backward(&mut self, op: &AttentionBackward);
+    /// See [`CachedAttention`].
+    fn cached_attention(&mut self, op: &CachedAttention);
+    /// See [`RmsNorm`].
+    fn rms_norm(&mut self, op: &RmsNorm);
+    /// See [`RmsNormBackward`].
+    fn rms_norm_backward(&mut self, op: &RmsNormBackward);
+    /// See [`RotaryAngles`].
+    fn rotary_angles(&mut self, op: &RotaryAngles);
+    /// See [`Rotary`].
+    fn rotary(&mut self, op: &Rotary);
+    /// See [`Gate`].
+    fn gate(&mut self, op: &Gate);
+    /// See [`GateBackward`].
+    fn gate_backward(&mut self, op: &GateBackward);
     /// Mean over the rows of each sequence: `[N, C] → [S, C]`.
     fn mean_rows(&mut self, x: View, starts: Ids, y: View);
     /// Gradient of [`Device::mean_rows`]; `dx` is written.

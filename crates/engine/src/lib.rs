@@ -1,4 +1,4 @@
-//! The numerics: flat parameters, memory planned before the run, and about twenty operations, each
+//! The numerics: flat parameters, memory planned before the run, and about thirty operations, each
 //! a forward and a hand-written backward.
 //!
 //! In: [`View`]s and [`Ids`] (handles; where a buffer lives is the device's business) and shapes.
@@ -25,8 +25,9 @@ pub use arena::{ArenaPlan, Mark};
 pub use cpu::Cpu;
 pub use device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
-    Device, Dropout, HiddenDistance, IGNORED, Linear, LinearBackward, Move, Relation,
-    RelationMeasure, RowLoss, Slope, Span, Target, Update,
+    CachedAttention, Device, Dropout, Gate, GateBackward, HiddenDistance, IGNORED, Linear,
+    LinearBackward, Mask, Move, Relation, RelationMeasure, RmsNorm, RmsNormBackward, Rotary,
+    RotaryAngles, RowLoss, Slope, Span, Target, Update,
 };
 pub use divergence::Divergence;
 pub use params::{Init, Param, Params, ParamsBuilder, Role};

@@ -5,7 +5,8 @@
 
 use crate::device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
-    Device, Dropout, Linear, LinearBackward, Relation, RowLoss, Slope,
+    CachedAttention, Device, Dropout, Gate, GateBackward, Linear, LinearBackward, Relation,
+    RmsNorm, RmsNormBackward, Rotary, RotaryAngles, RowLoss, Slope,
 };
 use crate::{IdSpace, Ids, Space, View};
 
@@ -160,6 +161,27 @@ impl<D: Device> Device for Profiled<D> {
     }
     fn attention_backward(&mut self, op: &AttentionBackward) {
         self.time("attention: backward", |device| device.attention_backward(op));
+    }
+    fn cached_attention(&mut self, op: &CachedAttention) {
+        self.time("attention: forward", |device| device.cached_attention(op));
+    }
+    fn rms_norm(&mut self, op: &RmsNorm) {
+        self.time("add & norm: forward", |device| device.rms_norm(op));
+    }
+    fn rms_norm_backward(&mut self, op: &RmsNormBackward) {
+        self.time("add & norm: backward", |device| device.rms_norm_backward(op));
+    }
+    fn rotary_angles(&mut self, op: &RotaryAngles) {
+        self.time("other", |device| device.rotary_angles(op));
+    }
+    fn rotary(&mut self, op: &Rotary) {
+        self.time("other", |device| device.rotary(op));
+    }
+    fn gate(&mut self, op: &Gate) {
+        self.time("other", |device| device.gate(op));
+    }
+    fn gate_backward(&mut self, op: &GateBackward) {
+        self.time("activation: backward", |device| device.gate_backward(op));
     }
     fn mean_rows(&mut self, x: View, starts: Ids, y: View) {
         self.time("other", |device| device.mean_rows(x, starts, y));

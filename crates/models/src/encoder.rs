@@ -7,7 +7,7 @@
 use heirloom_base::{Purpose, Words};
 use heirloom_engine::{
     Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Ids, Init,
-    Linear, LinearBackward, Params, ParamsBuilder, Role, Space, View,
+    Linear, LinearBackward, Mask, Params, ParamsBuilder, Role, Space, View,
 };
 
 use crate::buffers::{Buffers, LayerBuffers};
@@ -435,6 +435,8 @@ fn attention(
     Attention {
         qkv,
         heads: config.heads,
+        key_heads: config.heads,
+        mask: Mask::Full,
         starts: batch.starts(),
         longest: batch.longest(),
         scale: 1.0 / ((config.hidden_size / config.heads) as f64).sqrt(),

@@ -6,7 +6,9 @@
 
 mod ahead;
 mod attention;
+mod cached;
 mod divergences;
+mod gate;
 mod lanes;
 mod losses;
 mod math;
@@ -15,6 +17,8 @@ mod optimise;
 mod pool;
 mod product;
 mod relation;
+mod rms;
+mod rotary;
 mod rows;
 mod threads;
 mod tile;
@@ -24,7 +28,8 @@ use std::fmt;
 
 use crate::device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
-    Device, Dropout, Linear, LinearBackward, Relation, RowLoss, Slope,
+    CachedAttention, Device, Dropout, Gate, GateBackward, Linear, LinearBackward, Relation,
+    RmsNorm, RmsNormBackward, Rotary, RotaryAngles, RowLoss, Slope,
 };
 use crate::{IdSpace, Ids, Precision, Space, View};
 
@@ -279,6 +284,34 @@ impl Device for Cpu {
 
     fn attention_backward(&mut self, op: &AttentionBackward) {
         self.attention_gradient(op);
+    }
+
+    fn cached_attention(&mut self, op: &CachedAttention) {
+        self.attention_of_new(op);
+    }
+
+    fn rms_norm(&mut self, op: &RmsNorm) {
+        self.rms_rows(op);
+    }
+
+    fn rms_norm_backward(&mut self, op: &RmsNormBackward) {
+        self.rms_gradient(op);
+    }
+
+    fn rotary_angles(&mut self, op: &RotaryAngles) {
+        self.angles(op);
+    }
+
+    fn rotary(&mut self, op: &Rotary) {
+        self.turn_pairs(op);
+    }
+
+    fn gate(&mut self, op: &Gate) {
+        self.gate_rows(op);
+    }
+
+    fn gate_backward(&mut self, op: &GateBackward) {
+        self.gate_gradient(op);
     }
 
     fn mean_rows(&mut self, x: View, starts: Ids, y: View) {

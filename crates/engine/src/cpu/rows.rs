@@ -36,8 +36,15 @@ impl Cpu {
             vectorised(
                 #[inline(always)]
                 || {
-                    for (to, from) in to.runs().zip(from.runs()) {
-                        f(to, from);
+                    // Runs are alike where both matrices have gaps between their rows or neither.
+                    if (to.stride == to.cols) == (from.stride == from.cols) {
+                        for (to, from) in to.runs().zip(from.runs()) {
+                            f(to, from);
+                        }
+                    } else {
+                        for row in 0..to.rows {
+                            f(to.row(row), from.row(row));
+                        }
                     }
                 },
             );
@@ -365,7 +372,7 @@ impl Cpu {
 }
 
 /// Adds to each number of `to` what `add` gathers from the rows below `rows` for its column.
-fn columns(
+pub(super) fn columns(
     threads: &Threads,
     marks: &mut Marks,
     to: RowsMut<'_>,
@@ -408,7 +415,7 @@ fn moments(row: &[f32], eps: f32) -> (f32, f32) {
 /// `to ← f(from)`: one loop per activation, since a choice inside would keep it from being
 /// vectorised.
 #[inline(always)]
-fn activate(f: Activation, from: &[f32], to: &mut [f32]) {
+pub(super) fn activate(f: Activation, from: &[f32], to: &mut [f32]) {
     #[inline(always)]
     fn each(from: &[f32], to: &mut [f32], f: impl Fn(f32) -> f32) {
         for (to, &from) in to.iter_mut().zip(from) {
@@ -426,7 +433,7 @@ fn activate(f: Activation, from: &[f32], to: &mut [f32]) {
 
 /// `d ← d · f′(x)`, likewise.
 #[inline(always)]
-fn multiply_slopes(f: Activation, x: &[f32], d: &mut [f32]) {
+pub(super) fn multiply_slopes(f: Activation, x: &[f32], d: &mut [f32]) {
     #[inline(always)]
     fn each(x: &[f32], d: &mut [f32], slope: impl Fn(f32) -> f32) {
         for (d, &x) in d.iter_mut().zip(x) {

@@ -1,7 +1,11 @@
 //! Small products of one thread, inside attention and relations: no blocking for caches, no
 //! packing but what the caller did, results summed over the inner index in its order.
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
+
+use super::lanes::LANES;
 
 /// Rows of `c` computed together: with two registers each, as many sums as sixteen registers hold
 /// beside the factors.
@@ -34,8 +38,23 @@ pub(super) fn product(
     factor: f32,
     into: Into,
 ) {
+    product_of_columns(c, a, b, (rows, inner, width), 0..width, factor, into);
+}
+
+/// The same for some of the columns alone, from one multiple of sixteen to another; the others of
+/// `c` stay as they are.
+pub(super) fn product_of_columns(
+    c: &mut [f32],
+    a: Left<'_>,
+    b: &[f32],
+    (rows, inner, width): (usize, usize, usize),
+    columns: Range<usize>,
+    factor: f32,
+    into: Into,
+) {
+    debug_assert!(columns.start.is_multiple_of(LANES) && columns.end.is_multiple_of(LANES));
     let (b, c) = (&b[..inner * width], &mut c[..rows * width]);
-    Arch::new().dispatch(Product { c, a, b, width, factor, into });
+    Arch::new().dispatch(Product { c, a, b, width, columns, factor, into });
 }
 
 /// The arguments of [`product`], to be compiled for each width of registers.
@@ -44,6 +63,7 @@ struct Product<'a> {
     a: Left<'a>,
     b: &'a [f32],
     width: usize,
+    columns: Range<usize>,
     factor: f32,
     into: Into,
 }
@@ -53,14 +73,16 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { c, a, b, width, factor, into } = self;
+        let Self { c, a, b, width, columns, factor, into } = self;
         // The width is a multiple of sixteen, and no register is wider.
         let ((b, _), (c, _)) = (S::as_simd_f32s(b), S::as_mut_simd_f32s(c));
         let width = width / S::F32_LANES;
+        let columns = (columns.start / S::F32_LANES, columns.end / S::F32_LANES);
+        let width = (width, columns);
         let factor = simd.splat_f32s(factor);
-        for (band, c) in c.chunks_mut(BAND * width).enumerate() {
+        for (band, c) in c.chunks_mut(BAND * width.0).enumerate() {
             let left = Left { values: &a.values[band * BAND * a.rows..], ..a };
-            match c.len() / width {
+            match c.len() / width.0 {
                 1 => band_of::<S, 1>(simd, c, left, b, width, factor, into),
                 2 => band_of::<S, 2>(simd, c, left, b, width, factor, into),
                 3 => band_of::<S, 3>(simd, c, left, b, width, factor, into),
@@ -72,23 +94,22 @@ impl WithSimd for Product<'_> {
     }
 }
 
-/// `ROWS` rows of the product; widths in registers.
+/// `ROWS` rows of the product; widths and columns in registers.
 #[inline(always)]
 fn band_of<S: Simd, const ROWS: usize>(
     simd: S,
     c: &mut [S::f32s],
     a: Left<'_>,
     b: &[S::f32s],
-    width: usize,
+    (width, (mut column, end)): (usize, (usize, usize)),
     factor: S::f32s,
     into: Into,
 ) {
-    let mut column = 0;
-    while column + 2 <= width {
+    while column + 2 <= end {
         columns_of::<S, ROWS, 2>(simd, c, a, b, (column, width), factor, into);
         column += 2;
     }
-    if column < width {
+    if column < end {
         columns_of::<S, ROWS, 1>(simd, c, a, b, (column, width), factor, into);
     }
 }

@@ -14,19 +14,18 @@ struct Head {
 
 impl<T: Real> Reference<T> {
     fn heads(&self, op: &Attention) -> Vec<Head> {
-        let width = op.qkv.cols / 3;
-        let each = width / op.heads;
+        let each = op.each();
         let starts = self.load_ids(op.starts);
         let mut heads = Vec::new();
         for bounds in starts.windows(2) {
             for head in 0..op.heads {
-                let column =
-                    |part: usize| part * width + head * each..part * width + (head + 1) * each;
+                let column = |head: usize| head * each..(head + 1) * each;
+                let key = head * op.key_heads / op.heads;
                 heads.push(Head {
                     rows: bounds[0] as usize..bounds[1] as usize,
-                    query: column(0),
-                    key: column(1),
-                    value: column(2),
+                    query: column(head),
+                    key: column(op.heads + key),
+                    value: column(op.heads + op.key_heads + key),
                     head,
                 });
             }
@@ -34,22 +33,30 @@ impl<T: Real> Reference<T> {
         heads
     }
 
-    /// Scores of one query row, `[T]`.
+    /// Rows of the keys that the query in `row` sees.
+    fn seen(op: &Attention, head: &Head, row: usize) -> std::ops::Range<usize> {
+        let (first, length) = (head.rows.start, head.rows.len());
+        let keys = op.mask.keys(row - first, length);
+        first + keys.start..first + keys.end
+    }
+
+    /// Scores of one query row, one for each key it sees.
     fn scores(&self, op: &Attention, qkv: &Mat<T>, head: &Head, row: usize) -> Vec<T> {
         let query = &qkv.row(row)[head.query.clone()];
         let score = |key: usize| dot(query, &qkv.row(key)[head.key.clone()]) * T::of(op.scale);
-        head.rows.clone().map(score).collect()
+        Self::seen(op, head, row).map(score).collect()
     }
 
     fn attention_dropout(&self, op: &Attention, head: &Head, row: usize) -> Vec<T> {
-        let factor = |position: usize| match &op.dropout {
+        let factor = |key: usize| match &op.dropout {
             None => T::of(1.0),
             Some(dropout) => {
                 let address = self.load_ids(dropout.rows)[row];
+                let position = key - head.rows.start;
                 self.dropout_factor(dropout, address, (head.head << 16 | position) as u32)
             }
         };
-        (0..head.rows.len()).map(factor).collect()
+        Self::seen(op, head, row).map(factor).collect()
     }
 
     pub(super) fn attention_forward(&mut self, op: &Attention) {
@@ -64,8 +71,8 @@ impl<T: Real> Reference<T> {
                 let log_total = max + total.ln();
                 lse.row_mut(row)[head.head] = log_total;
                 let factors = self.attention_dropout(op, &head, row);
-                for (position, key) in head.rows.clone().enumerate() {
-                    let weight = (scores[position] - log_total).exp() * factors[position];
+                for (at, key) in Self::seen(op, &head, row).enumerate() {
+                    let weight = (scores[at] - log_total).exp() * factors[at];
                     for (at, value) in head.query.clone().zip(head.value.clone()) {
                         out.row_mut(row)[at] += weight * qkv.at(key, value);
                     }
@@ -89,16 +96,14 @@ impl<T: Real> Reference<T> {
                 let d_row = &d_out.row(row)[head.query.clone()];
                 let p: Vec<T> =
                     scores.iter().map(|&score| (score - lse.at(row, head.head)).exp()).collect();
-                let dp: Vec<T> = head
-                    .rows
-                    .clone()
+                let dp: Vec<T> = Self::seen(forward, &head, row)
                     .zip(&factors)
                     .map(|(key, &factor)| dot(d_row, &qkv.row(key)[head.value.clone()]) * factor)
                     .collect();
                 let mean = dot(&p, &dp);
-                for (position, key) in head.rows.clone().enumerate() {
-                    let d_score = p[position] * (dp[position] - mean) * scale;
-                    let kept = p[position] * factors[position];
+                for (place, key) in Self::seen(forward, &head, row).enumerate() {
+                    let d_score = p[place] * (dp[place] - mean) * scale;
+                    let kept = p[place] * factors[place];
                     let columns = head.query.clone().zip(head.key.clone()).zip(head.value.clone());
                     for (at, ((q, k), v)) in columns.enumerate() {
                         d_qkv.row_mut(row)[q] += d_score * qkv.at(key, k);

@@ -5,6 +5,7 @@
 //! stores the result.
 
 mod attention;
+mod decoder;
 mod divergences;
 mod losses;
 pub(crate) mod pointwise;
@@ -15,7 +16,8 @@ pub use real::Real;
 
 use crate::device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
-    Device, Dropout, Linear, LinearBackward, Relation, RowLoss, Slope, Update,
+    CachedAttention, Device, Dropout, Gate, GateBackward, Linear, LinearBackward, Relation,
+    RmsNorm, RmsNormBackward, Rotary, RotaryAngles, RowLoss, Slope, Update,
 };
 use crate::precision::bf16;
 use crate::{IdSpace, Ids, Precision, Space, View};
@@ -401,6 +403,34 @@ impl<T: Real> Device for Reference<T> {
 
     fn attention_backward(&mut self, op: &AttentionBackward) {
         self.attention_gradient(op);
+    }
+
+    fn cached_attention(&mut self, op: &CachedAttention) {
+        self.attention_of_new(op);
+    }
+
+    fn rms_norm(&mut self, op: &RmsNorm) {
+        self.rms_rows(op);
+    }
+
+    fn rms_norm_backward(&mut self, op: &RmsNormBackward) {
+        self.rms_gradient(op);
+    }
+
+    fn rotary_angles(&mut self, op: &RotaryAngles) {
+        self.angles(op);
+    }
+
+    fn rotary(&mut self, op: &Rotary) {
+        self.turn_pairs(op);
+    }
+
+    fn gate(&mut self, op: &Gate) {
+        self.gate_rows(op);
+    }
+
+    fn gate_backward(&mut self, op: &GateBackward) {
+        self.gate_gradient(op);
     }
 
     fn mean_rows(&mut self, x: View, starts: Ids, y: View) {

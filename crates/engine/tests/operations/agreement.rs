@@ -29,7 +29,7 @@ fn close(name: &str, what: &str, got: &[f64], want: &[f64]) {
     }
 }
 
-fn agree(op: &dyn Op) {
+pub(crate) fn agree(op: &dyn Op) {
     agree_in(Precision::F32, op);
 }
 
@@ -224,7 +224,7 @@ fn attention_agrees() {
             (vec![130, 5, 16, 64], 2, 24),
             (vec![31, 32, 33, 40], 12, 32),
         ] {
-            agree(&Att { lengths, heads, each, dropout });
+            agree(&Att::full(lengths, heads, each, dropout));
         }
     }
 }
@@ -535,7 +535,7 @@ fn empty_batches_are_no_work_and_no_fault() {
     for op in [
         &Lin { rows: 0, from: 8, to: 3, bias: true, activation: None, add_to_dx: false } as &dyn Op,
         &Norm { rows: 0, cols: 8, residual: true, dropout: true, in_place: false },
-        &Att { lengths: vec![], heads: 2, each: 4, dropout: true },
+        &Att::full(vec![], 2, 4, true),
         &Mean { lengths: vec![], cols: 4 },
         &Loss { rows: 0, cols: 4, held: Held::Binary, size: 1.0 },
     ] {
@@ -568,7 +568,7 @@ proptest! {
         each in 1usize..20,
     ) {
         let width = heads * each;
-        agree(&Att { lengths: lengths.clone(), heads, each, dropout: true });
+        agree(&Att::full(lengths.clone(), heads, each, true));
         let measure = RelationMeasure::Kl;
         agree(&Rel { lengths, heads, width, teacher_width: width, measure, sides: Sides::Columns });
     }

@@ -28,7 +28,7 @@ fn loss(op: &dyn Op, inputs: &[Input]) -> f64 {
     parts.sum()
 }
 
-fn check(op: &dyn Op) {
+pub(crate) fn check(op: &dyn Op) {
     let name = op.name();
     let gradients = run(&mut Reference::<f64>::new(), op).gradients;
     let mut inputs = op.inputs();
@@ -85,7 +85,7 @@ fn of_dropout_embedding_and_means() {
 #[test]
 fn of_attention_over_sequences_of_unequal_lengths() {
     for dropout in [false, true] {
-        check(&Att { lengths: vec![3, 1, 5], heads: 2, each: 3, dropout });
+        check(&Att::full(vec![3, 1, 5], 2, 3, dropout));
     }
 }
 

@@ -2,6 +2,7 @@
 //! the reference.
 
 mod agreement;
+mod decoder;
 mod divergences;
 mod gradients;
 mod row_weights;

@@ -5,7 +5,7 @@
 use heirloom_base::{Purpose, Words};
 use heirloom_engine::{
     Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Divergence,
-    Dropout, Ids, Linear, LinearBackward, Relation, RelationMeasure, RowLoss, Target, View,
+    Dropout, Ids, Linear, LinearBackward, Mask, Relation, RelationMeasure, RowLoss, Target, View,
 };
 
 /// What gradients hold before a backward pass that adds to them: small, so that its rounding is.
@@ -85,11 +85,11 @@ pub(crate) fn new(device: &mut dyn Device, rows: usize, cols: usize) -> View {
     View::matrix(space, 0, rows, cols)
 }
 
-fn twin(device: &mut dyn Device, of: View) -> View {
+pub(crate) fn twin(device: &mut dyn Device, of: View) -> View {
     new(device, of.rows(), of.cols())
 }
 
-fn before(device: &mut dyn Device, of: View) -> View {
+pub(crate) fn before(device: &mut dyn Device, of: View) -> View {
     let view = twin(device, of);
     device.fill(view, BEFORE);
     view
@@ -348,15 +348,24 @@ impl Op for Drop {
 pub(crate) struct Att {
     pub(crate) lengths: Vec<usize>,
     pub(crate) heads: usize,
+    pub(crate) key_heads: usize,
+    pub(crate) mask: Mask,
     pub(crate) each: usize,
     pub(crate) dropout: bool,
 }
 
 impl Att {
+    /// Each query head with keys of its own, all of which it sees.
+    pub(crate) fn full(lengths: Vec<usize>, heads: usize, each: usize, dropout: bool) -> Self {
+        Self { lengths, heads, key_heads: heads, mask: Mask::Full, each, dropout }
+    }
+
     fn op(&self, device: &mut dyn Device, qkv: View, out: View, lse: View) -> Attention {
         Attention {
             qkv,
             heads: self.heads,
+            key_heads: self.key_heads,
+            mask: self.mask,
             starts: ids(device, &starts(&self.lengths)),
             longest: self.lengths.iter().copied().max().unwrap_or(0),
             scale: 1.0 / (self.each as f64).sqrt(),
@@ -369,14 +378,15 @@ impl Att {
 
 impl Op for Att {
     fn name(&self) -> String {
-        let Self { lengths, heads, each, dropout } = self;
-        format!("attention {lengths:?} heads {heads}×{each} dropout {dropout}")
+        let Self { lengths, heads, key_heads, mask, each, dropout } = self;
+        format!("attention {lengths:?} heads {heads}/{key_heads}×{each} {mask:?} dropout {dropout}")
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![input(1, self.lengths.iter().sum(), 3 * self.heads * self.each)]
+        let heads = self.heads + 2 * self.key_heads;
+        vec![input(1, self.lengths.iter().sum(), heads * self.each)]
     }
     fn forward(&self, device: &mut dyn Device, x: &[View]) -> Outputs {
-        let out = new(device, x[0].rows(), x[0].cols() / 3);
+        let out = new(device, x[0].rows(), self.heads * self.each);
         let lse = new(device, x[0].rows(), self.heads);
         let op = self.op(device, x[0], out, lse);
         device.attention(&op);
