@@ -1,0 +1,7 @@
+//! Growth against small models written plainly.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+mod plans;
+mod preservation;
+mod small;
