@@ -70,6 +70,10 @@ pub(crate) fn routes<T: Number>(
         let unknown = || Error::UnknownTensor { name: name.clone(), family };
         let place = family.find(name).ok_or_else(unknown)?;
         check_shape(name, &place, &tensor.shape, anatomy)?;
+        // Files may hold a tied head once more.
+        if place.role == Role::LmHead && anatomy.lm_head == LmHead::Tied {
+            continue;
+        }
         match place.layer {
             Some(layer) if layer >= anatomy.shape.layers => return Err(unknown()),
             Some(0) => routes.extend(routes_of_layers(plan, anatomy, tensors, name)?),

@@ -79,3 +79,13 @@ pub enum Error {
         all: String,
     },
 }
+
+impl Error {
+    /// 3 where a model's tensors are not what they should be, 2 where the plan cannot work.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::UnknownTensor { .. } | Self::Misshapen { .. } | Self::MissingTensor { .. } => 3,
+            _ => 2,
+        }
+    }
+}

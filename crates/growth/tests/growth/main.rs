@@ -5,3 +5,5 @@
 mod plans;
 mod preservation;
 mod small;
+mod tape;
+mod trajectory;

@@ -4,6 +4,8 @@
 use heirloom_base::{Purpose, uniform, word};
 use heirloom_growth::{Anatomy, Family, LmHead, Norm, Placement, Shape, Tensor, Tensors};
 
+use crate::tape::{Scalar, dot, sum};
+
 pub(crate) const TOKENS: [usize; 5] = [1, 4, 2, 6, 0];
 
 /// A model with 2 layers, hidden size 4, heads of 2, 5 units in the feed-forward layer, 7 tokens.
@@ -183,20 +185,20 @@ pub(crate) fn model(a: &Anatomy) -> Tensors<f64> {
     maker.tensors
 }
 
-struct Run<'a> {
+struct Run<'a, S> {
     a: &'a Anatomy,
-    t: &'a Tensors<f64>,
+    t: &'a Tensors<S>,
 }
 
-impl Run<'_> {
-    fn row(&self, name: &str, at: usize) -> Vec<f64> {
+impl<S: Scalar> Run<'_, S> {
+    fn row(&self, name: &str, at: usize) -> Vec<S> {
         let tensor = &self.t[name];
         let width = tensor.shape[1];
         tensor.data[at * width..(at + 1) * width].to_vec()
     }
 
     /// `W x + b`.
-    fn linear(&self, name: &str, x: &[f64]) -> Vec<f64> {
+    fn linear(&self, name: &str, x: &[S]) -> Vec<S> {
         let weight = &self.t[&format!("{name}.weight")];
         let (rows, columns) = (weight.shape[0], weight.shape[1]);
         // GPT-2 keeps the matrices of its blocks the other way round.
@@ -208,46 +210,45 @@ impl Run<'_> {
         let bias = self.t.get(&format!("{name}.bias"));
         (0..out)
             .map(|i| {
-                let sum: f64 = x.iter().enumerate().map(|(j, x)| at(i, j) * x).sum();
-                sum + bias.map_or(0.0, |bias| bias.data[i])
+                let sum = sum(x.iter().enumerate().map(|(j, &x)| at(i, j) * x));
+                sum + bias.map_or(S::of(0.0), |bias| bias.data[i])
             })
             .collect()
     }
 
-    fn norm(&self, name: &str, x: &[f64]) -> Vec<f64> {
+    fn norm(&self, name: &str, x: &[S]) -> Vec<S> {
         let gain = &self.t[&format!("{name}.weight")].data;
         let bias = self.t.get(&format!("{name}.bias"));
-        let len = x.len() as f64;
+        let len = S::of(x.len() as f64);
         let mean = match self.a.norm {
-            Norm::Layer => x.iter().sum::<f64>() / len,
-            Norm::Rms => 0.0,
+            Norm::Layer => sum(x.iter().copied()) / len,
+            Norm::Rms => S::of(0.0),
         };
-        let square = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / len;
-        let scale = 1.0 / (square + self.a.norm_eps).sqrt();
-        (0..x.len())
-            .map(|i| (x[i] - mean) * scale * gain[i] + bias.map_or(0.0, |bias| bias.data[i]))
-            .collect()
+        let square = sum(x.iter().map(|&x| (x - mean) * (x - mean))) / len;
+        let scale = S::of(1.0) / (square + S::of(self.a.norm_eps)).sqrt();
+        let shift = |i: usize| bias.map_or(S::of(0.0), |bias| bias.data[i]);
+        (0..x.len()).map(|i| (x[i] - mean) * scale * gain[i] + shift(i)).collect()
     }
 
     /// Turns the halves of a head against each other (Su et al. 2021, arXiv:2104.09864).
-    fn turn(&self, x: &mut [f64], position: usize) {
+    fn turn(&self, x: &mut [S], position: usize) {
         if !self.a.rotary {
             return;
         }
         let half = x.len() / 2;
         for i in 0..half {
             let angle = position as f64 * 1e4f64.powf(-2.0 * i as f64 / x.len() as f64);
-            let (sin, cos) = angle.sin_cos();
+            let (sin, cos) = (S::of(angle.sin()), S::of(angle.cos()));
             let (one, two) = (x[i], x[i + half]);
             x[i] = one * cos - two * sin;
             x[i + half] = two * cos + one * sin;
         }
     }
 
-    fn attention(&self, at: &dyn Fn(&str) -> String, xs: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    fn attention(&self, at: &dyn Fn(&str) -> String, xs: &[Vec<S>]) -> Vec<Vec<S>> {
         let (s, n) = (&self.a.shape, names(self.a.family));
         let (queries, keys, dim) = (s.heads() * s.head_dim, s.kv_heads * s.head_dim, s.head_dim);
-        let parts: Vec<[Vec<f64>; 3]> = xs
+        let parts: Vec<[Vec<S>; 3]> = xs
             .iter()
             .map(|x| match n.qkv {
                 [one] => {
@@ -262,7 +263,7 @@ impl Run<'_> {
             })
             .collect();
         let causal = self.a.placement == Placement::Pre;
-        let head = |at: usize, part: usize, head: usize| -> Vec<f64> {
+        let head = |at: usize, part: usize, head: usize| -> Vec<S> {
             let mut x = parts[at][part][head * dim..(head + 1) * dim].to_vec();
             if part < 2 {
                 self.turn(&mut x, at);
@@ -278,13 +279,12 @@ impl Run<'_> {
                     let q = head(p, 0, h);
                     let score = |j: usize| {
                         let k = head(j, 1, g);
-                        let dot: f64 = q.iter().zip(&k).map(|(q, k)| q * k).sum();
-                        (dot / (dim as f64).sqrt()).exp()
+                        (dot(&q, &k) / S::of((dim as f64).sqrt())).exp()
                     };
-                    let scores: Vec<f64> = (0..seen).map(score).collect();
-                    let sum: f64 = scores.iter().sum();
+                    let scores: Vec<S> = (0..seen).map(score).collect();
+                    let all = sum(scores.iter().copied());
                     for i in 0..dim {
-                        mixed.push((0..seen).map(|j| scores[j] / sum * head(j, 2, g)[i]).sum());
+                        mixed.push(sum((0..seen).map(|j| scores[j] / all * head(j, 2, g)[i])));
                     }
                 }
                 self.linear(&at(n.out), &mixed)
@@ -292,22 +292,22 @@ impl Run<'_> {
             .collect()
     }
 
-    fn feed_forward(&self, at: &dyn Fn(&str) -> String, x: &[f64]) -> Vec<f64> {
+    fn feed_forward(&self, at: &dyn Fn(&str) -> String, x: &[S]) -> Vec<S> {
         let n = names(self.a.family);
-        let silu = |x: f64| x / (1.0 + (-x).exp());
+        let silu = |x: S| x / (S::of(1.0) + (S::of(0.0) - x).exp());
         let mut inside = self.linear(&at(n.inner[0]), x);
         inside.iter_mut().for_each(|x| *x = silu(*x));
         if let Some(up) = n.inner.get(1) {
             let up = self.linear(&at(up), x);
-            inside.iter_mut().zip(up).for_each(|(x, up)| *x *= up);
+            inside.iter_mut().zip(up).for_each(|(x, up)| *x = *x * up);
         }
         self.linear(&at(n.outer), &inside)
     }
 
-    fn hidden(&self, tokens: &[usize]) -> Vec<Vec<f64>> {
+    fn hidden(&self, tokens: &[usize]) -> Vec<Vec<S>> {
         let n = names(self.a.family);
         let pre = self.a.placement == Placement::Pre;
-        let mut hs: Vec<Vec<f64>> = tokens
+        let mut hs: Vec<Vec<S>> = tokens
             .iter()
             .enumerate()
             .map(|(p, &token)| {
@@ -324,7 +324,7 @@ impl Run<'_> {
         for layer in 0..self.a.shape.layers {
             let at = |name: &str| format!("{}{layer}.{name}", n.block);
             let [first, second] = n.norms;
-            let inputs: Vec<Vec<f64>> =
+            let inputs: Vec<Vec<S>> =
                 hs.iter().map(|h| if pre { self.norm(&at(first), h) } else { h.clone() }).collect();
             for (h, out) in hs.iter_mut().zip(self.attention(&at, &inputs)) {
                 add(h, &out);
@@ -343,17 +343,17 @@ impl Run<'_> {
     }
 }
 
-fn add(x: &mut [f64], y: &[f64]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+fn add<S: Scalar>(x: &mut [S], y: &[S]) {
+    x.iter_mut().zip(y).for_each(|(x, &y)| *x = *x + y);
 }
 
 /// Hidden states after the last block, before any last norm.
-pub(crate) fn hidden(a: &Anatomy, t: &Tensors<f64>) -> Vec<Vec<f64>> {
+pub(crate) fn hidden<S: Scalar>(a: &Anatomy, t: &Tensors<S>) -> Vec<Vec<S>> {
     Run { a, t }.hidden(&TOKENS)
 }
 
 /// Scores of tokens, or of a classifier's labels for the first token.
-pub(crate) fn forward(a: &Anatomy, t: &Tensors<f64>) -> Vec<Vec<f64>> {
+pub(crate) fn forward<S: Scalar>(a: &Anatomy, t: &Tensors<S>) -> Vec<Vec<S>> {
     let run = Run { a, t };
     let n = names(a.family);
     let hs = run.hidden(&TOKENS);
@@ -377,8 +377,7 @@ pub(crate) fn forward(a: &Anatomy, t: &Tensors<f64>) -> Vec<Vec<f64>> {
             (0..a.shape.vocab)
                 .map(|token| {
                     let row = run.row(table, token);
-                    let dot: f64 = row.iter().zip(&h).map(|(w, h)| w * h).sum();
-                    dot + bias.map_or(0.0, |bias| bias.data[token])
+                    dot(&row, &h) + bias.map_or(S::of(0.0), |bias| bias.data[token])
                 })
                 .collect()
         })

@@ -1,0 +1,113 @@
+//! `heirloom grow`: a larger model of a trained one.
+
+use heirloom::answer::model_folder;
+use heirloom::failure::Failure;
+use heirloom::grow::{Change, Small};
+use heirloom_growth::{GrowthPlan, Level, Method, Target};
+use serde_json::json;
+
+use crate::args::GrowArgs;
+use crate::show::Show;
+
+pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Failure> {
+    let small = Small::open(&model_folder(&args.model)?)?;
+    let plan = plan(args, &small)?;
+    let anatomy = small.anatomy();
+    let (from, to) = (anatomy.shape, plan.grown(anatomy).shape);
+    let prediction = plan.predict(anatomy);
+    let before = small.parameters()?;
+    let mut text = format!("from {from}\nto   {to}\n\nplan `{}`\n", plan.method);
+    for line in plan.words() {
+        text += &format!("  {line}\n");
+    }
+    text += &format!("\npredicted: it {}\n", prediction.level.words());
+    for reason in &prediction.reasons {
+        text += &format!("  {reason}\n");
+    }
+    if !show.json {
+        show.data(&text);
+    }
+    let mut result = json!({
+        "method": plan.method,
+        "plan": plan,
+        "digest": plan.digest(),
+        "from": from,
+        "to": to,
+        "words": plan.words(),
+        "predicted": prediction,
+        "parameters": { "before": before },
+    });
+    if let Some(out) = args.out.as_ref().filter(|_| !args.dry_run) {
+        let after = small.grow(&plan, out)?;
+        let change = small.measure(&plan, out, threads)?;
+        result["parameters"]["after"] = json!(after);
+        result["measured"] = json!(change);
+        result["out"] = json!(out);
+        if !show.json {
+            let shown = out.display();
+            show.data(&format!(
+                "{}\nparameters: {} to {}\nwrote `{shown}`\n",
+                measured(&change, plan.output_copies(anatomy)),
+                millions(before),
+                millions(after)
+            ));
+        }
+        if prediction.level == Level::Exact && !is_rounding(&change) {
+            show.say(&format!(
+                "warning: outputs changed by {:.1e}, which is more than single precision rounds; \
+                 please report it with the command and the model",
+                change.largest_change
+            ));
+        }
+    }
+    if show.json {
+        show.json(&result);
+    }
+    Ok(0)
+}
+
+fn plan(args: &GrowArgs, small: &Small) -> Result<GrowthPlan, Failure> {
+    if let Some(file) = &args.plan {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Failure::usage(format!("cannot read the plan `{shown}`: {error}")))?;
+        let plan = GrowthPlan::from_toml(&text)
+            .map_err(|error| Failure::usage(format!("`{shown}`: {error}")))?;
+        plan.check(small.anatomy())?;
+        return Ok(plan);
+    }
+    let target = Target {
+        layers: args.layers,
+        hidden: args.hidden,
+        heads: args.heads,
+        kv_heads: None,
+        intermediate: args.intermediate,
+    };
+    let plan = Method::find(&args.method)?.plan(small.anatomy(), &target, args.seed)?;
+    let plan = GrowthPlan { noise: args.noise, ..plan };
+    plan.check(small.anatomy())?;
+    Ok(plan)
+}
+
+/// Whether a change is what single precision makes of other orders of summation.
+fn is_rounding(change: &Change) -> bool {
+    change.largest_change <= 1e-4 * change.largest_output.max(1.0)
+}
+
+fn measured(change: &Change, copies: Option<usize>) -> String {
+    let Change { sentences, largest_change, largest_output } = change;
+    let copies = match copies {
+        Some(copies) if copies > 1 => {
+            format!("; hidden states hold each number {copies} times")
+        }
+        _ => String::new(),
+    };
+    format!(
+        "\nmeasured on {sentences} sentences: outputs up to {largest_output:.3} change by at most \
+         {largest_change:.1e}{copies}"
+    )
+}
+
+fn millions(count: usize) -> String {
+    if count < 1_000_000 { count.to_string() } else { format!("{:.1} M", count as f64 / 1e6) }
+}
