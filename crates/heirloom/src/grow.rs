@@ -158,15 +158,23 @@ impl Small {
         text.expect("a map of strings and numbers is JSON") + "\n"
     }
 
-    /// How far the outputs of the model that has grown into `out` are from this one's, on
-    /// [`SENTENCES`]. Hidden states are compared with the old ones that they are copies of.
+    /// The outputs on [`SENTENCES`], to be held against those of the grown model.
+    ///
+    /// # Errors
+    /// Where the model cannot answer, as one that was saved with a language-model head alone.
+    pub fn outputs(&self, threads: usize) -> Result<Vec<f32>, Failure> {
+        answers(&self.folder, threads)
+    }
+
+    /// How far the outputs of the model that has grown into `out` are from `before`, this one's.
+    /// Hidden states are compared with the old ones that they are copies of.
     pub fn measure(
         &self,
+        before: &[f32],
         plan: &GrowthPlan,
         out: &Path,
         threads: usize,
     ) -> Result<Change, Failure> {
-        let before = answers(&self.folder, threads)?;
         let after = answers(out, threads)?;
         let (old, new) = (before.len() / SENTENCES.len(), after.len() / SENTENCES.len());
         let units = plan.residual_units(&self.anatomy);

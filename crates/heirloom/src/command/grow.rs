@@ -38,26 +38,35 @@ pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Fai
         "parameters": { "before": before },
     });
     if let Some(out) = args.out.as_ref().filter(|_| !args.dry_run) {
+        let outputs = small.outputs(threads);
         let after = small.grow(&plan, out)?;
-        let change = small.measure(&plan, out, threads)?;
         result["parameters"]["after"] = json!(after);
-        result["measured"] = json!(change);
         result["out"] = json!(out);
-        if !show.json {
-            let shown = out.display();
-            show.data(&format!(
-                "{}\nparameters: {} to {}\nwrote `{shown}`\n",
-                measured(&change, plan.output_copies(anatomy)),
-                millions(before),
-                millions(after)
-            ));
+        let mut text = "\n".to_owned();
+        match outputs {
+            Ok(outputs) => {
+                let change = small.measure(&outputs, &plan, out, threads)?;
+                result["measured"] = json!(change);
+                text += &measured(&change, plan.output_copies(anatomy));
+                if prediction.level == Level::Exact && !is_rounding(&change) {
+                    show.say(&format!(
+                        "warning: outputs changed by {:.1e}, more than single precision rounds; \
+                         please report it with the command and the model",
+                        change.largest_change
+                    ));
+                }
+            }
+            // Growing needs no head; answering does.
+            Err(why) => {
+                result["not_measured"] = json!(why.message);
+                let why = why.message.lines().next().unwrap_or_default().to_owned();
+                text += &format!("not measured: {why}\n");
+            }
         }
-        if prediction.level == Level::Exact && !is_rounding(&change) {
-            show.say(&format!(
-                "warning: outputs changed by {:.1e}, which is more than single precision rounds; \
-                 please report it with the command and the model",
-                change.largest_change
-            ));
+        let (before, after) = (millions(before), millions(after));
+        text += &format!("parameters: {before} to {after}\nwrote `{}`\n", out.display());
+        if !show.json {
+            show.data(&text);
         }
     }
     if show.json {
@@ -103,8 +112,8 @@ fn measured(change: &Change, copies: Option<usize>) -> String {
         _ => String::new(),
     };
     format!(
-        "\nmeasured on {sentences} sentences: outputs up to {largest_output:.3} change by at most \
-         {largest_change:.1e}{copies}"
+        "measured on {sentences} sentences: outputs up to {largest_output:.3} change by at most \
+         {largest_change:.1e}{copies}\n"
     )
 }
 
