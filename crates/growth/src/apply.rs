@@ -22,6 +22,34 @@ pub struct Grown<T> {
     pub anatomy: Anatomy,
 }
 
+/// How many numbers the grown model will have, of a model whose parameters have these names and
+/// shapes. A tied head counts once; names without a role are left out.
+pub fn count_grown<'a>(
+    plan: &GrowthPlan,
+    anatomy: &Anatomy,
+    shapes: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+) -> u64 {
+    let grown = plan.grown(anatomy);
+    let mut count = 0u64;
+    for (name, old) in shapes {
+        let Some(place) = anatomy.family.find(name).filter(|_| !is_buffer(name)) else { continue };
+        let sizes = place.dims().into_iter().zip(old);
+        let size =
+            |(dim, &old): (crate::family::Dim, &usize)| dim.size(&grown).unwrap_or(old) as u64;
+        let one = sizes.map(size).fold(1, u64::saturating_mul);
+        let untied = place.role == Role::TokenEmbedding && grown.lm_head != anatomy.lm_head;
+        let times = match place.layer {
+            // The first layer stands for all; blocks have equal parameters.
+            Some(0) => grown.shape.layers as u64,
+            Some(_) => 0,
+            None if place.role == Role::LmHead && anatomy.lm_head == LmHead::Tied => 0,
+            None => 1 + u64::from(untied),
+        };
+        count = count.saturating_add(one.saturating_mul(times));
+    }
+    count
+}
+
 /// A parameter of the grown model and where it comes from.
 pub(crate) struct Route {
     /// Its name in the grown model.

@@ -27,7 +27,7 @@ mod presets;
 mod tensor;
 
 pub use anatomy::{Anatomy, Family, LmHead, Norm, Placement, Shape};
-pub use apply::{Grown, grow};
+pub use apply::{Grown, count_grown, grow};
 pub use axis::{Axis, AxisPlan, Map, Origin, Units};
 pub use clones::clone_gap;
 pub use depth::Block;

@@ -231,6 +231,9 @@ impl GrowthPlan {
         if self.blocks.is_empty() {
             return size("no layer is left".to_owned());
         }
+        if self.blocks.len() > MOST_LAYERS {
+            return size(format!("at most {MOST_LAYERS} layers are grown"));
+        }
         if let Some(block) = self.blocks.iter().find(|block| block.from >= layers) {
             return size(format!(
                 "the plan names layer {}, and there are layers 0 to {}",
@@ -317,6 +320,11 @@ impl GrowthPlan {
     }
 }
 
+/// The largest size that a config is read with.
+pub(crate) const LARGEST_SIZE: usize = 1 << 24;
+/// More layers than any model known, few enough to list.
+pub(crate) const MOST_LAYERS: usize = 1 << 16;
+
 fn check_axis(plan: &AxisPlan, anatomy: &Anatomy) -> Result<(), Error> {
     let AxisPlan { axis, map, from, to } = *plan;
     let found = anatomy.shape.size(axis);
@@ -328,6 +336,12 @@ fn check_axis(plan: &AxisPlan, anatomy: &Anatomy) -> Result<(), Error> {
     };
     if to < from {
         return refuse("growing takes no units away");
+    }
+    if to > LARGEST_SIZE {
+        return refuse("no size is read that is larger than 16777216");
+    }
+    if from == 0 && to > 0 {
+        return refuse("the model has none to begin with");
     }
     match map {
         Map::Keep if from != to => refuse("the plan keeps this axis; name another map"),

@@ -3,6 +3,7 @@
 use crate::Trains;
 use crate::axis::{Axis, AxisPlan, Map};
 use crate::depth::{self, Block};
+use crate::plan::{LARGEST_SIZE, MOST_LAYERS};
 use crate::{Anatomy, Error, Family, Fill, GrowthPlan, LmHead, Norm, Placement, Shape, TiedHead};
 
 /// A way to grow.
@@ -111,6 +112,9 @@ impl Method {
         };
         if new < old {
             return Err(size("growing takes no layers away"));
+        }
+        if new > MOST_LAYERS {
+            return Err(size(&format!("at most {MOST_LAYERS} layers are grown")));
         }
         if new == old {
             return Ok(depth::keep(old));
@@ -230,6 +234,21 @@ impl Target {
         if hidden < old.hidden {
             let why = "growing takes no units away".to_owned();
             return refuse("the hidden size", old.hidden, hidden, why);
+        }
+        let asked = [
+            ("the hidden size", old.hidden, Some(hidden)),
+            ("the number of heads", old.heads(), self.heads),
+            ("the intermediate size", old.intermediate, self.intermediate),
+        ];
+        for (what, from, to) in asked {
+            if let Some(to) = to.filter(|&to| to > LARGEST_SIZE) {
+                return refuse(
+                    what,
+                    from,
+                    to,
+                    format!("no size is read that is larger than {LARGEST_SIZE}"),
+                );
+            }
         }
         let whole_heads = anatomy.family != Family::Llama;
         let heads = match self.heads {

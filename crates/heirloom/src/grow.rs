@@ -12,8 +12,8 @@ use heirloom_data::label::{Labels, RawLabel};
 use heirloom_data::source::{OnBadLine, Row, Rows, Skipped};
 use heirloom_data::tokens::Tokenizer;
 use heirloom_growth::{
-    Anatomy, Family, GrowthPlan, LmHead, Norm, Origin, Placement, Shape, Tensor, Tensors, grow,
-    is_buffer,
+    Anatomy, Family, GrowthPlan, LmHead, Norm, Origin, Placement, Shape, Tensor, Tensors,
+    count_grown, grow, is_buffer,
 };
 use heirloom_models::{EncoderConfig, Head, ModelType};
 use heirloom_store::{About, Array, Draft, RealDisk, TensorFolder, new_folder, write_tensors};
@@ -91,6 +91,15 @@ impl Small {
         Ok(count)
     }
 
+    /// Numbers in the tensors of the model that `plan` makes of it.
+    pub fn parameters_after(&self, plan: &GrowthPlan) -> Result<u64, Failure> {
+        let mut shapes = Vec::new();
+        for name in self.names() {
+            shapes.push((name, self.weights.shape(name)?));
+        }
+        Ok(count_grown(plan, &self.anatomy, shapes))
+    }
+
     /// Tensors that are parameters.
     fn names(&self) -> impl Iterator<Item = &str> {
         let tied = self.anatomy.lm_head == LmHead::Tied;
@@ -102,9 +111,8 @@ impl Small {
         self.weights.names().filter(move |name| !is_buffer(name) && !again(name))
     }
 
-    /// Grows the model and commits it to `out`, which is new or empty. The result is how many
-    /// numbers it has.
-    pub fn grow(&self, plan: &GrowthPlan, out: &Path) -> Result<usize, Failure> {
+    /// Grows the model and commits it to `out`, which is new or empty.
+    pub fn grow(&self, plan: &GrowthPlan, out: &Path) -> Result<(), Failure> {
         // Where it is there it is only looked at; nothing is made before the model has grown.
         if out.exists() {
             new_folder(&RealDisk, out)?;
@@ -135,7 +143,7 @@ impl Small {
         let facts = json!({ "plan": plan.digest(), "build": env!("CARGO_PKG_VERSION") });
         let Value::Object(facts) = facts else { unreachable!("written as an object just above") };
         draft.commit(About { facts, ..About::default() })?;
-        Ok(count)
+        Ok(())
     }
 
     fn config_json(&self, grown: &Anatomy) -> String {
@@ -153,6 +161,10 @@ impl Small {
         // What another program recorded about the small model says nothing about this one.
         for key in ["_name_or_path", "transformers_version"] {
             map.remove(key);
+        }
+        // Whatever the small model was kept in, this one is written in single precision.
+        for key in ["dtype", "torch_dtype"] {
+            map.entry(key).and_modify(|kind| *kind = json!("float32"));
         }
         let text = serde_json::to_string_pretty(&Value::Object(map));
         text.expect("a map of strings and numbers is JSON") + "\n"

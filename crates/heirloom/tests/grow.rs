@@ -1,6 +1,7 @@
 //! The command `grow`: what it makes, what it says of it, and what it refuses.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+#![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -180,17 +181,19 @@ predicted: it computes exactly what the small model did
   both branches of each added layer end in zeros, and it takes over the last norm of the layer \
                   below: norming twice is norming once, but for ε
 
-measured on 6 sentences: outputs up to ";
+parameters: ";
     assert!(said.starts_with(begins), "{said}");
-    assert!(said.contains("; hidden states hold each number 2 times\nparameters: "), "{said}");
-    assert!(said.ends_with("wrote `grown`\n"), "{said}");
+    assert!(said.contains("\nmeasured on 6 sentences: outputs up to "), "{said}");
+    let ends = "; hidden states hold each number 2 times\nwrote `grown`\n";
+    assert!(said.ends_with(ends), "{said}");
 }
 
 #[test]
 fn nothing_is_written_where_only_the_plan_was_asked_for() {
     let place = Place::with("bert-single");
     let said = place.done("grow m --layers 4 --method stack --dry-run --out grown");
-    assert!(said.ends_with("  layers stand where they were not trained to stand\n"), "{said}");
+    let ends = "  layers stand where they were not trained to stand\n\nparameters: 6179 to 10627\n";
+    assert!(said.ends_with(ends), "{said}");
     assert_eq!(place.names(), ["m"]);
 }
 
@@ -285,4 +288,29 @@ fn plans_and_models_that_do_not_belong_together_are_refused() {
     let (code, said) = place.refuses("grow m --layers 3 --out other");
     assert_eq!(code, 3);
     assert!(said.contains("has shape [32], but its place in the model has [48]"), "{said}");
+}
+
+#[test]
+fn half_precision_becomes_single_in_weights_and_config() {
+    let place = Place::with("bert-single");
+    place.edit("m/config.json", "\"dtype\": \"float32\"", "\"dtype\": \"bfloat16\"");
+    place.done("grow m --layers 3 --out grown");
+    let config = fs::read_to_string(place.path("grown/config.json")).unwrap();
+    assert!(config.contains("\"dtype\": \"float32\""), "{config}");
+}
+
+#[test]
+fn a_public_sentence_encoder_grows_to_twice_its_depth_and_width_and_embeds_as_before() {
+    let Some(models) = std::env::var_os("HEIRLOOM_MODELS").map(PathBuf::from) else {
+        println!("skipped: set HEIRLOOM_MODELS to the folder with all-MiniLM-L6-v2");
+        return;
+    };
+    let model = models.join("all-MiniLM-L6-v2");
+    let place = Place(tempfile::tempdir().unwrap());
+    let result =
+        place.json(&format!("grow {} --layers 12 --hidden 768 --out grown", model.display()));
+    assert_eq!(result["predicted"]["level"], "exact");
+    // Single precision over twelve layers; embeddings reach 1.
+    assert!(change(&result) < 1e-5, "{result}");
+    assert_eq!(result["parameters"]["after"], 109_482_240);
 }

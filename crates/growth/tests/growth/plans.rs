@@ -218,6 +218,18 @@ fn presets_refuse_what_they_cannot_do() {
     for (method, target, want) in rows {
         assert_eq!(method.plan(&bert(), &target, 1).unwrap_err().to_string(), want);
     }
+    let huge = Some(usize::MAX);
+    for target in [
+        Target { layers: huge, ..none },
+        Target { hidden: huge, ..none },
+        Target { heads: huge, ..none },
+        Target { intermediate: huge, ..none },
+    ] {
+        let error = Method::Preserve.plan(&bert(), &target, 1).unwrap_err();
+        assert!(matches!(error, Error::Size { to: usize::MAX, .. }), "{error}");
+    }
+    let table = wide_table(&llama()).check(&llama()).unwrap_err().to_string();
+    assert_eq!(table, "the positions cannot go from 0 to 6: the model has none to begin with");
     let masks = Method::Msg.plan(&bert(), &width, 1).unwrap_err().to_string();
     assert!(masks.starts_with("`msg` hides what is new behind masks"), "{masks}");
     assert_eq!(
@@ -252,4 +264,8 @@ fn tensors_that_do_not_belong_are_refused_before_any_is_grown() {
         said(&|tensors| drop(tensors.remove("bert.encoder.layer.0.output.dense.bias"))),
         "layer 0 of the model has no `bert.encoder.layer.0.output.dense.bias`"
     );
+}
+
+fn wide_table(anatomy: &Anatomy) -> GrowthPlan {
+    GrowthPlan::keep(anatomy).with(Axis::Positions, Map::Pad, 6)
 }

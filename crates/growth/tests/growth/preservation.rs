@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::small::{anatomy, forward, gap, hidden, model};
 use heirloom_growth::{
     Anatomy, Axis, Family, Fill, GrowthPlan, Level, LmHead, Map, Method, Norm, Origin, Placement,
-    Target, Tensor, Tensors, TiedHead, depth, grow,
+    Target, Tensor, Tensors, TiedHead, count_grown, depth, grow,
 };
 
 /// Rounding in f64 over two small layers is below 1e-14; a post-norm identity adds ε = 1e-12 over
@@ -23,6 +23,8 @@ fn anatomies() -> Vec<Anatomy> {
                 all.push(anatomy(Family::Llama, norm, head, kv_heads, group));
             }
             all.push(anatomy(Family::Gpt2, norm, head, 2, 1));
+            let qwen = anatomy(Family::Llama, norm, head, 2, 2);
+            all.push(Anatomy { head_norms: true, ..qwen });
         }
         for head in [LmHead::None, LmHead::Tied] {
             let exact = anatomy(Family::Bert, norm, head, 2, 1);
@@ -64,6 +66,9 @@ fn change(plan: &GrowthPlan, a: &Anatomy) -> f64 {
     let small = model(a);
     let grown = grow(plan, a, &small).unwrap();
     assert_eq!(grown.anatomy, plan.grown(a));
+    let shapes = small.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()));
+    let numbers: usize = grown.tensors.values().map(|tensor| tensor.data.len()).sum();
+    assert_eq!(count_grown(plan, a, shapes), numbers as u64);
     gap(&forward(a, &small), &forward(&grown.anatomy, &grown.tensors))
 }
 

@@ -157,6 +157,10 @@ pub(crate) fn model(a: &Anatomy) -> Tensors<f64> {
                 maker.linear(&at(name), out, s.hidden, transposed);
             });
         }
+        if a.head_norms {
+            maker.add(&at("self_attn.q_norm.weight"), &[s.head_dim], 1.0);
+            maker.add(&at("self_attn.k_norm.weight"), &[s.head_dim], 1.0);
+        }
         maker.linear(&at(n.out), s.hidden, queries, transposed);
         for name in n.norms {
             maker.norm(&at(name), s.hidden, a.norm);
@@ -262,10 +266,18 @@ impl<S: Scalar> Run<'_, S> {
                 three => [0, 1, 2].map(|part| self.linear(&at(three[part]), x)),
             })
             .collect();
+        let at_layer = at;
         let causal = self.a.placement == Placement::Pre;
         let head = |at: usize, part: usize, head: usize| -> Vec<S> {
             let mut x = parts[at][part][head * dim..(head + 1) * dim].to_vec();
             if part < 2 {
+                if self.a.head_norms {
+                    let name = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"][part];
+                    let gain = &self.t[&at_layer(name)].data;
+                    let square = dot(&x, &x) / S::of(dim as f64);
+                    let scale = S::of(1.0) / (square + S::of(1e-3)).sqrt();
+                    x.iter_mut().zip(gain).for_each(|(x, &gain)| *x = *x * scale * gain);
+                }
                 self.turn(&mut x, at);
             }
             x

@@ -2,6 +2,7 @@
 
 use heirloom::answer::model_folder;
 use heirloom::failure::Failure;
+use heirloom::gather::available_memory;
 use heirloom::grow::{Change, Small};
 use heirloom_growth::{GrowthPlan, Level, Method, Target};
 use serde_json::json;
@@ -15,7 +16,7 @@ pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Fai
     let anatomy = small.anatomy();
     let (from, to) = (anatomy.shape, plan.grown(anatomy).shape);
     let prediction = plan.predict(anatomy);
-    let before = small.parameters()?;
+    let (before, after) = (small.parameters()?, small.parameters_after(&plan)?);
     let mut text = format!("from {from}\nto   {to}\n\nplan `{}`\n", plan.method);
     for line in plan.words() {
         text += &format!("  {line}\n");
@@ -24,6 +25,7 @@ pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Fai
     for reason in &prediction.reasons {
         text += &format!("  {reason}\n");
     }
+    text += &format!("\nparameters: {} to {}\n", millions(before as u64), millions(after));
     if !show.json {
         show.data(&text);
     }
@@ -35,14 +37,14 @@ pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Fai
         "to": to,
         "words": plan.words(),
         "predicted": prediction,
-        "parameters": { "before": before },
+        "parameters": { "before": before, "after": after },
     });
     if let Some(out) = args.out.as_ref().filter(|_| !args.dry_run) {
+        check_memory(before as u64, after)?;
         let outputs = small.outputs(threads);
-        let after = small.grow(&plan, out)?;
-        result["parameters"]["after"] = json!(after);
+        small.grow(&plan, out)?;
         result["out"] = json!(out);
-        let mut text = "\n".to_owned();
+        let mut text = String::new();
         match outputs {
             Ok(outputs) => {
                 let change = small.measure(&outputs, &plan, out, threads)?;
@@ -63,8 +65,7 @@ pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Fai
                 text += &format!("not measured: {why}\n");
             }
         }
-        let (before, after) = (millions(before), millions(after));
-        text += &format!("parameters: {before} to {after}\nwrote `{}`\n", out.display());
+        text += &format!("wrote `{}`\n", out.display());
         if !show.json {
             show.data(&text);
         }
@@ -98,6 +99,24 @@ fn plan(args: &GrowArgs, small: &Small) -> Result<GrowthPlan, Failure> {
     Ok(plan)
 }
 
+/// Small and grown model lie in memory together, in single precision.
+fn check_memory(before: u64, after: u64) -> Result<(), Failure> {
+    let needs = before.saturating_add(after).saturating_mul(4);
+    let has = available_memory().0;
+    if needs <= has {
+        return Ok(());
+    }
+    let message = format!(
+        "does not fit in memory: {} and {} numbers of 4 bytes take {:.1} GB, and {:.1} GB are \
+         free; grow to smaller sizes",
+        millions(before),
+        millions(after),
+        needs as f64 / 1e9,
+        has as f64 / 1e9,
+    );
+    Err(Failure { code: 6, message })
+}
+
 /// Whether a change is what single precision makes of other orders of summation.
 fn is_rounding(change: &Change) -> bool {
     change.largest_change <= 1e-4 * change.largest_output.max(1.0)
@@ -117,6 +136,6 @@ fn measured(change: &Change, copies: Option<usize>) -> String {
     )
 }
 
-fn millions(count: usize) -> String {
+fn millions(count: u64) -> String {
     if count < 1_000_000 { count.to_string() } else { format!("{:.1} M", count as f64 / 1e6) }
 }
