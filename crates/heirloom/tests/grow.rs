@@ -1,7 +1,6 @@
 //! The command `grow`: what it makes, what it says of it, and what it refuses.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
-#![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
