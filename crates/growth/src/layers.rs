@@ -5,25 +5,11 @@
 
 use heirloom_models::{EncoderConfig, split_layer};
 
+use crate::Error;
+
 /// For each layer of the target, the source's layer it is a copy of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerMap(Vec<usize>);
-
-/// A layer map that fits no model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// No layer is left.
-    #[error("`student.layers` is empty; name at least one of the source's {0} layers, from 0")]
-    Empty(usize),
-    /// The source has no such layer.
-    #[error("`student.layers` names layer {layer}, but the source has layers 0 to {}", .layers - 1)]
-    OutOfRange {
-        /// The layer that is missing.
-        layer: usize,
-        /// Layers of the source.
-        layers: usize,
-    },
-}
 
 impl LayerMap {
     /// The map that keeps `layers` of a source with `source_layers`, in the order given.

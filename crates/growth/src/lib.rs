@@ -1,10 +1,41 @@
-//! One trained model into another of a different size: a map is data, applied to parameters by
+//! One trained model into another of a different size: a plan is data, applied to parameters by
 //! name.
 //!
-//! In: a layer map and the source's config. Out: the target's config, and for each of its
-//! parameters the source's that fills it. Never: a number read or written; the models crate does
-//! that, with this crate's names.
+//! In: a [`GrowthPlan`], the [`Anatomy`] of a model, and its parameters as plain tensors. Out: the
+//! parameters of the larger model, its anatomy, its optimiser's moments, and before any number is
+//! read a [`Prediction`] of whether it computes what the small one did. Never: a file, a device, a
+//! forward pass.
+//!
+//! Every width map gives a pair of matrices per axis, `U` (new units from old) and `D` (how new
+//! units are read): a weight becomes `U_out W D_inᵀ`, and what is read stays the same where
+//! `Dᵀ U = I` ([`Map`]). Blocks are repeated or inserted by [`Block`]s. `docs/method/growth.md` has
+//! the equations.
 
+mod anatomy;
+mod apply;
+mod axis;
+mod clones;
+pub mod depth;
+mod entries;
+mod error;
+mod family;
 mod layers;
+mod moments;
+mod plan;
+mod predict;
+mod presets;
+mod tensor;
 
-pub use layers::{Error, LayerMap};
+pub use anatomy::{Anatomy, Family, LmHead, Norm, Placement, Shape};
+pub use apply::{Grown, count_grown, grow};
+pub use axis::{Axis, AxisPlan, Map, Origin, Units};
+pub use clones::clone_gap;
+pub use depth::Block;
+pub use error::Error;
+pub use family::{NormSite, Place, Role, is_buffer};
+pub use layers::LayerMap;
+pub use moments::{Moments, MomentsMode, grow_moments, rate_multipliers};
+pub use plan::{Fill, GrowthPlan, TiedHead, Trains};
+pub use predict::{Level, Prediction};
+pub use presets::{Method, Target};
+pub use tensor::{Number, Tensor, Tensors};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Passes knowledge between language models: fine-tune, distil, evaluate, predict.
+/// Passes knowledge between language models: fine-tune, distil, grow, evaluate, predict.
 #[derive(Debug, Parser)]
 #[command(name = "heirloom", version, max_term_width = 100)]
 #[command(after_help = "Relative paths in recipes are looked for below $HEIRLOOM_DATA (data) and \
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Read texts from stdin (JSONL or plain lines), print predictions as JSONL
     Predict(PredictArgs),
+    /// Make a larger model of a trained one, with what it knows
+    Grow(GrowArgs),
     /// Check every byte of a run folder, model folder or checkpoint
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
@@ -122,6 +124,65 @@ pub(crate) struct PredictArgs {
     /// Longest input in tokens
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub(crate) max_length: usize,
+}
+
+/// What `grow` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "Methods, and what they do to a model of BERT's kind:\n  \
+preserve       computes the same: whole copies in width, read in unequal shares; added layers \
+start as the identity\n  \
+hypercloning   computes the same: whole copies in width alone\n  \
+net2net        random copies (the same where sizes double), added layers start as the identity\n  \
+lemon          like preserve; other than multiples of the hidden size only in decoders\n  \
+bert2bert-fpi  random copies, layers stacked\n  \
+bert2bert-aki  the same, and copies take the weights of the layer above\n  \
+stack          the layers again above themselves (StackBERT, G_stack)\n  \
+interleave     each layer again right above itself\n  \
+compound       whole copies in width, layers stacked\n  \
+llama-pro      added layers start as the identity, and are meant to be trained alone\n  \
+mslt           copies of the top layers, meant to be trained alone\n  \
+solar          the model without its top, then without its bottom\n  \
+pad, msg       new units that nothing reads yet; hidden size only in decoders\n\n\
+What is not named follows: heads keep their size, and the intermediate size grows with the hidden \
+size. An embedding model whose hidden size grows n-fold gives each number n times, so cosines stay \
+as they are. The result is a folder that `transformers` loads, with the plan in growth.toml.\n\n\
+Examples:\n  \
+heirloom grow all-MiniLM-L6-v2 --layers 12 --hidden 768 --out grown\n  \
+heirloom grow all-MiniLM-L6-v2 --layers 12 --method stack --dry-run\n  \
+heirloom grow other-model --plan grown/growth.toml --out grown-too")]
+pub(crate) struct GrowArgs {
+    /// A model folder, or a run folder (then its best model)
+    pub(crate) model: PathBuf,
+    /// Layers
+    #[arg(long, value_name = "N")]
+    pub(crate) layers: Option<usize>,
+    /// Hidden size
+    #[arg(long, value_name = "N")]
+    pub(crate) hidden: Option<usize>,
+    /// Attention heads
+    #[arg(long, value_name = "N")]
+    pub(crate) heads: Option<usize>,
+    /// Units inside a feed-forward layer
+    #[arg(long, value_name = "N")]
+    pub(crate) intermediate: Option<usize>,
+    /// How to grow; see below
+    #[arg(long, default_value = "preserve", value_name = "NAME")]
+    pub(crate) method: String,
+    /// Decides which units are copied and what new entries start from
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Noise between copies that sums to zero, so that they learn apart, over the size of weights
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub(crate) noise: f64,
+    /// Grow by this plan, a TOML file, in place of sizes and method
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["layers", "hidden", "heads", "intermediate", "method", "seed", "noise"])]
+    pub(crate) plan: Option<PathBuf>,
+    /// Folder for the grown model; new or empty
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+    /// Say what would be done and predict what comes of it; write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// What `verify` takes.

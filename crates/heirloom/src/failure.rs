@@ -64,17 +64,12 @@ from_error!(
     heirloom_data::Error,
     heirloom_models::Error,
     heirloom_store::StoreError,
-    heirloom_train::Error
+    heirloom_train::Error,
+    heirloom_growth::Error
 );
 
 impl From<heirloom_report::error::Error> for Failure {
     fn from(error: heirloom_report::error::Error) -> Self {
         Self::input(error.to_string())
-    }
-}
-
-impl From<heirloom_growth::Error> for Failure {
-    fn from(error: heirloom_growth::Error) -> Self {
-        Self::usage(error.to_string())
     }
 }

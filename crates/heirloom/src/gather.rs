@@ -590,7 +590,7 @@ fn parameters(config: &EncoderConfig, head: heirloom_models::Head) -> u64 {
 }
 
 /// Memory that the system says is available, or a guess of 8 GB where it does not say.
-fn available_memory() -> Bytes {
+pub fn available_memory() -> Bytes {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kilobytes = text.lines().find_map(|line| {
         line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<u64>().ok()

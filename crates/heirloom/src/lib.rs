@@ -25,6 +25,7 @@ pub mod examine;
 pub mod explain;
 pub mod failure;
 pub mod gather;
+pub mod grow;
 pub mod judge;
 pub mod opened;
 pub mod places;
