@@ -184,6 +184,12 @@ fn noise_between_copies_and_unequal_shares_change_weights_and_nothing_else() {
         GrowthPlan::keep(&a).with(Axis::Residual, Map::Tile, 8).with(Axis::Ffn, Map::Split, 10);
     let noisy = GrowthPlan { noise: 0.3, ..tile.clone() };
     check(&noisy, &a);
+    let gpt = anatomy(Family::Gpt2, Norm::Layer, LmHead::Tied, 2, 1);
+    let wide = GrowthPlan { noise: 0.3, ..GrowthPlan::keep(&gpt) }
+        .with(Axis::Residual, Map::Tile, 8)
+        .with(Axis::KvHeads, Map::Split, 4)
+        .with(Axis::Ffn, Map::Select, 13);
+    check(&wide, &gpt);
     let small = model(&a);
     let weight =
         |plan: &GrowthPlan, name: &str| grow(plan, &a, &small).unwrap().tensors[name].clone();

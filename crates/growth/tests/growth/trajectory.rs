@@ -130,7 +130,10 @@ impl Training {
 
 /// One small decoder, trained a little so that its moments are those of training.
 fn trained(norm: Norm, lm_head: LmHead) -> Training {
-    let mut a = anatomy(Family::Llama, norm, lm_head, 1, 2);
+    trained_of(anatomy(Family::Llama, norm, lm_head, 1, 2))
+}
+
+fn trained_of(mut a: Anatomy) -> Training {
     a.shape.layers = 1;
     a.shape.intermediate = 3;
     let mut training = Training::new(&a);
@@ -139,11 +142,9 @@ fn trained(norm: Norm, lm_head: LmHead) -> Training {
 }
 
 fn tiled(a: &Anatomy) -> GrowthPlan {
-    GrowthPlan::keep(a).with(Axis::Residual, Map::Tile, 8).with(Axis::Ffn, Map::Tile, 6).with(
-        Axis::KvHeads,
-        Map::Tile,
-        2,
-    )
+    let heads = 2 * a.shape.kv_heads;
+    let plan = GrowthPlan::keep(a).with(Axis::KvHeads, Map::Tile, heads);
+    plan.with(Axis::Residual, Map::Tile, 8).with(Axis::Ffn, Map::Tile, 6)
 }
 
 fn farthest(one: &[f64], two: &[f64]) -> f64 {
@@ -160,6 +161,34 @@ fn a_grown_model_follows_the_small_one_for_fifty_steps() {
         let gap = farthest(&small.run(50), &large.run(50));
         assert!(gap < TOLERANCE, "{norm:?} {lm_head:?}: {gap:e}");
     }
+}
+
+#[test]
+fn encoders_and_fused_decoders_follow_too() {
+    let rows = [
+        anatomy(Family::Bert, Norm::Layer, LmHead::Tied, 2, 1),
+        anatomy(Family::Bert, Norm::Layer, LmHead::None, 2, 1),
+        anatomy(Family::Gpt2, Norm::Layer, LmHead::Tied, 2, 1),
+    ];
+    for a in rows {
+        let mut small = trained_of(a.clone());
+        let mut large = small.grown(&tiled(&small.a), MomentsMode::Mapped, true);
+        let gap = farthest(&small.run(50), &large.run(50));
+        assert!(gap < TOLERANCE, "{a:?}: {gap:e}");
+    }
+}
+
+#[test]
+fn padded_entries_start_with_no_direction_and_the_mean_of_squares() {
+    let small = trained(Norm::Rms, LmHead::Untied);
+    let plan = GrowthPlan::keep(&small.a).with(Axis::Ffn, Map::Pad, 5);
+    let grown = grow_moments(&plan, &small.a, &small.moments, MomentsMode::Mapped).unwrap();
+    let name = "model.layers.0.mlp.up_proj.bias";
+    let old = &small.moments.second[name].data;
+    assert_eq!(grown.first[name].data[3..], [0.0; 2]);
+    assert_eq!(grown.second[name].data[..3], old[..]);
+    let mean = old.iter().sum::<f64>() / 3.0;
+    assert!(grown.second[name].data[3..].iter().all(|v| (v - mean).abs() < 1e-15 * mean));
 }
 
 #[test]
