@@ -25,6 +25,8 @@ pub enum Purpose {
     Policy = 8,
     /// Which labels an experiment makes wrong, and how.
     LabelNoise = 9,
+    /// Tokens of generated text.
+    Generation = 10,
 }
 
 /// The words of one purpose at one step and one site (a layer's dropout, say), by row and column.
