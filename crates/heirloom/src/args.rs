@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Passes knowledge between language models: fine-tune, distil, evaluate, predict.
+/// Passes knowledge between language models: fine-tune, distil, evaluate, predict, generate.
 #[derive(Debug, Parser)]
 #[command(name = "heirloom", version, max_term_width = 100)]
 #[command(after_help = "Relative paths in recipes are looked for below $HEIRLOOM_DATA (data) and \
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Read texts from stdin (JSONL or plain lines), print predictions as JSONL
     Predict(PredictArgs),
+    /// Continue prompts with a decoder, token by token
+    Generate(GenerateArgs),
     /// Check every byte of a run folder, model folder or checkpoint
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
@@ -119,6 +121,34 @@ pub(crate) struct PredictArgs {
     /// Longest input in tokens
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub(crate) max_length: usize,
+}
+
+/// What `generate` takes.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// A model folder with a decoder and its tokenizer
+    pub(crate) model: PathBuf,
+    /// Text to continue (repeatable)
+    #[arg(long, required = true, value_name = "TEXT")]
+    pub(crate) prompt: Vec<String>,
+    /// Most tokens after each prompt
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) new_tokens: usize,
+    /// Divides the logits before a token is drawn; 0 takes the most probable
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub(crate) temperature: f64,
+    /// Draw from the N most probable tokens; 0 is all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) top_k: usize,
+    /// Draw from the fewest tokens that hold this probability together
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub(crate) top_p: f64,
+    /// Seed of the random words; equal calls give equal texts
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// End a text at this token, besides those that config.json names (repeatable)
+    #[arg(long, value_name = "ID")]
+    pub(crate) stop_token: Vec<u32>,
 }
 
 /// What `verify` takes.

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => command::eval::run(args, threads, show),
         Command::Explain(args) => command::explain::run(args, threads, show),
         Command::Predict(args) => command::predict::run(args, threads, show),
+        Command::Generate(args) => command::generate::run(args, threads, show),
         Command::Verify(args) => command::verify::run(args, show),
         Command::Demo(args) => command::demo::run(args, threads, show),
         Command::Bench(args) => command::bench::run(args, threads, show),
