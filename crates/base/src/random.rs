@@ -27,6 +27,8 @@ pub enum Purpose {
     LabelNoise = 9,
     /// Which units a grown model copies, in which shares, and what its new entries start from.
     Growth = 10,
+    /// Tokens of generated text.
+    Generation = 11,
 }
 
 /// The words of one purpose at one step and one site (a layer's dropout, say), by row and column.

@@ -176,6 +176,16 @@ impl Tokenizer {
         }
     }
 
+    /// The text of ids, special tokens left out.
+    ///
+    /// # Errors
+    /// Where the tokenizer's decoder says no.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        self.inner
+            .decode(ids, true)
+            .map_err(|error| Error::Tokenizer { file: TOKENIZER.into(), reason: error.to_string() })
+    }
+
     /// A digest of what the tokenizer does: vocabulary, merges, normaliser, pre-tokenizer,
     /// post-processor. How the file was formatted, and its padding and truncation, do not count.
     pub fn digest(&self) -> Digest {

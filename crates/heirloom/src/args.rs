@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Passes knowledge between language models: fine-tune, distil, grow, evaluate, predict.
+/// Passes knowledge between language models: fine-tune, distil, grow, evaluate, predict, generate.
 #[derive(Debug, Parser)]
 #[command(name = "heirloom", version, max_term_width = 100)]
 #[command(after_help = "Relative paths in recipes are looked for below $HEIRLOOM_DATA (data) and \
@@ -37,12 +37,15 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Measure a model folder or a run's best model on labelled data
     Eval(EvalArgs),
-    /// Show whom a run's balance policy trusts: λ over the training set, and at both ends of it
+    /// Show whom a run's balance policy trusts (λ), or what its regularizer teaches in place of labels,
+    /// over the training set and at both ends of it
     Explain(ExplainArgs),
     /// Read texts from stdin (JSONL or plain lines), print predictions as JSONL
     Predict(PredictArgs),
     /// Make a larger model of a trained one, with what it knows
     Grow(GrowArgs),
+    /// Continue prompts with a decoder, token by token
+    Generate(GenerateArgs),
     /// Check every byte of a run folder, model folder or checkpoint
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
@@ -183,6 +186,34 @@ pub(crate) struct GrowArgs {
     /// Say what would be done and predict what comes of it; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// What `generate` takes.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// A model folder with a decoder and its tokenizer
+    pub(crate) model: PathBuf,
+    /// Text to continue (repeatable)
+    #[arg(long, required = true, value_name = "TEXT")]
+    pub(crate) prompt: Vec<String>,
+    /// Most tokens after each prompt
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) new_tokens: usize,
+    /// Divides the logits before a token is drawn; 0 takes the most probable
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub(crate) temperature: f64,
+    /// Draw from the N most probable tokens; 0 is all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) top_k: usize,
+    /// Draw from the fewest tokens that hold this probability together
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub(crate) top_p: f64,
+    /// Seed of the random words; equal calls give equal texts
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// End a text at this token, besides those that config.json names (repeatable)
+    #[arg(long, value_name = "ID")]
+    pub(crate) stop_token: Vec<u32>,
 }
 
 /// What `verify` takes.

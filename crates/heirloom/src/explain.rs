@@ -4,6 +4,8 @@
 //! what teacher and student say of them, and, where label noise is known, whether λ sees it.
 //! Never: writes, sweeps or locks anything; a run under way may be looked at.
 
+mod targets;
+
 use std::path::Path;
 
 use heirloom_balance::{Summary, separation};
@@ -22,6 +24,8 @@ use crate::answer::PLAN;
 use crate::failure::Failure;
 use crate::gather::reopen_to_read;
 use crate::places::Places;
+
+pub use targets::{Noise as TargetNoise, TargetRow, Targets, targets};
 
 /// Tokens that teacher and student read at once.
 const TOKENS_AT_ONCE: usize = 2048;
@@ -138,24 +142,16 @@ pub fn explain(
     threads: usize,
     top: usize,
 ) -> Result<Explanation, Failure> {
-    let mut plan = plan_of(path)?;
+    let (plan, step) = at_checkpoint(path)?;
     let shown = path.display().to_string();
     let Some(balance) = plan.objective.balance.clone() else {
         return Err(Failure::usage(format!(
             "`{shown}` was trained without a balance policy: the teacher's share is \
-             {} for every example (`objective.alpha`); a recipe with [objective.balance] has more \
-             to explain",
+             {} for every example (`objective.alpha`); a recipe with [objective.balance] or \
+             [objective.regularizer] has more to explain",
             plan.objective.alpha,
         )));
     };
-    let Some(&step) = RunFolder::steps(&RealDisk, path)?.last() else {
-        return Err(Failure::usage(format!(
-            "`{shown}` has no checkpoint yet; wait for its first, or go on with: heirloom resume \
-             {shown}"
-        )));
-    };
-    // The folder may have been moved since.
-    plan.output.dir.clone_from(&shown);
     let committed = Committed::open_step(&RealDisk, path, step)?;
     let (job, _) = reopen_to_read(&plan, places, KeepTexts::Yes)?;
     let several = plan.objective.teacher_parts.len();
@@ -188,6 +184,48 @@ pub fn explain(
         most: most.to_vec(),
         least: least.to_vec(),
     })
+}
+
+/// Which of the two a run has to explain: shares where it has a balance policy, else targets where it
+/// has a regularizer.
+pub fn has_targets_alone(path: &Path) -> Result<bool, Failure> {
+    let objective = plan_of(path)?.objective;
+    Ok(objective.balance.is_none() && objective.regularizer.is_some())
+}
+
+/// A run's plan and its newest checkpoint's step.
+fn at_checkpoint(path: &Path) -> Result<(Plan, Step), Failure> {
+    let mut plan = plan_of(path)?;
+    let shown = path.display().to_string();
+    let steps = RunFolder::steps(&RealDisk, path)?;
+    if plan.objective.balance.is_none() && plan.objective.regularizer.is_none() {
+        // Nothing to explain, with a checkpoint or without.
+        return Ok((plan, steps.last().copied().unwrap_or_default()));
+    }
+    let Some(&step) = steps.last() else {
+        return Err(Failure::usage(format!(
+            "`{shown}` has no checkpoint yet; wait for its first, or go on with: heirloom resume \
+             {shown}"
+        )));
+    };
+    // The folder may have been moved since.
+    plan.output.dir.clone_from(&shown);
+    Ok((plan, step))
+}
+
+/// What the model in `folder` answers to `set`, `[N, K]`.
+fn answers_of(
+    job: &Job,
+    folder: &Path,
+    config: &EncoderConfig,
+    set: &Dataset,
+    threads: usize,
+) -> Result<Vec<f32>, Failure> {
+    let mut device = Cpu::new(threads);
+    let model = Model::new(&mut device, config.clone(), head_of(&job.plan));
+    model.load(&mut device, &TensorFolder::open(folder)?, &str::to_owned, None)?;
+    let mut predictor = Predictor::for_dataset(&mut device, &model, TOKENS_AT_ONCE, set);
+    Ok(predictor.outputs(&mut device, &model, set))
 }
 
 fn plan_of(path: &Path) -> Result<Plan, Failure> {
@@ -269,18 +307,12 @@ fn rows(
     }
     let examples: Vec<u32> = chosen.iter().map(|(example, _)| *example).collect();
     let set = job.train.select(&examples);
-    let logits = |folder: &Path, config: &EncoderConfig, set: &Dataset| {
-        let mut device = Cpu::new(threads);
-        let model = Model::new(&mut device, config.clone(), head_of(&job.plan));
-        model.load(&mut device, &TensorFolder::open(folder)?, &str::to_owned, None)?;
-        let mut predictor = Predictor::for_dataset(&mut device, &model, TOKENS_AT_ONCE, set);
-        Ok::<_, Failure>(predictor.outputs(&mut device, &model, set))
-    };
-    let student = logits(committed.folder(), &job.student_config, &set)?;
+    let student = answers_of(job, committed.folder(), &job.student_config, &set, threads)?;
     let mut teachers = Vec::new();
     for (_, teacher) in job.teachers() {
         let own = teacher.own.as_ref().map(|own| own.train.select(&examples));
-        teachers.push(logits(&teacher.path, &teacher.config, own.as_ref().unwrap_or(&set))?);
+        let set = own.as_ref().unwrap_or(&set);
+        teachers.push(answers_of(job, &teacher.path, &teacher.config, set, threads)?);
     }
     let Some((teacher, others)) = teachers.split_first() else {
         return Err(Failure::input("the plan has a balance policy and no teacher; it was edited"));

@@ -16,6 +16,7 @@ pub use heirloom_growth as growth;
 pub use heirloom_models as models;
 pub use heirloom_objective as objective;
 pub use heirloom_recipe as recipe;
+pub use heirloom_regularize as regularize;
 pub use heirloom_report as report;
 pub use heirloom_store as store;
 pub use heirloom_train as train;

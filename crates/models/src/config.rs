@@ -82,13 +82,13 @@ pub struct EncoderConfig {
 }
 
 /// Reads keys of one config with errors that name the file and the key.
-struct Keys<'a> {
-    file: &'a Path,
-    map: &'a Map<String, Value>,
+pub(crate) struct Keys<'a> {
+    pub(crate) file: &'a Path,
+    pub(crate) map: &'a Map<String, Value>,
 }
 
 impl Keys<'_> {
-    fn bad(&self, key: &str, expected: &str) -> Error {
+    pub(crate) fn bad(&self, key: &str, expected: &str) -> Error {
         let found = self.map.get(key).map_or("nothing".to_owned(), Value::to_string);
         Error::ConfigKey {
             file: self.file.to_owned(),
@@ -98,7 +98,7 @@ impl Keys<'_> {
         }
     }
 
-    fn size(&self, key: &str, default: Option<u64>) -> Result<usize, Error> {
+    pub(crate) fn size(&self, key: &str, default: Option<u64>) -> Result<usize, Error> {
         match self.map.get(key) {
             None | Some(Value::Null) => {
                 let value = default.ok_or_else(|| self.bad(key, "a positive integer"))?;
@@ -113,7 +113,13 @@ impl Keys<'_> {
         }
     }
 
-    fn number(&self, key: &str, default: f64, low: f64, high: f64) -> Result<f64, Error> {
+    pub(crate) fn number(
+        &self,
+        key: &str,
+        default: f64,
+        low: f64,
+        high: f64,
+    ) -> Result<f64, Error> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(default),
             Some(value) => match value.as_f64() {
@@ -123,7 +129,7 @@ impl Keys<'_> {
         }
     }
 
-    fn text(&self, key: &str, default: &str) -> Result<String, Error> {
+    pub(crate) fn text(&self, key: &str, default: &str) -> Result<String, Error> {
         match self.map.get(key) {
             None => Ok(default.to_owned()),
             Some(Value::String(text)) => Ok(text.clone()),
@@ -144,24 +150,37 @@ pub fn activation(name: &str) -> Option<Activation> {
     })
 }
 
+/// The text of a folder's `config.json`, and its path.
+pub(crate) fn read_text(folder: &Path) -> Result<(PathBuf, String), Error> {
+    let file: PathBuf = folder.join("config.json");
+    let text = std::fs::read_to_string(&file)
+        .map_err(|source| Error::ReadConfig { file: file.clone(), source })?;
+    Ok((file, text))
+}
+
+/// The keys of a config.
+pub(crate) fn parse_object(file: &Path, text: &str) -> Result<Map<String, Value>, Error> {
+    let value: Value = serde_json::from_str(text).map_err(|error| Error::ConfigSyntax {
+        file: file.to_owned(),
+        line: error.line(),
+        column: error.column(),
+        reason: error.to_string(),
+    })?;
+    let Value::Object(raw) = value else {
+        return Err(Error::ConfigSyntax {
+            file: file.to_owned(),
+            line: 1,
+            column: 1,
+            reason: "expected an object".to_owned(),
+        });
+    };
+    Ok(raw)
+}
+
 impl EncoderConfig {
     /// Parses the text of `config.json`; `file` is for messages only.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        let value: Value = serde_json::from_str(text).map_err(|error| Error::ConfigSyntax {
-            file: file.to_owned(),
-            line: error.line(),
-            column: error.column(),
-            reason: error.to_string(),
-        })?;
-        let Value::Object(raw) = value else {
-            return Err(Error::ConfigSyntax {
-                file: file.to_owned(),
-                line: 1,
-                column: 1,
-                reason: "expected an object".to_owned(),
-            });
-        };
-        Self::from_map(file, raw)
+        Self::from_map(file, parse_object(file, text)?)
     }
 
     /// Builds a config from parsed keys.
@@ -249,9 +268,7 @@ impl EncoderConfig {
 
     /// Reads `config.json` of a model folder.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let file: PathBuf = folder.join("config.json");
-        let text = std::fs::read_to_string(&file)
-            .map_err(|source| Error::ReadConfig { file: file.clone(), source })?;
+        let (file, text) = read_text(folder)?;
         Self::parse(&file, &text)
     }
 

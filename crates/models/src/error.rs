@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::ModelType;
+use crate::{DecoderType, ModelType};
 
 /// One variant per cause; every one names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,17 @@ pub enum Error {
     /// A family this version does not know.
     #[error("`{file}`: `model_type` is \"{found}\", expected one of {}", ModelType::NAMES.join(", "))]
     ModelType {
+        /// The file.
+        file: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// A family of decoders this version does not know.
+    #[error(
+        "`{file}`: `model_type` is \"{found}\", expected a decoder: one of {}",
+        DecoderType::NAMES.join(", ")
+    )]
+    DecoderType {
         /// The file.
         file: PathBuf,
         /// What it says.

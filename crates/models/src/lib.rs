@@ -1,4 +1,5 @@
-//! Encoders in the layout of Hugging Face: forward, backward, load, save.
+//! Encoders and decoders in the layout of Hugging Face: forward, backward, load, save, and
+//! generation.
 //!
 //! In: a model folder or a config, and packed batches. Out: logits, numbers or embeddings, the
 //! gradient of every parameter, and a folder that `transformers` loads.
@@ -7,6 +8,7 @@
 mod batch;
 mod buffers;
 mod config;
+mod decoder;
 mod encoder;
 mod error;
 mod head;
@@ -17,6 +19,10 @@ mod weights;
 pub use batch::{Capacity, DeviceBatch, Inputs};
 pub use buffers::{Buffers, Purpose, Taps};
 pub use config::{EncoderConfig, ModelType, activation};
+pub use decoder::{
+    Decoder, DecoderBuffers, DecoderConfig, DecoderType, Generate, Generated, Positions, Rope,
+    RopeScaling, Sampling, Stopped,
+};
 pub use encoder::Noise;
 pub use error::Error;
 pub use head::Head;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use heirloom_engine::{Device, Role};
+use heirloom_engine::{Device, Param, Params, Role};
 use heirloom_store::{TensorFolder, nearest};
 use serde_json::{Map, Value, json};
 
@@ -76,6 +76,111 @@ struct Sources {
     unused: Vec<String>,
 }
 
+/// How the parameters of a family lie in files.
+pub(crate) trait Layout {
+    /// Names under which a parameter may lie, the customary one first.
+    fn spellings(&self, name: &str) -> Vec<String>;
+    /// Whether the parameter at `place` of the index may be drawn afresh.
+    fn may_be_fresh(&self, place: usize, param: &Param) -> bool;
+    /// Whether a tensor may be left unread without a word.
+    fn is_redundant(&self, name: &str) -> bool;
+    /// Whether files hold the transposed matrix.
+    fn is_transposed(&self, _name: &str) -> bool {
+        false
+    }
+    /// The parameter's shape in files.
+    fn shape(&self, param: &Param) -> Vec<usize> {
+        let mut shape = param.shape.clone();
+        if self.is_transposed(&param.name) {
+            shape.reverse();
+        }
+        shape
+    }
+}
+
+/// Encoders lie as they are.
+impl Layout for Model {
+    fn spellings(&self, name: &str) -> Vec<String> {
+        spellings(self.config().model_type, name)
+    }
+    fn may_be_fresh(&self, place: usize, param: &Param) -> bool {
+        place >= self.encoder_params() || param.role == Role::Carried
+    }
+    fn is_redundant(&self, name: &str) -> bool {
+        is_redundant(name)
+    }
+}
+
+/// Fills `params` from `folder`; see [`Model::load`].
+pub(crate) fn load(
+    device: &mut dyn Device,
+    params: &Params,
+    layout: &dyn Layout,
+    folder: &TensorFolder,
+    source: &dyn Fn(&str) -> String,
+    fresh_seed: Option<u64>,
+) -> Result<Loaded, Error> {
+    let sources = find_sources(params, layout, folder, source, fresh_seed.is_some())?;
+    for (place, name) in &sources.found {
+        let param = &params.index()[*place];
+        let mut values = folder.read_f32(name)?;
+        if layout.is_transposed(&param.name) {
+            values = transposed(&values, param.shape[0]);
+        }
+        device.write(params.view(param, params.weights()), &values);
+    }
+    for &place in &sources.fresh {
+        params.init_one(device, fresh_seed.unwrap_or_default(), place);
+    }
+    let fresh = sources.fresh.iter().map(|&at| params.index()[at].name.clone()).collect();
+    Ok(Loaded { fresh, unused: sources.unused })
+}
+
+/// A row-major matrix of `cols` columns, transposed.
+pub(crate) fn transposed(values: &[f32], cols: usize) -> Vec<f32> {
+    (0..cols).flat_map(|col| values[col..].iter().step_by(cols)).copied().collect()
+}
+
+fn find_sources(
+    params: &Params,
+    layout: &dyn Layout,
+    folder: &TensorFolder,
+    source: &dyn Fn(&str) -> String,
+    some_may_be_fresh: bool,
+) -> Result<Sources, Error> {
+    let names: Vec<&str> = folder.names().collect();
+    let mut unused: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+    let mut mismatch = Mismatch { folder: folder.path().to_owned(), ..Mismatch::default() };
+    let (mut found, mut fresh) = (Vec::new(), Vec::new());
+    for (place, param) in params.index().iter().enumerate() {
+        let wanted = source(&param.name);
+        let spellings = layout.spellings(&wanted);
+        let Some(name) = spellings.iter().find(|name| folder.has(name)) else {
+            if some_may_be_fresh && layout.may_be_fresh(place, param) {
+                fresh.push(place);
+            } else {
+                let nearest = nearest(&wanted, names.iter().copied()).map(str::to_owned);
+                mismatch.missing.push((wanted, nearest));
+            }
+            continue;
+        };
+        unused.remove(name.as_str());
+        let (shape, expected) = (folder.shape(name)?, layout.shape(param));
+        if shape == expected {
+            found.push((place, name.clone()));
+        } else {
+            mismatch.misshapen.push((name.clone(), shape.to_vec(), expected));
+        }
+    }
+    let unused: Vec<String> =
+        unused.into_iter().filter(|name| !layout.is_redundant(name)).map(str::to_owned).collect();
+    if mismatch.missing.is_empty() && mismatch.misshapen.is_empty() {
+        return Ok(Sources { found, fresh, unused });
+    }
+    mismatch.extra = unused;
+    Err(Error::Mismatch(Box::new(mismatch)))
+}
+
 impl Model {
     /// Fills the parameters from `folder`. The parameter `name` is looked for as `source(name)`
     /// (a student that takes some of a teacher's layers renames them; identity otherwise), with
@@ -93,57 +198,7 @@ impl Model {
         source: &dyn Fn(&str) -> String,
         fresh_head: Option<u64>,
     ) -> Result<Loaded, Error> {
-        let sources = self.find_sources(folder, source, fresh_head.is_some())?;
-        let (params, weights) = (self.params(), self.params().weights());
-        for (place, name) in &sources.found {
-            let view = params.view(&params.index()[*place], weights);
-            device.write(view, &folder.read_f32(name)?);
-        }
-        for &place in &sources.fresh {
-            params.init_one(device, fresh_head.unwrap_or_default(), place);
-        }
-        let fresh = sources.fresh.iter().map(|&at| params.index()[at].name.clone()).collect();
-        Ok(Loaded { fresh, unused: sources.unused })
-    }
-
-    fn find_sources(
-        &self,
-        folder: &TensorFolder,
-        source: &dyn Fn(&str) -> String,
-        head_may_be_fresh: bool,
-    ) -> Result<Sources, Error> {
-        let names: Vec<&str> = folder.names().collect();
-        let mut unused: std::collections::BTreeSet<&str> = names.iter().copied().collect();
-        let mut mismatch = Mismatch { folder: folder.path().to_owned(), ..Mismatch::default() };
-        let (mut found, mut fresh) = (Vec::new(), Vec::new());
-        for (place, param) in self.params().index().iter().enumerate() {
-            let wanted = source(&param.name);
-            let spellings = spellings(self.config().model_type, &wanted);
-            let Some(name) = spellings.iter().find(|name| folder.has(name)) else {
-                let of_head = place >= self.encoder_params() || param.role == Role::Carried;
-                if of_head && head_may_be_fresh {
-                    fresh.push(place);
-                } else {
-                    let nearest = nearest(&wanted, names.iter().copied()).map(str::to_owned);
-                    mismatch.missing.push((wanted, nearest));
-                }
-                continue;
-            };
-            unused.remove(name.as_str());
-            let shape = folder.shape(name)?;
-            if shape == param.shape {
-                found.push((place, name.clone()));
-            } else {
-                mismatch.misshapen.push((name.clone(), shape.to_vec(), param.shape.clone()));
-            }
-        }
-        let unused: Vec<String> =
-            unused.into_iter().filter(|name| !is_redundant(name)).map(str::to_owned).collect();
-        if mismatch.missing.is_empty() && mismatch.misshapen.is_empty() {
-            return Ok(Sources { found, fresh, unused });
-        }
-        mismatch.extra = unused;
-        Err(Error::Mismatch(Box::new(mismatch)))
+        load(device, self.params(), self, folder, source, fresh_head)
     }
 
     /// Every parameter under its public name: name, shape, numbers.

@@ -168,6 +168,17 @@ impl<'d> RunFolder<'d> {
         Ok(numbers[..wanted].chunks(examples).map(<[f64]>::to_vec).collect())
     }
 
+    /// What a run's regularizer had gathered and learnt at the checkpoint, as [`regularizer`]'s target
+    /// takes it back.
+    ///
+    /// [`regularizer`]: crate::regularizer()
+    ///
+    /// # Errors
+    /// Where the checkpoint is of a run without a regularizer.
+    pub fn regularizer_state(committed: &Committed) -> Result<Vec<f64>, Error> {
+        numbers(committed, REGULARIZER)
+    }
+
     /// Adds a line to the record.
     pub fn note(&mut self, record: &impl Serialize) -> Result<(), Error> {
         Ok(self.record.append(record)?)

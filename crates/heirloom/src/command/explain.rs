@@ -1,8 +1,11 @@
-//! `heirloom explain`: whom a run's balance policy trusts, example by example.
+//! `heirloom explain`: whom a run's balance policy trusts, or what its regularizer teaches, example by
+//! example.
 
 use std::path::Path;
 
-use heirloom::explain::{Explanation, Noise, Row, Said, Spread, explain};
+use heirloom::explain::{
+    Explanation, Noise, Row, Said, Spread, TargetRow, Targets, explain, has_targets_alone, targets,
+};
 use heirloom::failure::Failure;
 use heirloom::places::Places;
 use heirloom_report::table::{Cell, Table};
@@ -16,6 +19,15 @@ const TEXT_SHOWN: usize = 72;
 
 pub(crate) fn run(args: &ExplainArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     refuse_several(&args.run)?;
+    if has_targets_alone(&args.run)? {
+        let told = targets(&args.run, &Places::from_environment(), threads, args.top)?;
+        if show.json {
+            show.json(&told);
+        } else {
+            show.data(&text_of_targets(&told));
+        }
+        return Ok(0);
+    }
     let explained = explain(&args.run, &Places::from_environment(), threads, args.top)?;
     if show.json {
         show.json(&explained);
@@ -38,6 +50,78 @@ fn refuse_several(run: &Path) -> Result<(), Failure> {
         run.display(),
         named.join(", "),
     )))
+}
+
+fn text_of_targets(told: &Targets) -> String {
+    let Targets { step, formula, examples, mean_moved, quantiles: [low, middle, high], .. } = told;
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+    let mut text = format!("step {}, the label's loss: {formula}\n", step.0);
+    text += &format!(
+        "the target is q = s − ∂loss/∂z; entries in the order {}\n\n{examples} training examples\n\
+         ½ Σ |q − y|: mean {mean_moved:.3}; a tenth up to {low:.3}, half up to {middle:.3}, nine tenths \
+         up to {high:.3}\n   the target's largest entry is not the label's class: {:.1} %\n",
+        told.classes.join(", "),
+        100.0 * told.turned,
+    );
+    if let Some(noise) = &told.label_noise {
+        text += &format!(
+            "label noise: mean {} over {} wrong labels, {} over {} clean ones; AUC {} (0.5: the same, \
+             1: always farther where the label is wrong)\n",
+            number(noise.mean_wrong),
+            noise.wrong,
+            number(noise.mean_clean),
+            noise.clean,
+            number(noise.auc),
+        );
+    }
+    for (title, rows) in
+        [("targets farthest from their label", &told.most), ("targets nearest to it", &told.least)]
+    {
+        if !rows.is_empty() {
+            text += &format!("\n{title}\n{}", table_of_targets(rows, &told.classes).text());
+        }
+    }
+    text
+}
+
+/// Examples in rows, each distribution in a cell; of many classes the three largest by name.
+fn table_of_targets(rows: &[TargetRow], classes: &[String]) -> Table {
+    let mut table =
+        Table::new(["½ Σ|q − y|", "example", "label", "target q", "teacher", "student", "text"]);
+    for row in rows {
+        let label = match &row.label_before_noise {
+            None => row.label.clone(),
+            Some(before) => format!("{} (was {before})", row.label),
+        };
+        let whole = match &row.pair {
+            None => row.text.clone(),
+            Some(pair) => format!("{} | {pair}", row.text),
+        };
+        table.row([
+            Cell::Text(format!("{:.3}", row.moved)),
+            Cell::Count(row.example as u64),
+            Cell::Text(label),
+            Cell::Text(distribution(&row.target, classes)),
+            row.teacher
+                .as_ref()
+                .map_or(Cell::Missing, |teacher| Cell::Text(distribution(teacher, classes))),
+            Cell::Text(distribution(&row.student, classes)),
+            Cell::Text(shortened(&whole)),
+        ]);
+    }
+    table
+}
+
+/// All entries of a few classes, the three largest of many.
+fn distribution(q: &[f64], classes: &[String]) -> String {
+    const FEW: usize = 6;
+    if q.len() <= FEW {
+        return q.iter().map(|q| format!("{q:.2}")).collect::<Vec<_>>().join(" ");
+    }
+    let mut order: Vec<usize> = (0..q.len()).collect();
+    order.sort_by(|&a, &b| q[b].total_cmp(&q[a]));
+    let named = order[..3].iter().map(|&at| format!("{} {:.2}", classes[at], q[at]));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 fn text(explained: &Explanation) -> String {

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod eval;
 pub(crate) mod explain;
+pub(crate) mod generate;
 pub(crate) mod grow;
 pub(crate) mod plan;
 pub(crate) mod predict;

@@ -1,0 +1,125 @@
+//! `heirloom generate` on a tiny decoder: what it says, that it says it again, what it refuses.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+mod place;
+
+use place::Place;
+
+/// A place with `model/`: a decoder of the fixtures and a tokenizer of as many words.
+fn place(case: &str) -> Place {
+    let place = Place::with_data();
+    fs::create_dir(place.path("model")).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(fixture(case).join(name), place.path("model").join(name)).unwrap();
+    }
+    let words = (5..60).map(|at| format!("w{at}\n")).collect::<String>();
+    place.write("model/vocab.txt", &format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n{words}"));
+    place
+}
+
+fn fixture(case: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders").join(case)
+}
+
+/// Exit code, stdout, stderr.
+fn run(place: &Place, arguments: &[&str]) -> (i32, String, String) {
+    let output = place.command(&[&["generate"], arguments].concat()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+const PROMPT: [&str; 3] = ["model", "--prompt", "w7 w8 w9"];
+
+#[test]
+fn prompts_are_continued_in_their_order_and_the_same_way_every_time() {
+    let place = place("llama");
+    let arguments = ["--prompt", "w20", "--new-tokens", "6", "--json"];
+    let (code, out, err) = run(&place, &[&PROMPT[..], &arguments].concat());
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let said: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(said.len(), 2);
+    assert_eq!(said[0]["prompt"], "w7 w8 w9");
+    assert_eq!(said[0]["prompt_tokens"], serde_json::json!([2, 7, 8, 9, 3]));
+    assert_eq!(said[1]["prompt"], "w20");
+    assert!(said.iter().all(|said| said["tokens"].as_array().unwrap().len() == 6));
+    assert_eq!(said[0]["stopped"], "length");
+
+    let random = ["--new-tokens", "9", "--temperature", "1.5", "--top-k", "20", "--json"];
+    let random = [&PROMPT[..], &random].concat();
+    let (_, first, _) = run(&place, &random);
+    assert_eq!(run(&place, &random).1, first);
+    assert_ne!(run(&place, &[&random[..], &["--seed", "2"]].concat()).1, first);
+}
+
+#[test]
+fn a_stop_token_ends_a_text() {
+    let place = place("gpt2");
+    let (_, out, _) = run(&place, &[&PROMPT[..], &["--json"]].concat());
+    let said: Value = serde_json::from_str(&out).unwrap();
+    let third = said["tokens"][2].to_string();
+    let (_, out, _) = run(&place, &[&PROMPT[..], &["--json", "--stop-token", &third]].concat());
+    let said: Value = serde_json::from_str(&out).unwrap();
+    assert!(said["tokens"].as_array().unwrap().len() <= 3);
+    assert_eq!(said["stopped"], "token");
+    assert_eq!(said["tokens"].as_array().unwrap().last().unwrap().to_string(), third);
+}
+
+#[test]
+fn without_json_the_whole_text_is_printed() {
+    let place = place("llama");
+    let (code, out, _) = run(&place, &[&PROMPT[..], &["--new-tokens", "3"]].concat());
+    assert_eq!(code, 0);
+    assert!(out.starts_with("w7 w8 w9 "), "{out}");
+    assert_eq!(out.lines().count(), 1);
+}
+
+#[test]
+fn what_cannot_work_is_refused() {
+    let place = place("llama");
+    let rows: [(&[&str], i32, &str); 7] = [
+        (&["--temperature", "-1"], 2, "`--temperature` is -1, expected 0"),
+        (&["--temperature", "1", "--top-p", "0"], 2, "`--top-p` is 0, expected a probability"),
+        (&["--top-k", "5"], 2, "nothing is drawn; add --temperature 1"),
+        (
+            &["--new-tokens", "92"],
+            2,
+            "has 5 tokens, and with 92 new ones it is longer than the model's 96 positions",
+        ),
+        (&["--new-tokens", "many"], 2, "invalid value 'many'"),
+        (&["--top-p", "2"], 2, "`--top-p` is 2, expected a probability"),
+        (&["--seed", "x"], 2, "invalid value 'x'"),
+    ];
+    for (arguments, want, message) in rows {
+        let equals: Vec<String> = arguments.chunks(2).map(|pair| pair.join("=")).collect();
+        let equals: Vec<&str> = equals.iter().map(String::as_str).collect();
+        let (code, out, err) = run(&place, &[&PROMPT[..], &equals].concat());
+        assert_eq!((code, out.as_str()), (want, ""), "{err}");
+        assert!(err.contains(message), "{err}");
+    }
+    let (code, _, err) = run(&place, &["nowhere", "--prompt", "w7"]);
+    assert_eq!((code, err.as_str()), (2, "error: `nowhere` is not there\n"));
+    let (code, _, err) = run(&place, &["model"]);
+    assert!(code == 2 && err.contains("--prompt <TEXT>"), "{err}");
+
+    let encoder = fixture("../encoders/bert-single").join("config.json");
+    fs::copy(encoder, place.path("model/config.json")).unwrap();
+    let (code, _, err) = run(&place, &PROMPT);
+    let want =
+        "`model_type` is \"bert\", expected a decoder: one of gpt2, llama, mistral, qwen2, qwen3";
+    assert!(code == 3 && err.contains(want), "{err}");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let place = place("llama");
+    let words = (5..99).map(|at| format!("w{at}\n")).collect::<String>();
+    place.write("model/vocab.txt", &format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n{words}"));
+    let (code, _, err) = run(&place, &["model", "--prompt", "w80"]);
+    assert!(code == 3 && err.contains("has token 80, and the model knows 60"), "{err}");
+}
