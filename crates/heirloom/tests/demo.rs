@@ -19,7 +19,8 @@ fn demo(args: &[&str]) -> Output {
     output
 }
 
-const MODELS: [&str; 5] = ["truth", "teacher", "labels_only", "distilled", "balanced"];
+const MODELS: [&str; 7] =
+    ["truth", "teacher", "labels_only", "smoothed", "labo", "distilled", "balanced"];
 const MEASURES: [&str; 5] =
     ["accuracy", "nll", "calibration_error", "agreement_with_teacher", "distance_to_truth"];
 
@@ -37,9 +38,12 @@ fn all_models_are_judged_and_none_beats_the_truth() {
         }
     }
     let mean = |at: usize, measure: &str| rows[at][measure]["mean"].as_f64().unwrap();
-    assert!((1..4).all(|at| mean(0, "nll") < mean(at, "nll")), "{rows:?}");
-    assert!((1..4).all(|at| mean(at, "distance_to_truth") > 0.0), "{rows:?}");
+    assert!((1..7).all(|at| mean(0, "nll") < mean(at, "nll")), "{rows:?}");
+    assert!((1..7).all(|at| mean(at, "distance_to_truth") > 0.0), "{rows:?}");
     assert_eq!(mean(0, "distance_to_truth"), 0.0);
+    let target = |at: usize| rows[at]["target_to_truth"]["mean"].as_f64();
+    let has_target: Vec<bool> = (0..7).map(|at| target(at).is_some()).collect();
+    assert_eq!(has_target, [false, false, false, true, true, false, false]);
     assert_eq!(mean(1, "agreement_with_teacher"), 1.0);
     let seeds = |at: usize| rows[at]["runs"].as_array().unwrap().len();
     assert_eq!([0, 1, 2, 3].map(seeds), [1, 1, 3, 3]);

@@ -1,4 +1,5 @@
-//! `heirloom explain`: what is shown of a run with a balance policy, and what is refused.
+//! `heirloom explain`: what is shown of a run with a balance policy or a regularizer, and what is
+//! refused.
 //!
 //! A tiny student learns from a tiny teacher under AdaKD on labels a third of which are wrong.
 
@@ -140,6 +141,7 @@ fn explain_says_what_it_cannot_explain_and_what_to_name_instead() {
     let place = Place::new();
     place.refused(&["explain", "nowhere"], "`nowhere` is not a run folder");
     place.refused(&["explain", "teacher"], "without a balance policy");
+    place.refused(&["explain", "teacher"], "[objective.balance] or [objective.regularizer]");
     let several =
         recipe("", &format!("{TEACHER}{BALANCE}"), 2).replace("seed = 7", "seeds = [3, 4]");
     place.write("several.toml", &several);
@@ -148,4 +150,50 @@ fn explain_says_what_it_cannot_explain_and_what_to_name_instead() {
     place.succeeds(&["explain", "several/seed-4", "--top", "1"]);
     fs::remove_dir_all(place.path("several/seed-3/step-000000002")).unwrap();
     place.refused(&["explain", "several/seed-3"], "has no checkpoint yet");
+}
+
+#[test]
+fn targets_of_a_regularizer_are_what_their_formula_says() {
+    let place = Place::new();
+    let labo = "[objective.regularizer]\nmethod = \"labo\"\nalpha = 0.3\ntemperature = 2\n";
+    let noise = "label_noise = 0.3";
+    place.write("student.toml", &recipe(noise, &format!("{TEACHER}{labo}"), 10));
+    place.succeeds(&["train", "student.toml", "--into", "run"]);
+    let before = contents(&place.path(""));
+    let (json, _) = place.succeeds(&["explain", "run", "--top", "5", "--json"]);
+    let (text, _) = place.succeeds(&["explain", "run", "--top", "5"]);
+    assert_eq!(contents(&place.path("")), before);
+
+    let told: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(told["examples"], 150, "all of them, also those no step has met");
+    let names: Vec<&str> =
+        told["classes"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let count = |key: &str| told["label_noise"][key].as_u64().unwrap();
+    assert_eq!(count("wrong") + count("clean"), 150);
+    let (most, least) = (rows(&told, "most"), rows(&told, "least"));
+    assert_eq!((most.len(), least.len()), (5, 5));
+    let numbers = |row: &Value, key: &str| -> Vec<f64> {
+        row[key].as_array().unwrap().iter().map(|q| q.as_f64().unwrap()).collect()
+    };
+    for row in most.iter().chain(least) {
+        let (q, s) = (numbers(row, "target"), numbers(row, "student"));
+        assert!(!numbers(row, "teacher").is_empty());
+        // softmax(z/2) is the root of softmax(z), normalised.
+        let total: f64 = s.iter().map(|s| s.sqrt()).sum();
+        let label = names.iter().position(|name| row["label"] == **name).unwrap();
+        for (class, (q, s)) in q.iter().zip(&s).enumerate() {
+            let want = 0.3 * s.sqrt() / total + if class == label { 0.7 } else { 0.0 };
+            assert!((q - want).abs() < 1e-9, "{row}");
+        }
+        let moved = 1.0 - q[label];
+        assert!((row["moved"].as_f64().unwrap() - moved).abs() < 1e-9, "{row}");
+    }
+    let moved: Vec<f64> =
+        least.iter().chain(most.iter().rev()).map(|row| row["moved"].as_f64().unwrap()).collect();
+    assert!(moved.is_sorted() && moved[0] < moved[9], "{moved:?}");
+    for part in
+        ["q = 0.7 y + 0.3 softmax(z/2)", "targets farthest from their label", "label noise: "]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }

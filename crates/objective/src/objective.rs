@@ -225,6 +225,40 @@ impl Objective {
         parts
     }
 
+    /// What each row is in fact taught by all terms on the output, labels and teachers together,
+    /// `[R, K]`: `q = softmax(output) − ∂L/∂output`, with `L` the row's own sum of those terms with
+    /// their weights. Where `L` ignores a constant in the logits, as all terms on distributions do,
+    /// `CE(q, ·)` with `q` held constant has `L`'s gradient, whatever `L` is; entries below 0 or above
+    /// 1 say that it is no label regularizer in the narrow sense.
+    ///
+    /// `signals.d_output` is room for this; it is empty afterwards.
+    ///
+    /// # Panics
+    /// Without that room.
+    pub fn effective_targets(&self, device: &mut dyn Device, signals: &Signals<'_>) -> Vec<f64> {
+        let room = signals.d_output.expect("room for the gradient of the output");
+        device.fill(room, 0.0);
+        // Means over one row: each row's own losses.
+        let one = Counts { labelled: 1, sequences: 1, tokens: 1 };
+        for (place, term) in self.terms.iter().enumerate() {
+            if !matches!(term.kind, TermKind::Hidden(_) | TermKind::Relation(_)) {
+                self.evaluate_some(device, signals, one, None, place..place + 1);
+            }
+        }
+        let gradient = device.read_f64(room);
+        device.fill(room, 0.0);
+        let logits = device.read_f64(signals.output);
+        let rows = logits.chunks(room.cols()).zip(gradient.chunks(room.cols()));
+        rows.flat_map(|(logits, gradient)| {
+            let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let powers: Vec<f64> = logits.iter().map(|z| (z - largest).exp()).collect();
+            let total: f64 = powers.iter().sum();
+            let taught = powers.into_iter().zip(gradient).map(move |(s, d)| s / total - d);
+            taught.collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
     /// Losses of each row of the term at `place`, `[R, 1]`, without weights and without a gradient.
     /// They stay until the next term is computed.
     pub fn row_losses(&self, device: &mut dyn Device, signals: &Signals<'_>, place: usize) -> View {

@@ -138,7 +138,34 @@ impl Bench {
         let total = held.total(&mut *self.device, &signals);
         self.close(&format!("{name}.total"), &[total], &format!("{name}.total"));
         let stored = format!("{name}.grad.student");
-        self.close(&stored, &self.device.read_f64(d_output), &stored);
+        let gradient = self.device.read_f64(d_output);
+        self.close(&stored, &gradient, &stored);
+        if matches!(labels, Labels::Classes(_)) && labelled == output.rows() as u64 {
+            let taught = held.objective.effective_targets(&mut *self.device, &signals);
+            self.check_taught(name, output, &gradient, &taught);
+            let left = self.device.read_f64(d_output);
+            assert!(left.iter().all(|d| *d == 0.0), "{name}: the room is empty afterwards");
+        }
+    }
+
+    /// Targets against the gradient that PyTorch found: `R` times it is `s − q` where all rows count.
+    #[track_caller]
+    fn check_taught(&mut self, name: &str, output: View, gradient: &[f64], taught: &[f64]) {
+        let (rows, cols) = (output.rows(), output.cols());
+        let logits = self.device.read_f64(output);
+        for row in 0..rows {
+            let logits = &logits[row * cols..][..cols];
+            let total: f64 = logits.iter().map(|z| z.exp()).sum();
+            let mut sum = 0.0;
+            for (at, z) in logits.iter().enumerate() {
+                let q = taught[row * cols + at];
+                let want = z.exp() / total - rows as f64 * gradient[row * cols + at];
+                let near = (q - want).abs() <= 100.0 * self.bound;
+                assert!(near, "{name}: q[{row}, {at}] is {q}, should be {want}");
+                sum += q;
+            }
+            assert!((sum - 1.0).abs() <= 100.0 * self.bound, "{name}: q sums to {sum}");
+        }
     }
 
     /// Total and gradients of one term on the inside of two models of one block.
@@ -381,6 +408,7 @@ fn mixtures_of_teacher_and_labels() {
             let label = term("label", 1.0 - alpha, TermKind::Label(LabelLoss::CrossEntropy));
             let teacher = term("teacher", alpha, TermKind::Teacher(forward(MIX)));
             let terms = vec![label, teacher];
+            assert_eq!(labelled, classes.len() as u64, "so that targets are looked at too");
             bench.check_logits(name, "mix", terms, Labels::Classes(classes), labelled);
         }
     }

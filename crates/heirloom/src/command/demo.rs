@@ -68,7 +68,12 @@ impl Demo {
         let mut teacher = self.trainer(plan, &texts, &texts.teacher, None)?;
         let teacher_seconds = self.train(&mut teacher, "teacher")?;
         let teacher_outputs = outputs(&mut teacher);
-        let judge = Judge { test: &texts.test, truth: &truth, teacher: &teacher_outputs };
+        let judge = Judge {
+            test: &texts.test,
+            truth: &truth,
+            teacher: &teacher_outputs,
+            examples: &texts.truth,
+        };
 
         // Students of a kind differ in their seeds; those of two kinds have the same seeds, hence
         // the same first weights and the same order of texts.
@@ -86,8 +91,8 @@ impl Demo {
             student_parameters: students[0].1.first().map_or(0, parameters),
             teacher_parameters: parameters(&teacher),
             rows: vec![
-                (Kind::Truth, vec![judge.of(&truth, None)?]),
-                (Kind::Teacher, vec![judge.of(&teacher_outputs, Some(teacher_seconds))?]),
+                (Kind::Truth, vec![judge.of(&truth, None, None)?]),
+                (Kind::Teacher, vec![judge.of(&teacher_outputs, Some(teacher_seconds), None)?]),
             ],
             answering_seconds: answering,
             seconds: 0.0,
@@ -95,7 +100,8 @@ impl Demo {
         for (kind, trainers) in students {
             let judged = trainers.into_iter().map(|mut trainer| {
                 let seconds = self.train(&mut trainer, kind.name())?;
-                judge.of(&outputs(&mut trainer), Some(seconds))
+                let regularizer = trainer.plan().objective.regularizer;
+                judge.of(&outputs(&mut trainer), Some(seconds), regularizer)
             });
             story.rows.push((kind, judged.collect::<Result<Vec<Judged>, Failure>>()?));
         }
@@ -103,7 +109,8 @@ impl Demo {
         Ok(story)
     }
 
-    /// All students, ready to train: on labels alone, distilled, and balanced.
+    /// All students, ready to train: on labels alone, plain or regularized, distilled, and
+    /// balanced.
     ///
     /// A teacher is a folder for its students, so it is written to one of the system's temporary
     /// folders, which is gone before the first student takes a step: the teacher has answered by
@@ -113,19 +120,22 @@ impl Demo {
         teacher: &mut Trainer,
         texts: &Texts,
         seeds: impl Iterator<Item = u64>,
-    ) -> Result<[(Kind, Vec<Trainer>); 3], Failure> {
+    ) -> Result<[(Kind, Vec<Trainer>); 5], Failure> {
         let folder = Temporary::new()?;
         let (job, facts) = save(teacher, folder.path())?;
-        let mut students =
-            [Kind::LabelsOnly, Kind::Distilled, Kind::Balanced].map(|kind| (kind, Vec::new()));
+        let kinds = [Kind::LabelsOnly, Kind::Smoothed, Kind::Labo, Kind::Distilled, Kind::Balanced];
+        let mut students = kinds.map(|kind| (kind, Vec::new()));
         for seed in seeds {
             for (kind, trainers) in &mut students {
                 let recipe = match kind {
                     Kind::LabelsOnly => recipes::labels_only(seed, &self.sizes),
+                    Kind::Smoothed => recipes::smoothed(seed, &self.sizes),
+                    Kind::Labo => recipes::labo(seed, &self.sizes),
                     Kind::Balanced => recipes::balanced(seed, &self.sizes),
                     _ => recipes::distilled(seed, &self.sizes),
                 };
-                let taught = (*kind != Kind::LabelsOnly).then(|| (job.clone(), folder.path()));
+                let taught = matches!(kind, Kind::Distilled | Kind::Balanced)
+                    .then(|| (job.clone(), folder.path()));
                 let facts = taught.as_ref().map(|_| facts.clone());
                 let plan = recipes::plan(&recipe, texts, &texts.student, facts, self.threads)?;
                 trainers.push(self.trainer(plan, texts, &texts.student, taught)?);

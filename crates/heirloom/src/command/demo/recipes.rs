@@ -42,6 +42,28 @@ pub(super) fn labels_only(seed: u64, sizes: &Sizes) -> String {
     recipe(sizes.student, &student_training(seed, sizes), "")
 }
 
+/// The share of the label that is spread over all classes, and LABO's, at twice the temperature of the
+/// student's own answer. Not searched for: the same for both, so that what it is spread by is all that
+/// differs.
+const SPREAD: f64 = 0.3;
+const LABO_TEMPERATURE: f64 = 2.0;
+
+/// The recipe of a student whose labels are smoothed; else that of labels alone.
+pub(super) fn smoothed(seed: u64, sizes: &Sizes) -> String {
+    let more =
+        format!("\n[objective.regularizer]\nmethod = \"label_smoothing\"\nalpha = {SPREAD}\n");
+    recipe(sizes.student, &student_training(seed, sizes), &more)
+}
+
+/// The recipe of a student whose own answer is a part of its labels.
+pub(super) fn labo(seed: u64, sizes: &Sizes) -> String {
+    let more = format!(
+        "\n[objective.regularizer]\nmethod = \"labo\"\nalpha = {SPREAD}\n\
+         temperature = {LABO_TEMPERATURE}\n"
+    );
+    recipe(sizes.student, &student_training(seed, sizes), &more)
+}
+
 /// The recipe of a student that learns from labels and from the teacher; else the same.
 pub(super) fn distilled(seed: u64, sizes: &Sizes) -> String {
     let more = format!(

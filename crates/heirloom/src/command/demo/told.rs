@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Truth,
     Teacher,
     LabelsOnly,
+    Smoothed,
+    Labo,
     Distilled,
     Balanced,
 }
@@ -27,6 +29,8 @@ impl Kind {
             Self::Truth => "best possible (Bayes)",
             Self::Teacher => "teacher",
             Self::LabelsOnly => "student, labels only",
+            Self::Smoothed => "student, label smoothing",
+            Self::Labo => "student, LABO",
             Self::Distilled => "student, distilled",
             Self::Balanced => "student, RW-KD",
         }
@@ -48,12 +52,13 @@ pub(super) struct Story {
 /// What is measured: the key in JSON, and how it is read.
 type Measure = (&'static str, fn(&Judged) -> Option<f64>);
 
-const MEASURES: [Measure; 6] = [
+const MEASURES: [Measure; 7] = [
     ("accuracy", |judged| judged.accuracy),
     ("nll", |judged| judged.nll),
     ("calibration_error", |judged| judged.calibration_error),
     ("agreement_with_teacher", |judged| judged.agreement),
     ("distance_to_truth", |judged| judged.distance),
+    ("target_to_truth", |judged| judged.target),
     ("seconds", |judged| judged.seconds),
 ];
 
@@ -68,7 +73,8 @@ change what the words beside them say. The label is then drawn at random, with p
 known exactly: even a model that knew all the rules would sometimes be wrong.
 
 A teacher learns from {teacher_texts} labelled sentences. Then small students learn from {student_texts} other ones:
-{seeds} from the labels alone, {seeds} from the labels and from the probabilities that the teacher gives to
+{seeds} from the labels alone, {seeds} each from labels that are smoothed or mixed with what the student itself
+answers at that moment (LABO), {seeds} from the labels and from the probabilities that the teacher gives to
 every class (distillation), and {seeds} for which what helps on other sentences decides, for each sentence
 apart, how much the label counts and how much the teacher (RW-KD). Else they are equal: first weights,
 order of sentences, number of steps. All are judged on {test_texts} sentences that none of them has seen.
@@ -87,6 +93,7 @@ impl Story {
             "ECE",
             "agreement",
             "to truth",
+            "target to truth",
             "seconds",
         ]);
         for (kind, runs) in &self.rows {
@@ -128,18 +135,44 @@ impl Story {
             "
 NLL is the price in nats of the probabilities that a model gives, and ECE how far they are from being
 right as often as they say. Agreement is the share of sentences answered as the teacher answers them,
-and to truth is the mean divergence KL(truth ‖ model) in nats. Lower is better, except for accuracy and
+and to truth is the mean divergence KL(truth ‖ model) in nats. Target to truth is the same of what a
+student is taught of a sentence in place of its label; a label alone is infinitely far, and distillation
+at a temperature is taught something that is no distribution. Lower is better, except for accuracy and
 agreement. Students are shown as mean ± standard deviation over {} seeds.
 
 ",
             self.sizes.seeds
         );
-        let statements =
-            [self.gain(), self.share(), self.distance(), self.balance(), Some(self.cost())];
+        let statements = [
+            self.regularized(),
+            self.gain(),
+            self.share(),
+            self.distance(),
+            self.balance(),
+            Some(self.cost()),
+        ];
         for statement in statements {
             text.extend(statement.map(|statement| statement + "\n"));
         }
         text
+    }
+
+    /// How near regularized labels, and those who learnt from them, come to the truth.
+    fn regularized(&self) -> Option<String> {
+        let mean = |kind, measure| Some(seeds(self.runs(kind)?, measure)?.mean);
+        let distance = |kind| mean(kind, |judged| judged.distance);
+        let target = |kind| mean(kind, |judged| judged.target);
+        let (plain, smoothed, labo) =
+            (distance(Kind::LabelsOnly)?, distance(Kind::Smoothed)?, distance(Kind::Labo)?);
+        let nearer =
+            if target(Kind::Labo)? < target(Kind::Smoothed)? { "nearer" } else { "farther" };
+        Some(format!(
+            "- Without a teacher, from labels alone students end {plain:.3} nats from the truth, from smoothed \
+             ones\n  {smoothed:.3}, with LABO {labo:.3}. LABO's labels themselves are {nearer} than \
+             smoothed ones:\n  {:.3} and {:.3} nats.",
+            target(Kind::Labo)?,
+            target(Kind::Smoothed)?,
+        ))
     }
 
     /// Whether distillation helped, and whether that is more than chance.
@@ -237,7 +270,9 @@ agreement. Students are shown as mean ± standard deviation over {} seeds.
         match kind {
             Kind::Truth => None,
             Kind::Teacher => Some(self.teacher_parameters),
-            Kind::LabelsOnly | Kind::Distilled | Kind::Balanced => Some(self.student_parameters),
+            Kind::LabelsOnly | Kind::Smoothed | Kind::Labo | Kind::Distilled | Kind::Balanced => {
+                Some(self.student_parameters)
+            }
         }
     }
 }
@@ -275,6 +310,7 @@ mod tests {
             calibration_error: Some(0.1),
             agreement: Some(0.5),
             distance: Some(distance),
+            target: Some(distance + 0.1),
             seconds: Some(2.0),
         }
     }
@@ -290,6 +326,8 @@ mod tests {
                 (Kind::Truth, vec![judged(0.85, 0.0)]),
                 (Kind::Teacher, vec![judged(0.70, 0.3)]),
                 (Kind::LabelsOnly, runs(alone, 0.9)),
+                (Kind::Smoothed, runs(alone, 0.8)),
+                (Kind::Labo, runs(alone, 0.7)),
                 (Kind::Distilled, runs(taught, 0.4)),
                 (Kind::Balanced, runs(taught.map(|score| score - 0.05), 0.5)),
             ],
@@ -309,6 +347,13 @@ mod tests {
                 [0.50, 0.51, 0.52],
                 [0.60, 0.61, 0.62],
                 "nearer to the truth: 0.400 nats instead of 0.900",
+            ),
+            (
+                [0.50, 0.51, 0.52],
+                [0.60, 0.61, 0.62],
+                "from labels alone students end 0.900 nats from the truth, from smoothed ones 0.800, \
+                 with LABO 0.700. LABO's labels themselves are nearer than smoothed ones: 0.800 and \
+                 0.900 nats.",
             ),
             ([0.60, 0.60, 0.60], [0.65, 0.65, 0.65], "50 % of the way"),
             ([0.70, 0.71, 0.72], [0.71, 0.71, 0.71], "had little to pass on"),
@@ -331,6 +376,6 @@ mod tests {
     fn a_teacher_is_not_said_to_agree_with_itself() {
         let table = story([0.5; 3], [0.6; 3]).table().json();
         assert!(table[1]["agreement"].is_null());
-        assert_eq!(table[3]["accuracy"], "0.600 ± 0.000");
+        assert_eq!(table[5]["accuracy"], "0.600 ± 0.000");
     }
 }
