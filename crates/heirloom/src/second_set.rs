@@ -27,7 +27,8 @@ pub fn take(
     };
     if second.is_empty() {
         return Err(Failure::input(
-            "the second set has no example; raise the `split` of its table or bring more data",
+            "the second set has no example; raise `split` in [objective.balance.meta] or \
+             [objective.regularizer.meta], or bring more data",
         ));
     }
     Ok((train, Some(second)))

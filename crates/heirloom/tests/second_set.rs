@@ -136,7 +136,7 @@ fn a_second_set_that_cannot_teach_or_that_models_are_compared_on_is_refused() {
     assert!(said.contains("the nearest name is `second.tsv`"), "{said}");
     place.rows("train.tsv", 0..1);
     let said = place.gather(&["policy=rw_kd"]).unwrap_err();
-    let want = "the second set has no example; raise `objective.balance.meta.split`";
+    let want = "the second set has no example; raise `split` in [objective.balance.meta]";
     assert!(said.contains(want), "{said}");
 }
 
