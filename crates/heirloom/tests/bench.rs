@@ -165,7 +165,7 @@ fn a_head_is_described_dense_and_in_chunks() {
     let losses: Vec<f64> = number("loss").collect();
     assert!((losses[0] - losses[1]).abs() <= 1e-5 * losses[1], "{losses:?}");
     let saved = f64::from((100 - 42) * 3 * 4096 * 4) / f64::from(1 << 20);
-    let between = |key| number(key).last().unwrap() - number(key).next().unwrap();
+    let between = |key| number(key).next_back().unwrap() - number(key).next().unwrap();
     assert!((between("logits_mb") - saved).abs() < 1e-9, "{heads}");
     // What products copy differs a little besides.
     assert!((between("planned_memory_mb") - saved).abs() < 0.1 * saved, "{heads}");
