@@ -135,6 +135,13 @@ impl Ids {
         self.len == 0
     }
 
+    /// The indices of `range`.
+    #[must_use]
+    pub fn range(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {self:?}");
+        Self { offset: self.offset + range.start, len: range.len(), ..self }
+    }
+
     /// The first `len` indices.
     #[must_use]
     pub fn first(self, len: usize) -> Self {

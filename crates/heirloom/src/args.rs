@@ -248,6 +248,8 @@ pub(crate) enum BenchCommand {
     Step(BenchStepArgs),
     /// The matrix products of that step's layers alone, at the best rate of several repeats
     Products(BenchProductsArgs),
+    /// A language model's head with its losses: all logits at once against chunks of rows
+    Head(BenchHeadArgs),
 }
 
 /// What `bench step` takes.
@@ -310,6 +312,29 @@ pub(crate) struct BenchProductsArgs {
     /// How often each product is computed; the best counts
     #[arg(long, default_value_t = 5)]
     pub(crate) repeats: usize,
+}
+
+/// What `bench head` takes.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct BenchHeadArgs {
+    /// Tokens of the batch
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) tokens: usize,
+    /// Words of the vocabulary
+    #[arg(long, default_value_t = 32_000)]
+    pub(crate) vocab: usize,
+    /// Width of the hidden states, student's and teacher's
+    #[arg(long, default_value_t = 512)]
+    pub(crate) width: usize,
+    /// Memory for the logits of a chunk and their gradient
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    pub(crate) budget: usize,
+    /// How often each way is timed
+    #[arg(long, default_value_t = 5)]
+    pub(crate) repeats: usize,
+    /// Leave out the way that has all logits at once, which may not fit in memory
+    #[arg(long)]
+    pub(crate) chunked_only: bool,
 }
 
 /// Shapes that are timed.

@@ -149,3 +149,27 @@ fn another_precision_is_refused() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("possible values: f32, bf16"), "{said}");
 }
+
+#[test]
+fn a_head_is_described_dense_and_in_chunks() {
+    let small = ["head", "--tokens", "100", "--vocab", "4096", "--width", "8", "--repeats", "2"];
+    let output = bench(&[&small[..], &["--budget", "3", "--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let heads: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ways = heads["ways"].as_array().unwrap();
+    let of = |key: &str| -> Vec<&Value> { ways.iter().map(|way| &way[key]).collect() };
+    assert_eq!(of("name"), ["chunked", "dense"]);
+    // 3 MiB hold 64 rows of three matrices, of which a chunk has a multiple of 42.
+    assert_eq!(of("rows"), [42, 100]);
+    let number = |key: &str| of(key).into_iter().map(|value| value.as_f64().unwrap());
+    let losses: Vec<f64> = number("loss").collect();
+    assert!((losses[0] - losses[1]).abs() <= 1e-5 * losses[1], "{losses:?}");
+    let saved = f64::from((100 - 42) * 3 * 4096 * 4) / f64::from(1 << 20);
+    let between = |key| number(key).next_back().unwrap() - number(key).next().unwrap();
+    assert!((between("logits_mb") - saved).abs() < 1e-9, "{heads}");
+    // What products copy differs a little besides.
+    assert!((between("planned_memory_mb") - saved).abs() < 0.1 * saved, "{heads}");
+    let output = bench(&[&small[..], &["--chunked-only"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("chunked") && !text.contains("dense"), "{text}");
+}

@@ -6,8 +6,10 @@
 //! model's backward pass begins.
 //! Never: a division before all parts of a step have met, or a look at the model's parameters.
 //!
-//! The law the tests hold: however a step is cut into micro-batches, loss and gradient are the same.
+//! The law the tests hold: however a step is cut into micro-batches, or a language model's tokens into
+//! chunks, loss and gradient are the same.
 
+mod chunked;
 mod hidden;
 mod label;
 mod objective;
@@ -15,6 +17,10 @@ mod relation;
 mod signals;
 mod teacher;
 
+pub use chunked::{
+    ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTokens, TokenCounts, TokenGradients, TokenLoss,
+    TokenSignals, TokenTerm,
+};
 pub use hidden::{HiddenTerm, Rows};
 pub use label::LabelLoss;
 pub use objective::{Objective, Parts, Term, TermKind};

@@ -48,6 +48,27 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Room for the sums of `terms` terms.
+    pub(crate) fn with_capacity(terms: usize) -> Self {
+        Self { terms: Vec::with_capacity(terms), weighted: Vec::with_capacity(terms) }
+    }
+
+    /// The next term's sum, and the same with the weights of its rows.
+    pub(crate) fn push(&mut self, sum: Nats, weighted: f64) {
+        self.terms.push(sum);
+        self.weighted.push(weighted);
+    }
+
+    /// Weighted means of the terms, whose weights are given; one that counted nothing adds nothing.
+    pub(crate) fn total(&self, weights: impl Iterator<Item = f64>) -> f64 {
+        let terms = weights.zip(&self.terms).zip(&self.weighted);
+        let weighted = terms.map(|((weight, nats), sum)| {
+            let count = nats.count();
+            if count == 0 { 0.0 } else { weight * sum / count as f64 }
+        });
+        weighted.sum()
+    }
+
     /// Adds another micro-batch's.
     pub fn add(&mut self, other: &Self) {
         self.terms.resize(self.terms.len().max(other.terms.len()), Nats::default());
@@ -201,10 +222,7 @@ impl Objective {
         projection_grads: Option<Space>,
         places: Range<usize>,
     ) -> Parts {
-        let mut parts = Parts {
-            terms: Vec::with_capacity(places.len()),
-            weighted: Vec::with_capacity(places.len()),
-        };
+        let mut parts = Parts::with_capacity(places.len());
         for place in places {
             let term = &self.terms[place];
             let count = self.count(term, step);
@@ -217,10 +235,8 @@ impl Objective {
                 sequences: signals.batch.sequences() as u64,
                 tokens: signals.batch.tokens() as u64,
             };
-            parts.terms.push(Nats::of(sum, self.count(term, here)));
-            parts
-                .weighted
-                .push(weights.map_or(sum, |weights| weighted_sum(device, losses, weights)));
+            let weighted = weights.map_or(sum, |weights| weighted_sum(device, losses, weights).1);
+            parts.push(Nats::of(sum, self.count(term, here)), weighted);
         }
         parts
     }
@@ -317,12 +333,7 @@ impl Objective {
     /// The total of a finished step: weighted means of the terms; a term that counted nothing
     /// adds nothing.
     pub fn total(&self, parts: &Parts) -> f64 {
-        let places = self.terms.iter().zip(&parts.terms).zip(&parts.weighted);
-        let weighted = places.map(|((term, nats), sum)| {
-            let count = nats.count();
-            if count == 0 { 0.0 } else { term.weight * sum / count as f64 }
-        });
-        weighted.sum()
+        parts.total(self.terms.iter().map(|term| term.weight))
     }
 
     fn count(&self, term: &Term, counts: Counts) -> u64 {
@@ -348,8 +359,11 @@ fn teachers_of(terms: &[Term]) -> Vec<usize> {
     terms.iter().map(of).collect()
 }
 
-/// `Σ weights ∘ losses`; a weight of zero takes no part, whatever the loss.
-fn weighted_sum(device: &dyn Device, losses: View, weights: View) -> f64 {
+/// `Σ losses` over the rows that have a weight, and `Σ weights ∘ losses`; a weight of zero takes no
+/// part, whatever the loss.
+pub(crate) fn weighted_sum(device: &dyn Device, losses: View, weights: View) -> (f64, f64) {
     let pairs = device.read_f64(losses).into_iter().zip(device.read_f64(weights));
-    pairs.filter(|(_, weight)| *weight != 0.0).map(|(loss, weight)| loss * weight).sum()
+    let counted = pairs.filter(|(_, weight)| *weight != 0.0);
+    counted
+        .fold((0.0, 0.0), |(sum, weighted), (loss, weight)| (sum + loss, weighted + loss * weight))
 }

@@ -65,10 +65,11 @@ impl<T: Real> Reference<T> {
                 (-ln_q[label as usize], gradient)
             }
             Target::Teacher { logits, divergence, temperature, factor, labels } => {
-                let teacher = self.load(logits);
+                // One row: a vocabulary's worth of each would be copied for every row.
+                let teacher = self.load(logits.row_range(row..row + 1));
                 let label = labels.map_or(IGNORED, |labels| self.load_ids(labels)[row]);
                 let (loss, gradient) =
-                    divergence_of(divergence, x, teacher.row(row), temperature, label);
+                    divergence_of(divergence, x, teacher.row(0), temperature, label);
                 let factor = T::of(factor);
                 (factor * loss, gradient.into_iter().map(|d| factor * d).collect())
             }

@@ -10,6 +10,7 @@
 //! clipping the gradient's length, which every step of a run does, is left out by both unless asked.
 
 mod dump;
+mod head;
 mod products;
 
 use heirloom::failure::Failure;
@@ -72,6 +73,7 @@ pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Fa
     let precision = match &args.what {
         BenchCommand::Step(args) => args.precision,
         BenchCommand::Products(args) => args.precision,
+        BenchCommand::Head(_) => BenchPrecision::F32,
     };
     if let Some(note) = processor::note(of(precision)) {
         show.say(note);
@@ -87,6 +89,10 @@ pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Fa
         BenchCommand::Products(args) => {
             let rates = products::measure(args, threads)?;
             show_result(show, &rates, rates.table());
+        }
+        BenchCommand::Head(args) => {
+            let heads = head::measure(args, threads)?;
+            show_result(show, &heads, heads.table());
         }
     }
     Ok(0)

@@ -101,7 +101,8 @@ pub struct DecoderBuffers {
 
 impl DecoderBuffers {
     /// Plans the activations and asks the device for them, once. `logits` is how many rows the head
-    /// computes at most: every token's in training, one per sequence in generation.
+    /// computes at most: every token's in training, one per sequence in generation, none where the
+    /// model's own head is not used ([`Decoder::forward_states`](crate::Decoder::forward_states)).
     pub fn new(
         device: &mut dyn Device,
         config: &DecoderConfig,

@@ -28,6 +28,11 @@ impl LmHead {
         Self { w: builder.add("lm_head.weight", &shape, Role::Weight, init) }
     }
 
+    /// `[V, C]`.
+    pub(super) fn matrix(self) -> View {
+        self.w
+    }
+
     /// `[N, C]` to `[N, V]`.
     pub(super) fn forward(self, device: &mut dyn Device, x: View, logits: View) {
         device.linear(&Linear { x, w: self.w, b: None, y: logits, activated: None });

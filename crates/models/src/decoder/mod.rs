@@ -117,11 +117,28 @@ impl Decoder {
         buffers: &DecoderBuffers,
         noise: Option<Noise>,
     ) -> View {
-        let pass = Pass { config: &self.config, batch, buffers, noise };
-        let last = self.states(device, pass, &|_| Attend::Batch);
+        let last = self.forward_states(device, batch, buffers, noise);
         let logits = buffers.logits.first_rows(batch.tokens());
         self.head.forward(device, last, logits);
         logits
+    }
+
+    /// As [`Decoder::forward`] without the head: the last hidden states after the last norm,
+    /// `[N, C]`, for whoever computes logits a few rows at a time from [`Decoder::head`].
+    pub fn forward_states(
+        &self,
+        device: &mut dyn Device,
+        batch: &DeviceBatch,
+        buffers: &DecoderBuffers,
+        noise: Option<Noise>,
+    ) -> View {
+        let pass = Pass { config: &self.config, batch, buffers, noise };
+        self.states(device, pass, &|_| Attend::Batch)
+    }
+
+    /// The head's matrix, `[V, C]`: the word embeddings where they are tied.
+    pub fn head(&self) -> View {
+        self.head.matrix()
     }
 
     /// The last hidden states after the last norm, `[N, C]`; `attend` says of each block whom its
@@ -168,11 +185,32 @@ impl Decoder {
         grads: Space,
         noise: Option<Noise>,
     ) {
+        let n = batch.tokens();
+        let (last, d_states) = (buffers.last.first_rows(n), self.d_states(buffers, n));
+        self.head.backward(device, grads, last, self.d_logits(buffers, n), d_states);
+        self.backward_states(device, batch, buffers, grads, noise);
+    }
+
+    /// The gradient of what [`Decoder::forward_states`] returns, `[N, C]`, to be written before
+    /// [`Decoder::backward_states`].
+    pub fn d_states(&self, buffers: &DecoderBuffers, tokens: usize) -> View {
+        buffers.backward().d_hidden.first_rows(tokens)
+    }
+
+    /// As [`Decoder::backward`], from the gradient of the last hidden states on: that of the head's
+    /// matrix is the caller's to add to `grads`.
+    pub fn backward_states(
+        &self,
+        device: &mut dyn Device,
+        batch: &DeviceBatch,
+        buffers: &DecoderBuffers,
+        grads: Space,
+        noise: Option<Noise>,
+    ) {
         let (config, n) = (&self.config, batch.tokens());
         let pass = Pass { config, batch, buffers, noise };
-        let d_hidden = buffers.backward().d_hidden.first_rows(n);
-        let (x, last) = (buffers.hidden(config.layers).first_rows(n), buffers.last.first_rows(n));
-        self.head.backward(device, grads, last, self.d_logits(buffers, n), d_hidden);
+        let d_hidden = self.d_states(buffers, n);
+        let x = buffers.hidden(config.layers).first_rows(n);
         self.norm.backward(device, grads, x, buffers.last_stats.first_rows(n), d_hidden);
         for (at, block) in self.blocks.iter().enumerate().rev() {
             self.add_tap(device, buffers, at + 1, n);
