@@ -52,6 +52,9 @@ pub(crate) struct Layout<'p> {
     pub(crate) centre: bool,
     /// Whether the last norm makes up for copies that a tied head reads whole.
     last_reads: bool,
+    /// Factor of what norms of single heads see. They share ε with the others, and where that
+    /// changes by r, rows that are √r times the old ones are normed as before.
+    head: f64,
 }
 
 impl<'p> Layout<'p> {
@@ -72,6 +75,7 @@ impl<'p> Layout<'p> {
             eps: dilution,
             centre: new && means && anatomy.placement == Placement::Pre && !stays_tied,
             last_reads: stays_tied && plan.tied == TiedHead::ScaleNorm,
+            head: if anatomy.head_norms { dilution.sqrt() } else { 1.0 },
             units,
         }
     }
@@ -90,7 +94,14 @@ impl<'p> Layout<'p> {
             Dim::Fixed => (0..size).map(Entry::unit).collect(),
             Dim::Axes(parts) => self.side_by_side(parts),
         };
-        dims.iter().zip(old_shape).map(entries).collect()
+        let mut all: Vec<Vec<Entry>> = dims.iter().zip(old_shape).map(entries).collect();
+        if self.head != 1.0 && matches!(place.role, Role::Query | Role::Key) {
+            for entry in &mut all[place.out_dim()] {
+                entry.factor *= self.head;
+                entry.dual /= self.head;
+            }
+        }
+        all
     }
 
     fn side_by_side(&self, parts: &[Product]) -> Vec<Entry> {

@@ -201,6 +201,17 @@ impl GrowthPlan {
                 ),
             });
         }
+        if whole_heads && shape.group != 1 {
+            return Err(Error::Size {
+                what: "the number of key and value heads".to_owned(),
+                from: anatomy.shape.kv_heads,
+                to: shape.kv_heads,
+                why: format!(
+                    "in this family they are as many as the heads of queries, {}",
+                    shape.heads()
+                ),
+            });
+        }
         if !(0.0..=1.0).contains(&self.noise) {
             return Err(Error::Cannot(format!(
                 "`noise` is {}, expected a number in 0..=1",

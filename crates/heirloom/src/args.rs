@@ -131,12 +131,12 @@ pub(crate) struct PredictArgs {
 
 /// What `grow` takes.
 #[derive(Debug, Args)]
-#[command(after_help = "Methods, and what they do to a model of BERT's kind:\n  \
+#[command(after_help = "Methods, and what they do:\n  \
 preserve       computes the same: whole copies in width, read in unequal shares; added layers \
 start as the identity\n  \
 hypercloning   computes the same: whole copies in width alone\n  \
 net2net        random copies (the same where sizes double), added layers start as the identity\n  \
-lemon          like preserve; other than multiples of the hidden size only in decoders\n  \
+lemon          like preserve; other than multiples of the hidden size in decoders alone\n  \
 bert2bert-fpi  random copies, layers stacked\n  \
 bert2bert-aki  the same, and copies take the weights of the layer above\n  \
 stack          the layers again above themselves (StackBERT, G_stack)\n  \
@@ -145,13 +145,14 @@ compound       whole copies in width, layers stacked\n  \
 llama-pro      added layers start as the identity, and are meant to be trained alone\n  \
 mslt           copies of the top layers, meant to be trained alone\n  \
 solar          the model without its top, then without its bottom\n  \
-pad, msg       new units that nothing reads yet; hidden size only in decoders\n\n\
+pad, msg       new units that nothing reads yet; hidden size in decoders alone\n\n\
 What is not named follows: heads keep their size, and the intermediate size grows with the hidden \
 size. An embedding model whose hidden size grows n-fold gives each number n times, so cosines stay \
-as they are. The result is a folder that `transformers` loads, with the plan in growth.toml.\n\n\
+as they are. A decoder is measured by its next-token logits. The result is a folder that `transformers` loads, with the plan in growth.toml.\n\n\
 Examples:\n  \
 heirloom grow all-MiniLM-L6-v2 --layers 12 --hidden 768 --out grown\n  \
 heirloom grow all-MiniLM-L6-v2 --layers 12 --method stack --dry-run\n  \
+heirloom grow Qwen3-0.6B --layers 36 --kv-heads 16 --out grown\n  \
 heirloom grow other-model --plan grown/growth.toml --out grown-too")]
 pub(crate) struct GrowArgs {
     /// A model folder, or a run folder (then its best model)
@@ -165,6 +166,9 @@ pub(crate) struct GrowArgs {
     /// Attention heads
     #[arg(long, value_name = "N")]
     pub(crate) heads: Option<usize>,
+    /// Heads of keys and values, where a decoder has fewer of them
+    #[arg(long, value_name = "N")]
+    pub(crate) kv_heads: Option<usize>,
     /// Units inside a feed-forward layer
     #[arg(long, value_name = "N")]
     pub(crate) intermediate: Option<usize>,
@@ -178,7 +182,7 @@ pub(crate) struct GrowArgs {
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(crate) noise: f64,
     /// Grow by this plan, a TOML file, in place of sizes and method
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["layers", "hidden", "heads", "intermediate", "method", "seed", "noise"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["layers", "hidden", "heads", "kv_heads", "intermediate", "method", "seed", "noise"])]
     pub(crate) plan: Option<PathBuf>,
     /// Folder for the grown model; new or empty
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]

@@ -8,23 +8,28 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use heirloom_base::Bytes;
-use heirloom_data::label::{Labels, RawLabel};
-use heirloom_data::source::{OnBadLine, Row, Rows, Skipped};
 use heirloom_data::tokens::Tokenizer;
 use heirloom_growth::{
-    Anatomy, Family, GrowthPlan, LmHead, Norm, Origin, Placement, Shape, Tensor, Tensors,
-    count_grown, grow, is_buffer,
+    Anatomy, GrowthPlan, LmHead, Origin, Role, Tensor, Tensors, count_grown, grow, is_buffer,
 };
-use heirloom_models::{EncoderConfig, Head, ModelType};
+use heirloom_models::{DecoderType, ModelType};
 use heirloom_store::{About, Array, Draft, RealDisk, TensorFolder, new_folder, write_tensors};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::answer::{Answerer, head_of};
 use crate::failure::Failure;
+
+mod decoder;
+mod encoder;
+
+use decoder::SmallDecoder;
+use encoder::SmallEncoder;
 
 /// The file that holds the plan by which a model has grown.
 pub const PLAN_FILE: &str = "growth.toml";
+
+/// The file in which `transformers` keeps how a decoder generates.
+const GENERATION: &str = "generation_config.json";
 
 /// What both models read, to see how far their outputs are apart: of several lengths, with words
 /// that every vocabulary of English knows and one that it takes apart.
@@ -45,11 +50,25 @@ const LONGEST: usize = 64;
 #[derive(Debug)]
 pub struct Small {
     folder: PathBuf,
-    config: EncoderConfig,
-    head: Head,
+    kind: Kind,
     anatomy: Anatomy,
     weights: TensorFolder,
-    tokenizer: BTreeMap<String, Vec<u8>>,
+    /// Files that a grown folder holds as they are: the tokenizer's, and how to generate.
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Encoder(SmallEncoder),
+    Decoder(SmallDecoder),
+}
+
+/// What a model says of [`SENTENCES`]: rows of equal width, one a sentence, or of a decoder one
+/// after each token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    values: Vec<f32>,
+    rows: usize,
 }
 
 /// How far two models' outputs are apart.
@@ -61,6 +80,24 @@ pub struct Change {
     pub largest_change: f64,
     /// The largest output of the small model, to hold it against.
     pub largest_output: f64,
+    /// Of a decoder: whether it would go on with the same tokens.
+    pub next_tokens: Option<NextTokens>,
+}
+
+/// Whether two decoders take the same token for the most probable one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct NextTokens {
+    /// Tokens after which both were asked.
+    pub places: usize,
+    /// Those after which they say the same.
+    pub same: usize,
+}
+
+impl Change {
+    /// What has changed, in a sentence.
+    pub fn what(&self) -> &'static str {
+        if self.next_tokens.is_some() { "next-token logits" } else { "outputs" }
+    }
 }
 
 impl Small {
@@ -69,17 +106,36 @@ impl Small {
         if !folder.exists() {
             return Err(Failure::usage(format!("`{}` is not there", folder.display())));
         }
-        let config = EncoderConfig::open(folder)?;
-        let head = head_of(folder, &config)?;
+        let kind = Kind::open(folder)?;
         let weights = TensorFolder::open(folder)?;
-        let tokenizer = Tokenizer::open(folder)?.files().clone();
-        let anatomy = anatomy(&config, &weights);
-        Ok(Self { folder: folder.to_owned(), config, head, anatomy, weights, tokenizer })
+        let mut files = Tokenizer::open(folder)?.files().clone();
+        if let Ok(bytes) = std::fs::read(folder.join(GENERATION)) {
+            files.insert(GENERATION.to_owned(), bytes);
+        }
+        let anatomy = match &kind {
+            Kind::Encoder(small) => small.anatomy(&weights),
+            Kind::Decoder(small) => small.anatomy(),
+        };
+        Ok(Self { folder: folder.to_owned(), kind, anatomy, weights, files })
     }
 
     /// What a plan must know of it.
     pub fn anatomy(&self) -> &Anatomy {
         &self.anatomy
+    }
+
+    /// Whether `plan` can be carried out on it, and `transformers` would read what comes of it.
+    ///
+    /// # Errors
+    /// The first thing that stands in the way, with both sizes.
+    pub fn check(&self, plan: &GrowthPlan) -> Result<(), Failure> {
+        plan.check(&self.anatomy)?;
+        match &self.kind {
+            Kind::Encoder(_) => Ok(()),
+            Kind::Decoder(small) => {
+                small.check(self.anatomy.shape, plan.grown(&self.anatomy).shape)
+            }
+        }
     }
 
     /// Numbers in its tensors; a tied head counts once.
@@ -106,13 +162,14 @@ impl Small {
         let family = self.anatomy.family;
         let again = move |name: &str| {
             let place = family.find(name);
-            tied && place.is_some_and(|place| place.role == heirloom_growth::Role::LmHead)
+            tied && place.is_some_and(|place| place.role == Role::LmHead)
         };
         self.weights.names().filter(move |name| !is_buffer(name) && !again(name))
     }
 
     /// Grows the model and commits it to `out`, which is new or empty.
     pub fn grow(&self, plan: &GrowthPlan, out: &Path) -> Result<(), Failure> {
+        self.check(plan)?;
         // Where it is there it is only looked at; nothing is made before the model has grown.
         if out.exists() {
             new_folder(&RealDisk, out)?;
@@ -135,8 +192,12 @@ impl Small {
         draft.put_with("model.safetensors", |file| {
             write_tensors(file, &arrays, &[("format", "pt")])
         })?;
-        draft.put("config.json", self.config_json(&grown.anatomy).as_bytes())?;
-        for (name, bytes) in &self.tokenizer {
+        let config = match &self.kind {
+            Kind::Encoder(small) => small.config_json(&grown.anatomy),
+            Kind::Decoder(small) => small.config_json(plan, &grown.anatomy),
+        };
+        draft.put("config.json", config.as_bytes())?;
+        for (name, bytes) in &self.files {
             draft.put(name, bytes)?;
         }
         draft.put(PLAN_FILE, plan.to_toml().as_bytes())?;
@@ -146,113 +207,90 @@ impl Small {
         Ok(())
     }
 
-    fn config_json(&self, grown: &Anatomy) -> String {
-        let shape = grown.shape;
-        let config = EncoderConfig {
-            hidden_size: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads(),
-            intermediate_size: shape.intermediate,
-            vocab_size: shape.vocab,
-            max_positions: shape.positions,
-            ..self.config.clone()
-        };
-        let mut map = config.to_map();
-        // What another program recorded about the small model says nothing about this one.
-        for key in ["_name_or_path", "transformers_version"] {
-            map.remove(key);
-        }
-        // Whatever the small model was kept in, this one is written in single precision.
-        for key in ["dtype", "torch_dtype"] {
-            map.entry(key).and_modify(|kind| *kind = json!("float32"));
-        }
-        let text = serde_json::to_string_pretty(&Value::Object(map));
-        text.expect("a map of strings and numbers is JSON") + "\n"
-    }
-
     /// The outputs on [`SENTENCES`], to be held against those of the grown model.
     ///
     /// # Errors
     /// Where the model cannot answer, as one that was saved with a language-model head alone.
-    pub fn outputs(&self, threads: usize) -> Result<Vec<f32>, Failure> {
-        answers(&self.folder, threads)
+    pub fn outputs(&self, threads: usize) -> Result<Outputs, Failure> {
+        self.kind.outputs(&self.folder, threads)
     }
 
     /// How far the outputs of the model that has grown into `out` are from `before`, this one's.
     /// Hidden states are compared with the old ones that they are copies of.
     pub fn measure(
         &self,
-        before: &[f32],
+        before: &Outputs,
         plan: &GrowthPlan,
         out: &Path,
         threads: usize,
     ) -> Result<Change, Failure> {
-        let after = answers(out, threads)?;
-        let (old, new) = (before.len() / SENTENCES.len(), after.len() / SENTENCES.len());
+        let after = self.kind.outputs(out, threads)?;
+        let width = |outputs: &Outputs| outputs.values.len() / outputs.rows;
         let units = plan.residual_units(&self.anatomy);
-        let origin = |at: usize| match self.head {
-            Head::Embedding | Head::MaskedLm => match units.origin[at] {
+        let origin = |at: usize| match &self.kind {
+            Kind::Encoder(small) if small.embeds() => match units.origin[at] {
                 Origin::Unit(unit) => Some(unit),
                 Origin::Mean | Origin::New => None,
             },
-            Head::SingleLabel { .. } | Head::MultiLabel { .. } | Head::Regression => Some(at),
+            Kind::Encoder(_) => Some(at),
+            // New tokens have no old scores.
+            Kind::Decoder(_) => (at < width(before)).then_some(at),
         };
         let mut largest_change: f64 = 0.0;
-        for (before, after) in before.chunks_exact(old).zip(after.chunks_exact(new)) {
+        let mut next = NextTokens { places: before.rows, same: 0 };
+        let rows = before.values.chunks_exact(width(before));
+        for (before, after) in rows.zip(after.values.chunks_exact(width(&after))) {
             for (at, &value) in after.iter().enumerate() {
                 if let Some(unit) = origin(at) {
                     let change = f64::from(value) - f64::from(before[unit]);
                     largest_change = largest_change.max(change.abs());
                 }
             }
+            next.same += usize::from(largest(before) == largest(after));
         }
-        let largest_output = before.iter().fold(0.0, |most: f64, &x| most.max(f64::from(x).abs()));
-        Ok(Change { sentences: SENTENCES.len(), largest_change, largest_output })
+        let largest_output =
+            before.values.iter().fold(0.0, |most: f64, &x| most.max(f64::from(x).abs()));
+        let next_tokens = matches!(self.kind, Kind::Decoder(_)).then_some(next);
+        Ok(Change { sentences: SENTENCES.len(), largest_change, largest_output, next_tokens })
     }
 }
 
-fn answers(folder: &Path, threads: usize) -> Result<Vec<f32>, Failure> {
-    let mut model = Answerer::open(folder, LONGEST, threads)?;
-    let row = |(line, text): (u64, &&str)| Row {
-        line,
-        text: (*text).to_owned(),
-        pair: None,
-        label: RawLabel::Missing,
-    };
-    let rows = (1..).zip(&SENTENCES).map(row).collect();
-    let skipped = Skipped { policy: OnBadLine::Error, counts: Default::default(), first: None };
-    Ok(model.answer("<sentences>", &Rows { rows, skipped }, Labels::score())?.outputs)
+impl Kind {
+    /// Reads the config, of whichever kind it is.
+    fn open(folder: &Path) -> Result<Self, Failure> {
+        let file = folder.join("config.json");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let found = match serde_json::from_str(&text) {
+            Ok(Value::Object(map)) => {
+                map.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned()
+            }
+            // Whoever reads it next says what is wrong with it.
+            _ => return SmallEncoder::open(folder).map(Self::Encoder),
+        };
+        if DecoderType::find(&found).is_some() {
+            return SmallDecoder::open(folder).map(Self::Decoder);
+        }
+        if ModelType::NAMES.contains(&found.as_str()) {
+            return SmallEncoder::open(folder).map(Self::Encoder);
+        }
+        Err(Failure::input(format!(
+            "`{}`: `model_type` is \"{found}\", expected one of {}, {}",
+            file.display(),
+            ModelType::NAMES.join(", "),
+            DecoderType::NAMES.join(", "),
+        )))
+    }
+
+    fn outputs(&self, folder: &Path, threads: usize) -> Result<Outputs, Failure> {
+        match self {
+            Self::Encoder(_) => encoder::answers(folder, threads),
+            Self::Decoder(_) => decoder::logits(folder, threads),
+        }
+    }
 }
 
-fn anatomy(config: &EncoderConfig, weights: &TensorFolder) -> Anatomy {
-    let family = match config.model_type {
-        ModelType::Bert | ModelType::Roberta => Family::Bert,
-        ModelType::DistilBert => Family::DistilBert,
-    };
-    let heads = ["cls.predictions.transform.dense", "lm_head.dense", "vocab_transform"];
-    let has_head = weights.names().any(|name| heads.iter().any(|head| name.starts_with(head)));
-    let untied = config.raw.get("tie_word_embeddings") == Some(&Value::Bool(false));
-    Anatomy {
-        family,
-        norm: Norm::Layer,
-        placement: Placement::Post,
-        norm_eps: config.layer_norm_eps,
-        rotary: false,
-        head_norms: false,
-        lm_head: match (has_head, untied) {
-            (false, _) => LmHead::None,
-            (true, false) => LmHead::Tied,
-            (true, true) => LmHead::Untied,
-        },
-        shape: Shape {
-            layers: config.layers,
-            hidden: config.hidden_size,
-            intermediate: config.intermediate_size,
-            kv_heads: config.heads,
-            group: 1,
-            head_dim: config.hidden_size / config.heads,
-            vocab: config.vocab_size,
-            positions: config.max_positions,
-        },
-    }
+/// The place of the largest number; of equal ones the first, as generation takes it.
+fn largest(row: &[f32]) -> usize {
+    let larger = |best: usize, at: usize| if row[at] > row[best] { at } else { best };
+    (0..row.len()).fold(0, larger)
 }

@@ -275,7 +275,7 @@ impl<S: Scalar> Run<'_, S> {
                     let name = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"][part];
                     let gain = &self.t[&at_layer(name)].data;
                     let square = dot(&x, &x) / S::of(dim as f64);
-                    let scale = S::of(1.0) / (square + S::of(1e-3)).sqrt();
+                    let scale = S::of(1.0) / (square + S::of(self.a.norm_eps)).sqrt();
                     x.iter_mut().zip(gain).for_each(|(x, &gain)| *x = *x * scale * gain);
                 }
                 self.turn(&mut x, at);

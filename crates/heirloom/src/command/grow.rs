@@ -52,8 +52,9 @@ pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Fai
                 text += &measured(&change, plan.output_copies(anatomy));
                 if prediction.level == Level::Exact && !is_rounding(&change) {
                     show.say(&format!(
-                        "warning: outputs changed by {:.1e}, more than single precision rounds; \
+                        "warning: {} changed by {:.1e}, more than single precision rounds; \
                          please report it with the command and the model",
+                        change.what(),
                         change.largest_change
                     ));
                 }
@@ -83,19 +84,19 @@ fn plan(args: &GrowArgs, small: &Small) -> Result<GrowthPlan, Failure> {
             .map_err(|error| Failure::usage(format!("cannot read the plan `{shown}`: {error}")))?;
         let plan = GrowthPlan::from_toml(&text)
             .map_err(|error| Failure::usage(format!("`{shown}`: {error}")))?;
-        plan.check(small.anatomy())?;
+        small.check(&plan)?;
         return Ok(plan);
     }
     let target = Target {
         layers: args.layers,
         hidden: args.hidden,
         heads: args.heads,
-        kv_heads: None,
+        kv_heads: args.kv_heads,
         intermediate: args.intermediate,
     };
     let plan = Method::find(&args.method)?.plan(small.anatomy(), &target, args.seed)?;
     let plan = GrowthPlan { noise: args.noise, ..plan };
-    plan.check(small.anatomy())?;
+    small.check(&plan)?;
     Ok(plan)
 }
 
@@ -123,16 +124,21 @@ fn is_rounding(change: &Change) -> bool {
 }
 
 fn measured(change: &Change, copies: Option<usize>) -> String {
-    let Change { sentences, largest_change, largest_output } = change;
-    let copies = match copies {
-        Some(copies) if copies > 1 => {
+    let Change { sentences, largest_change, largest_output, next_tokens } = change;
+    let more = match (next_tokens, copies) {
+        (Some(next), _) => format!(
+            "; the most probable token is the same at {} of {} places",
+            next.same, next.places
+        ),
+        (None, Some(copies)) if copies > 1 => {
             format!("; hidden states hold each number {copies} times")
         }
-        _ => String::new(),
+        (None, _) => String::new(),
     };
     format!(
-        "measured on {sentences} sentences: outputs up to {largest_output:.3} change by at most \
-         {largest_change:.1e}{copies}\n"
+        "measured on {sentences} sentences: {} up to {largest_output:.3} change by at most \
+         {largest_change:.1e}{more}\n",
+        change.what(),
     )
 }
 

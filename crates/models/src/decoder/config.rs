@@ -170,13 +170,57 @@ impl DecoderConfig {
         self.model_type == DecoderType::Qwen3
     }
 
-    /// The text of `config.json` for a folder that `transformers` loads: every key that was read,
+    /// The keys to write: every key that was read, with every number that may have been changed put
+    /// back under the family's name for it.
+    pub fn to_map(&self) -> Map<String, Value> {
+        let mut map = self.raw.clone();
+        let says = |key: &str| self.raw.get(key).is_some_and(|value| !value.is_null());
+        let mut set = |key: &str, value: Value| map.insert(key.to_owned(), value);
+        set("vocab_size", json!(self.vocab_size));
+        set("tie_word_embeddings", json!(self.tied));
+        if self.model_type == DecoderType::Gpt2 {
+            set("n_embd", json!(self.hidden_size));
+            set("n_layer", json!(self.layers));
+            set("n_head", json!(self.heads));
+            set("n_positions", json!(self.max_positions));
+            set("layer_norm_epsilon", json!(self.norm_eps));
+            // Left out, it is four times the hidden size.
+            if says("n_inner") || self.intermediate_size != 4 * self.hidden_size {
+                set("n_inner", json!(self.intermediate_size));
+            }
+            return map;
+        }
+        set("hidden_size", json!(self.hidden_size));
+        set("num_hidden_layers", json!(self.layers));
+        set("num_attention_heads", json!(self.heads));
+        set("num_key_value_heads", json!(self.key_heads));
+        set("intermediate_size", json!(self.intermediate_size));
+        set("max_position_embeddings", json!(self.max_positions));
+        set("rms_norm_eps", json!(self.norm_eps));
+        // Left out, it is the hidden size over the heads, and 128 in Qwen3.
+        let follows = self.context_width() == self.hidden_size && !self.head_norms();
+        if says("head_dim") || !follows {
+            set("head_dim", json!(self.head_size));
+        }
+        let listed = matches!(self.model_type, DecoderType::Qwen2 | DecoderType::Qwen3);
+        let slides = self.windows.iter().any(Option::is_some);
+        if listed && (says("layer_types") || slides) {
+            let kind = |window: &Option<usize>| match window {
+                Some(_) => "sliding_attention",
+                None => "full_attention",
+            };
+            let kinds: Vec<&str> = self.windows.iter().map(kind).collect();
+            set("layer_types", json!(kinds));
+        }
+        map
+    }
+
+    /// The text of `config.json` for a folder that `transformers` loads: [`DecoderConfig::to_map`]
     /// with the family's class and the type of the numbers that are saved.
     pub fn to_json(&self) -> String {
-        let mut map = self.raw.clone();
+        let mut map = self.to_map();
         map.insert("architectures".to_owned(), json!([self.model_type.architecture()]));
         map.insert("dtype".to_owned(), json!("float32"));
-        map.insert("tie_word_embeddings".to_owned(), json!(self.tied));
         // What another program recorded about how it ran says nothing about these weights.
         for key in ["_name_or_path", "transformers_version", "torch_dtype"] {
             map.remove(key);
