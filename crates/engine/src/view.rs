@@ -163,6 +163,15 @@ mod tests {
     }
 
     #[test]
+    fn a_range_of_indices_begins_where_it_says_and_ends_within() {
+        let ids = Ids::at(IdSpace(0), 5, 10).range(2..6);
+        assert_eq!(ids, Ids::at(IdSpace(0), 7, 4));
+        assert_eq!(ids.range(4..4), Ids::at(IdSpace(0), 11, 0));
+        let refused = std::panic::catch_unwind(|| ids.range(1..5)).unwrap_err();
+        assert!(refused.downcast_ref::<String>().is_some_and(|text| text.starts_with("1..5 of")));
+    }
+
+    #[test]
     fn a_slice_of_columns_ends_where_its_last_row_ends() {
         let columns = View::matrix(Space(0), 10, 4, 6).columns(2..4);
         assert_eq!(columns.extent(), 12..32);
