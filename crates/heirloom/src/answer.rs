@@ -18,6 +18,7 @@ use heirloom_train::Predictor;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::places::Places;
 
 /// Tokens computed at once: enough to keep every core busy, in some tens of megabytes.
 const TOKENS_AT_ONCE: usize = 2048;
@@ -152,11 +153,25 @@ impl Answerer {
     }
 }
 
-/// The model folder that `path` means: itself, or a run folder's `best/`, else its `last/`.
+/// The model folder that `path` means: itself, or a run folder's `best/`, else its `last/`. A relative
+/// path is looked for below the working directory, then below `HEIRLOOM_MODELS`.
 pub fn model_folder(path: &Path) -> Result<PathBuf, Failure> {
-    if !path.exists() {
-        return Err(Failure::usage(format!("`{}` is not there", path.display())));
-    }
+    let models = Places::from_environment().models.filter(|_| path.is_relative());
+    let below = models.map(|models| models.join(path));
+    let path = match below {
+        Some(below) if !path.exists() && below.exists() => &below.clone(),
+        Some(below) if !path.exists() => {
+            return Err(Failure::usage(format!(
+                "`{}` is not there; looked at `{}` too",
+                path.display(),
+                below.display()
+            )));
+        }
+        _ if !path.exists() => {
+            return Err(Failure::usage(format!("`{}` is not there", path.display())));
+        }
+        _ => path,
+    };
     if !path.join(PLAN).is_file() {
         return Ok(path.to_owned());
     }

@@ -90,7 +90,7 @@ pub(crate) struct ResumeArgs {
 /// What `eval` takes.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// A model folder, or a run folder (then its best model)
+    /// A model folder, here or below HEIRLOOM_MODELS, or a run folder (then its best model)
     pub(crate) model: PathBuf,
     /// Recipe that says which data, columns and metric; a run folder knows its own
     #[arg(long, value_name = "FILE")]
@@ -122,7 +122,7 @@ pub(crate) struct ExplainArgs {
 /// What `predict` takes.
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
-    /// A model folder, or a run folder (then its best model)
+    /// A model folder, here or below HEIRLOOM_MODELS, or a run folder (then its best model)
     pub(crate) model: PathBuf,
     /// Longest input in tokens
     #[arg(long, default_value_t = 128, value_name = "N")]
@@ -155,7 +155,7 @@ heirloom grow all-MiniLM-L6-v2 --layers 12 --method stack --dry-run\n  \
 heirloom grow Qwen3-0.6B --layers 36 --kv-heads 16 --out grown\n  \
 heirloom grow other-model --plan grown/growth.toml --out grown-too")]
 pub(crate) struct GrowArgs {
-    /// A model folder, or a run folder (then its best model)
+    /// A model folder, here or below HEIRLOOM_MODELS, or a run folder (then its best model)
     pub(crate) model: PathBuf,
     /// Layers
     #[arg(long, value_name = "N")]

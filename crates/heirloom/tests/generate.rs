@@ -123,3 +123,21 @@ fn a_tokenizer_of_another_model_is_refused() {
     let (code, _, err) = run(&place, &["model", "--prompt", "w80"]);
     assert!(code == 3 && err.contains("has token 80, and the model knows 60"), "{err}");
 }
+
+#[test]
+fn a_model_is_looked_for_below_the_models_folder_too() {
+    let place = place("llama");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ran = |models: &Path| {
+        let arguments = ["generate", "model", "--prompt", "w7", "--new-tokens", "3"];
+        let mut command = place.command(&arguments);
+        let output =
+            command.current_dir(elsewhere.path()).env("HEIRLOOM_MODELS", models).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(ran(&place.path("")), (Some(0), String::new()));
+    let (code, said) = ran(elsewhere.path());
+    assert_eq!(code, Some(2), "{said}");
+    let tried = elsewhere.path().join("model");
+    assert!(said.contains(&format!("`model` is not there; looked at `{}` too", tried.display())));
+}
