@@ -217,13 +217,8 @@ impl Hypergradient {
         let base = Base { ahead: None, spans: Vec::new(), clip: 1.0 };
         let length = self.direction(device, pass, student, coming, second, trial, &base)?;
         let h = radius / length;
-        self.saved.save(device, student);
-        let [more, less] = [h, -h].map(|h| {
-            self.saved.shift(device, student, h);
-            answers(device, pass, coming)
-        });
-        self.saved.restore(device, student);
-        student.clear_seen(device);
+        let [more, less] =
+            self.at_both_sides(device, student, h, |device| answers(device, pass, coming));
         let count = more.labels.len();
         let classes = more.logits.len() / count.max(1);
         let factor = self.sign(1.0) / (2.0 * h * count as f64);
@@ -248,6 +243,25 @@ impl Hypergradient {
         slopes.iter().all(|slope| slope.is_finite()).then_some((rows, slopes))
     }
 
+    /// What `read` finds at θ + h v and θ − h v, `v` the direction in the gradient, which is cleared; the
+    /// weights are then as they were.
+    fn at_both_sides<T>(
+        &mut self,
+        device: &mut dyn Device,
+        student: &Learned,
+        h: f64,
+        mut read: impl FnMut(&mut dyn Device) -> T,
+    ) -> [T; 2] {
+        self.saved.save(device, student);
+        let both = [h, -h].map(|h| {
+            self.saved.shift(device, student, h);
+            read(device)
+        });
+        self.saved.restore(device, student);
+        student.clear_seen(device);
+        both
+    }
+
     /// Alignments by two forward passes along the direction in the gradient, which is then cleared.
     fn along(
         &mut self,
@@ -258,13 +272,8 @@ impl Hypergradient {
         h: f64,
         clip: f64,
     ) -> Measured {
-        self.saved.save(device, student);
-        let [more, less] = [h, -h].map(|h| {
-            self.saved.shift(device, student, h);
-            forward(device, pass, coming)
-        });
-        self.saved.restore(device, student);
-        student.clear_seen(device);
+        let [more, less] =
+            self.at_both_sides(device, student, h, |device| forward(device, pass, coming));
         let sign = self.sign(clip);
         let pairs = || more.losses.iter().zip(&less.losses);
         let values = pairs().map(|(more, less)| sign * (more - less) / (2.0 * h)).collect();

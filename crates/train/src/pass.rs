@@ -195,15 +195,22 @@ impl Pass {
         Uploaded { regularized: Some(regularizing.apply(device, &rows)), ..uploaded }
     }
 
-    /// Tells the regularizer what was answered to a micro-batch that is trained on.
-    pub(crate) fn observe(&mut self, device: &dyn Device, uploaded: Uploaded, output: View) {
+    /// The same, and the regularizer hears what was answered: for the pass that moves weights, once
+    /// for each micro-batch.
+    pub(crate) fn regularize_heard(
+        &mut self,
+        device: &mut dyn Device,
+        uploaded: Uploaded,
+        output: View,
+    ) -> Uploaded {
         if self.regularizing.is_none() {
-            return;
+            return uploaded;
         }
         let rows = self.rows(device, uploaded, output);
-        if let Some(regularizing) = &mut self.regularizing {
-            regularizing.observe(&rows);
-        }
+        let Some(regularizing) = &mut self.regularizing else { return uploaded };
+        let regularized = regularizing.apply(device, &rows);
+        regularizing.observe(&rows);
+        Uploaded { regularized: Some(regularized), ..uploaded }
     }
 
     /// What a regularizer sees of the micro-batch uploaded last.

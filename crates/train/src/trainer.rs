@@ -491,8 +491,7 @@ impl Trainer {
         let (device, pass) = (&mut *self.device, &mut self.pass);
         let uploaded = pass.upload(device, &self.job.train, examples, first, &mut self.teacher);
         let output = pass.forward(device, noise);
-        let uploaded = pass.regularize(device, uploaded, output);
-        pass.observe(device, uploaded, output);
+        let uploaded = pass.regularize_heard(device, uploaded, output);
         let balance = self.balancing.as_mut().map(|balancing| {
             let decision = decided.unwrap_or_else(|| {
                 let features = if balancing.policy.needs().features {
