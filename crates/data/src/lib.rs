@@ -37,6 +37,7 @@ pub mod presets;
 mod separated;
 pub mod source;
 pub mod synthetic;
+pub mod text;
 pub mod tokens;
 
 pub use error::{BadRow, Damage, Error, Problem};

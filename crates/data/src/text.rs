@@ -1,0 +1,61 @@
+//! What a language model reads: rows of tokens, and which of them it is to foresee.
+//!
+//! In: texts that were made into tokens. Out: one row after another, by number.
+//! Never: a padding token, or a label in another document than its token.
+
+use heirloom_base::Digest;
+
+/// In the place of a label: nothing is learnt here.
+pub const NOT_LEARNT: u32 = u32::MAX;
+
+/// Documents, or pieces of documents, end to end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Tokens, `[L]`.
+    pub ids: Vec<u32>,
+    /// First token of each document, and L, `[D + 1]`. Attention does not look across, and positions
+    /// begin anew at each.
+    pub starts: Vec<u32>,
+    /// The token that follows each in its document, or [`NOT_LEARNT`], `[L]`. At the end of a row
+    /// that was cut from a document it may be a token that the row does not hold.
+    pub labels: Vec<u32>,
+    /// Bytes of text that the labels which are learnt stand for: what a loss is divided by where
+    /// models with other tokenizers are compared.
+    pub bytes: u64,
+}
+
+impl Row {
+    /// Empties the row and keeps its memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.starts.clear();
+        self.labels.clear();
+        self.bytes = 0;
+    }
+
+    /// How many tokens have something to foresee.
+    pub fn learnt(&self) -> usize {
+        self.labels.iter().filter(|&&label| label != NOT_LEARNT).count()
+    }
+}
+
+/// Rows that can be asked for in any order, from any thread.
+pub trait Rows: Send + Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens of row number `row`, without reading it.
+    fn length(&self, row: usize) -> usize;
+
+    /// Reads row number `row` into `into`, whose memory is kept.
+    fn read(&self, row: usize, into: &mut Row);
+
+    /// Of all tokens, boundaries and labels: equal digests, equal rows. A teacher's kept answers are
+    /// found by it.
+    fn digest(&self) -> Digest;
+}
