@@ -31,7 +31,7 @@ from pathlib import Path
 
 from measure import KEEP, ROOT, Failed, described, machine, markdown, run_json, say, write_json
 
-MODELS = ["bert-mini", "distilbert", "bert-base"]
+MODELS = ["bert-mini", "distilbert", "bert-base", "gpt-small-v16k"]
 SHAPES = ["bert-mini:16x128", "distilbert:8x64", "bert-base:8x64", "bert-mini:16x128:infer", "distilbert:8x64:infer"]
 HEIRLOOM = {"heirloom-f32": "f32", "heirloom-bf16": "bf16"}
 TORCH = {f"torch-{mode}": mode for mode in ("eager", "compile", "bf16", "compile-bf16")}

@@ -1,4 +1,4 @@
-"""Times one distillation step of a BERT classifier in PyTorch, as a rival.
+"""Times one distillation step of a BERT classifier or a GPT-2 in PyTorch, as a rival.
 
 In: a shape, a batch size, a sequence length; with --from a folder that
 `heirloom bench step --dump` wrote. Out: one JSON object with the loss of every
@@ -7,8 +7,9 @@ Never: reads text; without --from the model, the ids, the labels and the
 teacher's logits come from a fixed seed. Every step sees the same batch.
 
 A step: forward, 0.5 * 4 * KL(teacher || student) at temperature 2 + 0.5 *
-cross-entropy with 2 labels, backward, AdamW, gradients cleared. No padding and
-no attention mask. Gradients are measured and clipped only with --max-grad-norm.
+cross-entropy, backward, AdamW, gradients cleared: of 2 classes of a sequence,
+or of the next word of every token. No padding and no attention mask but the
+causal one. Gradients are measured and clipped only with --max-grad-norm.
 With --infer: the forward pass and the loss alone, without dropout.
 
 python bench/peers/step_torch.py --model distilbert --batch 32 --seq 64 [--infer]
@@ -29,12 +30,13 @@ import torch
 import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 SHAPES = {
     "bert-mini": dict(num_hidden_layers=4, hidden_size=256, num_attention_heads=4, intermediate_size=1024),
     "distilbert": dict(num_hidden_layers=6, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
     "bert-base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
+    "gpt-small-v16k": dict(n_layer=6, n_embd=384, n_head=6, n_inner=1536, vocab_size=16384),
 }
 ALPHA, TEMPERATURE = 0.5, 2.0
 
@@ -52,15 +54,32 @@ def optimiser_of(model, kind):
     return torch.optim.AdamW(groups, lr=2e-5, **{kind: True})
 
 
+def is_language_model(arguments):
+    return arguments.model.startswith("gpt")
+
+
+def dropouts(arguments):
+    """What a config calls its dropouts."""
+    keys = ["embd_pdrop", "attn_pdrop", "resid_pdrop"] if is_language_model(arguments) else [
+        "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"]
+    return {key: arguments.dropout for key in keys}
+
+
 def drawn(arguments):
     """Model, ids, labels and the teacher's logits from this script's own seed."""
+    shape, size = SHAPES[arguments.model], (arguments.batch, arguments.seq)
+    if is_language_model(arguments):
+        config = GPT2Config(n_positions=512, use_cache=False, **shape, **dropouts(arguments))
+        model = GPT2LMHeadModel._from_config(config, attn_implementation=arguments.attention)
+        ids = torch.randint(1000, config.vocab_size, size)
+        labels = F.pad(ids[:, 1:], (0, 1), value=-100)
+        return model, ids, labels, 2 * torch.randn(*size, config.vocab_size)
     config = BertConfig(
         vocab_size=30522, max_position_embeddings=512, type_vocab_size=2, num_labels=2,
-        hidden_dropout_prob=arguments.dropout, attention_probs_dropout_prob=arguments.dropout,
-        **SHAPES[arguments.model],
+        **shape, **dropouts(arguments),
     )
     model = BertForSequenceClassification._from_config(config, attn_implementation=arguments.attention)
-    ids = torch.randint(1000, 30522, (arguments.batch, arguments.seq))
+    ids = torch.randint(1000, 30522, size)
     labels = torch.randint(0, 2, (arguments.batch,))
     teacher = 2 * torch.randn(arguments.batch, 2)
     return model, ids, labels, teacher
@@ -68,11 +87,11 @@ def drawn(arguments):
 
 def handed_over(arguments):
     """The same four from the folder of `heirloom bench step --dump`."""
-    model = BertForSequenceClassification.from_pretrained(
-        arguments.from_folder, dtype=torch.float32, attn_implementation=arguments.attention,
-        hidden_dropout_prob=arguments.dropout, attention_probs_dropout_prob=arguments.dropout,
-        classifier_dropout=arguments.dropout,
+    kind = GPT2LMHeadModel if is_language_model(arguments) else BertForSequenceClassification
+    model = kind.from_pretrained(
+        arguments.from_folder, dtype=torch.float32, attn_implementation=arguments.attention, **dropouts(arguments),
     )
+    model.config.use_cache = False
     batch = load_file(arguments.from_folder / "batch.safetensors")
     found = {key: getattr(model.config, key) for key in SHAPES[arguments.model]}
     if found != SHAPES[arguments.model] or batch["ids"].shape != (arguments.batch, arguments.seq):
@@ -108,12 +127,14 @@ def main():
 
     model, ids, labels, teacher = (handed_over if arguments.from_folder else drawn)(arguments)
     model.train(not arguments.infer)
-    soft = (teacher / TEMPERATURE).softmax(-1)
+    labels, teacher = labels.flatten(), teacher.flatten(0, -2)
 
     def loss_of():
         with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in arguments.mode):
             logits = model(input_ids=ids).logits
-        logits = logits.float()
+        logits = logits.float().flatten(0, -2)
+        # A new batch has new logits of the teacher, so their softmax belongs to the step.
+        soft = (teacher / TEMPERATURE).softmax(-1)
         kd = TEMPERATURE**2 * F.kl_div((logits / TEMPERATURE).log_softmax(-1), soft, reduction="batchmean")
         return ALPHA * kd + (1 - ALPHA) * F.cross_entropy(logits, labels)
 

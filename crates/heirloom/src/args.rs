@@ -350,6 +350,9 @@ pub(crate) enum BenchModel {
     Distilbert,
     /// 12 layers, hidden 768, 12 heads, FFN 3072
     BertBase,
+    /// A decoder: 6 layers, hidden 384, 6 heads, FFN 1536, a tied head of 16,384 words
+    #[value(name = "gpt-small-v16k")]
+    GptSmallV16k,
 }
 
 /// Precisions.

@@ -6,30 +6,31 @@
 //! seed, and every step sees the same batch.
 //!
 //! The step is that of `bench/peers/step_torch.py`: forward, ½ · 4 · KL(teacher ‖ student) at
-//! temperature 2 + ½ · cross-entropy, backward, AdamW that clears the gradient. Measuring and
-//! clipping the gradient's length, which every step of a run does, is left out by both unless asked.
+//! temperature 2 + ½ · cross-entropy, of two classes or of every token's next one, backward, AdamW that
+//! clears the gradient. Measuring and clipping the gradient's length, which every step of a run does,
+//! is left out by both unless asked.
 
+mod classifier;
 mod dump;
 mod head;
+mod language;
+mod learning;
 mod products;
+
+use std::path::Path;
 
 use heirloom::failure::Failure;
 use heirloom::process::{minor_faults, peak_memory};
 use heirloom::processor;
 use heirloom_base::{Bytes, Purpose, uniform, word};
-use heirloom_engine::{Cpu, Device, Divergence, IdSpace, Ids, Move, Precision, Profiled, View};
-use heirloom_models::{
-    Buffers, Capacity, DeviceBatch, EncoderConfig, Head, Inputs, Model, Noise,
-    Purpose as BuffersFor, Taps,
-};
-use heirloom_objective::{
-    Counts, LabelLoss, Labels, Objective, Signals, TeacherSignals, TeacherTerm, Term, TermKind,
-};
+use heirloom_engine::{Cpu, Device, Precision, Profiled};
+use heirloom_models::{DeviceBatch, Inputs, Purpose as BuffersFor, Taps};
 use heirloom_report::table::{Cell, Table};
-use heirloom_train::{Adam, Learned};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use self::classifier::Classifier;
+use self::language::LanguageModel;
 use crate::args::{BenchArgs, BenchCommand, BenchPrecision, BenchStepArgs};
 use crate::clock::{Clock, stopwatch};
 use crate::show::Show;
@@ -38,33 +39,69 @@ use crate::show::Show;
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     name: &'static str,
+    kind: Kind,
     layers: usize,
     hidden: usize,
     heads: usize,
     inner: usize,
 }
 
-/// All shapes, in the order of [`BenchModel`].
-const SHAPES: [Shape; 3] = [
-    Shape { name: "bert-mini", layers: 4, hidden: 256, heads: 4, inner: 1024 },
-    Shape { name: "distilbert", layers: 6, hidden: 768, heads: 12, inner: 3072 },
-    Shape { name: "bert-base", layers: 12, hidden: 768, heads: 12, inner: 3072 },
+/// What a model does with its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// An encoder tells two classes of sequences apart.
+    Classifier,
+    /// A decoder foresees the next token of each; its head is tied to the word embeddings.
+    LanguageModel,
+}
+
+/// All shapes, in the order of [`BenchModel`](crate::args::BenchModel).
+const SHAPES: [Shape; 4] = [
+    Shape::of("bert-mini", Kind::Classifier, [4, 256, 4, 1024]),
+    Shape::of("distilbert", Kind::Classifier, [6, 768, 12, 3072]),
+    Shape::of("bert-base", Kind::Classifier, [12, 768, 12, 3072]),
+    Shape::of("gpt-small-v16k", Kind::LanguageModel, [6, 384, 6, 1536]),
 ];
 
-/// BERT's vocabulary and longest input (Devlin et al. 2019, arXiv:1810.04805).
-const VOCABULARY: u32 = 30_522;
+impl Shape {
+    const fn of(name: &'static str, kind: Kind, sizes: [usize; 4]) -> Self {
+        let [layers, hidden, heads, inner] = sizes;
+        Self { name, kind, layers, hidden, heads, inner }
+    }
+
+    /// Ids that there are.
+    fn vocabulary(self) -> u32 {
+        match self.kind {
+            Kind::Classifier => classifier::VOCABULARY,
+            Kind::LanguageModel => language::VOCABULARY,
+        }
+    }
+}
+
+/// A model with its batch, whose steps are timed.
+trait Steps {
+    /// Numbers that are trained.
+    fn parameters(&self) -> usize;
+
+    /// The forward pass and the loss.
+    fn infer(&mut self, device: &mut dyn Device) -> f64;
+
+    /// A whole step, number `at` from 0; the loss before it.
+    fn train(&mut self, device: &mut dyn Device, at: u64) -> f64;
+
+    /// Writes model and batch into a new folder.
+    fn dump(&self, device: &dyn Device, args: &BenchStepArgs, folder: &Path)
+    -> Result<(), Failure>;
+}
+
+/// The longest sequence.
 const LONGEST: usize = 512;
 /// The first id that is a word; those before it are special or unused.
 const FIRST_WORD: u32 = 1000;
-const LABELS: usize = 2;
 
 /// The mixture of the two losses.
 const ALPHA: f64 = 0.5;
 const TEMPERATURE: f64 = 2.0;
-
-/// The optimiser's settings, those of the script above; the rest are PyTorch's defaults.
-const LEARNING_RATE: f64 = 2e-5;
-const WEIGHT_DECAY: f64 = 0.01;
 
 /// The seed of weights, batch and dropout.
 const SEED: u64 = 0;
@@ -214,9 +251,12 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
     let shape = SHAPES[args.model as usize];
     let precision = of(args.precision);
     let mut device = Profiled::new(Cpu::new(threads).with_precision(precision), stopwatch);
-    let mut student = Student::new(&mut device, shape, args)?;
+    let mut student: Box<dyn Steps> = match shape.kind {
+        Kind::Classifier => Box::new(Classifier::new(&mut device, shape, args)?),
+        Kind::LanguageModel => Box::new(LanguageModel::new(&mut device, shape, args)?),
+    };
     if let Some(folder) = &args.dump {
-        dump::write(&student.model, &device, args, folder)?;
+        student.dump(&device, args, folder)?;
     }
     let mut losses = Vec::new();
     let mut times = Vec::new();
@@ -252,7 +292,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         dropout: args.dropout,
         max_grad_norm: args.max_grad_norm,
         steps: args.steps,
-        parameters: student.model.params().count(),
+        parameters: student.parameters(),
         median_ms: median,
         min_ms: times[0],
         max_ms: times[times.len() - 1],
@@ -318,155 +358,29 @@ fn at_least_one(flags: &[(&str, usize)]) -> Result<(), Failure> {
 }
 
 /// Floating-point operations of the products that the step needs, two for each multiplication:
-/// what a layer's matrices and its attention do to each token, and the classifier to each sequence.
-/// The backward pass has two products for each of the forward pass. What is computed again to save
-/// memory does not count.
+/// what a layer's matrices and its attention do to each token, and the head to each sequence of a
+/// classifier or each token of a language model. The backward pass has two products for each of the
+/// forward pass. What is computed again to save memory does not count, and what a causal mask saves
+/// is not taken off.
 fn operations(shape: Shape, args: &BenchStepArgs) -> f64 {
     let (c, f) = (shape.hidden as f64, shape.inner as f64);
     let (batch, seq) = (args.batch as f64, args.seq as f64);
     let layer = 2.0 * (4.0 * c * c + 2.0 * c * f) + 4.0 * seq * c;
-    let classifier = 2.0 * (c * c + c * LABELS as f64);
-    let forward = batch * seq * shape.layers as f64 * layer + batch * classifier;
+    let head = match shape.kind {
+        Kind::Classifier => batch * 2.0 * (c * c + c * classifier::LABELS as f64),
+        Kind::LanguageModel => batch * seq * 2.0 * c * f64::from(language::VOCABULARY),
+    };
+    let forward = batch * seq * shape.layers as f64 * layer + head;
     if args.infer { forward } else { 3.0 * forward }
 }
 
-fn config(shape: Shape, dropout: f32) -> Result<EncoderConfig, Failure> {
-    let keys = json!({
-        "model_type": "bert",
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": LONGEST,
-        "type_vocab_size": 2,
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.hidden,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.inner,
-    });
-    let keys: Map<String, Value> = keys.as_object().cloned().unwrap_or_default();
-    let config = EncoderConfig::from_map(std::path::Path::new(shape.name), keys)?;
-    Ok(EncoderConfig {
-        hidden_dropout: dropout,
-        attention_dropout: dropout,
-        classifier_dropout: dropout,
-        ..config
-    })
-}
-
-/// A student with its optimiser, its batch, and what it is held against.
-struct Student {
-    model: Model,
-    objective: Objective,
-    buffers: Buffers,
-    batch: DeviceBatch,
-    labels: Ids,
-    teacher: View,
-    counts: Counts,
-    /// Where gradient and moments are; `None` where only the forward pass is timed.
-    learning: Option<Learning>,
-}
-
-/// Gradient and moments.
-struct Learning {
-    learned: Learned,
-    /// The words of the batch, each once.
-    words: Vec<u32>,
-    /// To which length the gradient is clipped; 0 leaves it unmeasured.
-    largest_norm: f64,
-}
-
-impl Student {
-    fn new(device: &mut dyn Device, shape: Shape, args: &BenchStepArgs) -> Result<Self, Failure> {
-        let (batch, seq) = (args.batch, args.seq);
-        let capacity = Capacity { tokens: batch * seq, sequences: batch, masked: 0 };
-        let config = config(shape, args.dropout)?;
-        let model = Model::new(device, config, Head::SingleLabel { labels: LABELS });
-        model.init(device, SEED);
-        let learning = (!args.infer).then(|| {
-            let adam = Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: WEIGHT_DECAY };
-            let table = Some(model.word_embeddings());
-            let learned = Learned::new(device, model.params().clone(), adam, table);
-            let mut words = words(batch * seq);
-            words.sort_unstable();
-            words.dedup();
-            Learning { learned, words, largest_norm: args.max_grad_norm }
-        });
-        let purpose = match (args.infer, args.activation_checkpointing) {
-            (true, _) => BuffersFor::Infer,
-            (false, false) => BuffersFor::Train(Taps::default()),
-            (false, true) => BuffersFor::Recompute(Taps::default()),
-        };
-        let buffers = model.buffers(device, capacity, &purpose);
-        let objective =
-            Objective::new(device, terms(), &[false; 2], model.config(), None, capacity);
-        let mut room = model.batch(device, capacity);
-        upload(device, &mut room, batch, seq);
-        let ids: IdSpace = device.alloc_ids(batch);
-        let labels = Ids::at(ids, 0, batch);
-        device.write_ids(labels, &classes(batch));
-        let space = device.alloc(batch * LABELS);
-        let teacher = View::matrix(space, 0, batch, LABELS);
-        device.write(teacher, &teacher_logits(batch));
-        let tokens = (batch * seq) as u64;
-        let counts = Counts { labelled: batch as u64, sequences: batch as u64, tokens };
-        Ok(Self { model, objective, buffers, batch: room, labels, teacher, counts, learning })
+/// What is kept of a forward pass.
+fn buffers_for(args: &BenchStepArgs) -> BuffersFor {
+    match (args.infer, args.activation_checkpointing) {
+        (true, _) => BuffersFor::Infer,
+        (false, false) => BuffersFor::Train(Taps::default()),
+        (false, true) => BuffersFor::Recompute(Taps::default()),
     }
-
-    /// The forward pass and the loss.
-    fn infer(&mut self, device: &mut dyn Device) -> f64 {
-        let output = self.model.forward(device, &self.batch, &self.buffers, None);
-        self.loss(device, output, None)
-    }
-
-    /// A whole step, number `at` from 0.
-    fn train(&mut self, device: &mut dyn Device, at: u64) -> f64 {
-        let noise = Some(Noise { seed: SEED, step: at });
-        let mut learning = self.learning.take().expect("a step that trains has its moments");
-        let Learning { learned, words, largest_norm } = &mut learning;
-        learned.see(device, words);
-        let output = self.model.forward(device, &self.batch, &self.buffers, noise);
-        let d_output = self.model.d_output(&self.buffers, output.rows());
-        device.fill(d_output, 0.0);
-        let loss = self.loss(device, output, Some(d_output));
-        self.model.backward(device, &self.batch, &self.buffers, learned.grads, noise);
-        let gradient_scale = if *largest_norm > 0.0 {
-            let norm = learned.squares(device).sqrt();
-            (*largest_norm / (norm + 1e-6)).min(1.0)
-        } else {
-            1.0
-        };
-        let at = Move { step: at + 1, learning_rate: LEARNING_RATE, gradient_scale };
-        learned.step(device, at);
-        self.learning = Some(learning);
-        loss
-    }
-
-    fn loss(&self, device: &mut dyn Device, output: View, d_output: Option<View>) -> f64 {
-        let signals = Signals {
-            output,
-            d_output,
-            labels: Labels::Classes(self.labels),
-            labelled: self.counts.labelled,
-            regularized: None,
-            teacher: Some(TeacherSignals { logits: self.teacher, inside: None }),
-            balance: None,
-            inside: &self.buffers,
-            batch: &self.batch,
-        };
-        let parts = self.objective.evaluate(device, &signals, self.counts, None);
-        self.objective.total(&parts)
-    }
-}
-
-fn terms() -> Vec<Term> {
-    let teacher = TeacherTerm {
-        divergence: Divergence::ForwardKl,
-        temperature: TEMPERATURE,
-        scale_by_temperature_squared: true,
-    };
-    let label = TermKind::Label(LabelLoss::CrossEntropy);
-    vec![
-        Term { name: "label".to_owned(), weight: 1.0 - ALPHA, kind: label },
-        Term { name: "teacher".to_owned(), weight: ALPHA, kind: TermKind::Teacher(teacher) },
-    ]
 }
 
 /// The largest logit of the teacher, uniform in ±2√3: as wide a spread as the script's, which is 2.
@@ -486,33 +400,33 @@ fn random(what: Drawn, count: usize) -> impl Iterator<Item = f64> {
     (0..count).map(number)
 }
 
-/// The ids of `count` tokens.
-fn words(count: usize) -> Vec<u32> {
-    let words = f64::from(VOCABULARY - FIRST_WORD);
+/// The ids of `count` tokens, of a vocabulary.
+fn words(vocabulary: u32, count: usize) -> Vec<u32> {
+    let words = f64::from(vocabulary - FIRST_WORD);
     random(Drawn::Ids, count).map(|number| FIRST_WORD + (words * number) as u32).collect()
 }
 
-/// The labels of `batch` sequences.
-fn classes(batch: usize) -> Vec<u32> {
-    random(Drawn::Labels, batch).map(|number| (LABELS as f64 * number) as u32).collect()
-}
-
-/// The teacher's logits of `batch` sequences.
-fn teacher_logits(batch: usize) -> Vec<f32> {
+/// `count` logits of the teacher.
+fn teacher_logits(count: usize) -> Vec<f32> {
     let logit = |number| (WIDEST_LOGIT * (2.0 * number - 1.0)) as f32;
-    random(Drawn::Teacher, batch * LABELS).map(logit).collect()
+    random(Drawn::Teacher, count).map(logit).collect()
 }
 
 /// Copies a batch of `sequences` sequences of `length` tokens in.
-fn upload(device: &mut dyn Device, batch: &mut DeviceBatch, sequences: usize, length: usize) {
-    let ids = words(sequences * length);
+fn upload(
+    device: &mut dyn Device,
+    batch: &mut DeviceBatch,
+    ids: &[u32],
+    sequences: usize,
+    length: usize,
+) {
     let places = || (0..sequences as u32).flat_map(|s| (0..length as u32).map(move |at| (s, at)));
     let positions: Vec<u32> = places().map(|(_, at)| at).collect();
     let rows: Vec<u32> = places().map(|(sequence, at)| sequence << 16 | at).collect();
     let starts: Vec<u32> = (0..=sequences).map(|sequence| (sequence * length) as u32).collect();
     let types = vec![0; ids.len()];
     let inputs = Inputs {
-        ids: &ids,
+        ids,
         types: &types,
         positions: &positions,
         rows: &rows,
@@ -550,6 +464,7 @@ mod tests {
             (BenchModel::BertMini, "bert-mini"),
             (BenchModel::Distilbert, "distilbert"),
             (BenchModel::BertBase, "bert-base"),
+            (BenchModel::GptSmallV16k, "gpt-small-v16k"),
         ];
         for (model, name) in rows {
             assert_eq!(SHAPES[model as usize].name, name);
@@ -562,6 +477,9 @@ mod tests {
         let forward = 16.0 * 4.0 * 1_581_056.0 + 2.0 * 132_096.0;
         assert_eq!(operations(SHAPES[0], &args(true)), forward);
         assert_eq!(operations(SHAPES[0], &args(false)), 3.0 * forward);
+        // 16 tokens · (6 layers · (2·12·384² + 4·8·384) + 2·384·16384).
+        let language = 16.0 * (6.0 * 3_551_232.0 + 12_582_912.0);
+        assert_eq!(operations(SHAPES[3], &args(true)), language);
     }
 
     #[test]
@@ -584,6 +502,14 @@ mod tests {
         ];
         for (args, want) in rows {
             assert_eq!(check(&args).unwrap_err(), Failure::usage(want));
+        }
+    }
+
+    #[test]
+    fn a_step_lowers_the_loss_of_its_own_batch_whichever_the_model() {
+        for model in [BenchModel::BertMini, BenchModel::GptSmallV16k] {
+            let timed = step(&BenchStepArgs { model, steps: 3, ..args(false) }, 2).unwrap();
+            assert!(timed.losses.is_sorted_by(|a, b| a > b), "{:?}", timed.losses);
         }
     }
 }

@@ -11,7 +11,7 @@ use heirloom_engine::{Cpu, Device, Linear, LinearBackward, View};
 use heirloom_report::table::{Cell, Table};
 use serde::Serialize;
 
-use super::{SHAPES, at_least_one, of};
+use super::{Kind, SHAPES, at_least_one, of};
 use crate::args::{BenchPrecision, BenchProductsArgs};
 use crate::clock::Clock;
 
@@ -69,7 +69,10 @@ pub(super) fn measure(args: &BenchProductsArgs, threads: usize) -> Result<Rates,
     let (width, inner) = (shape.hidden, shape.inner);
     let mut bench =
         Bench { cpu: Cpu::new(threads).with_precision(of(args.precision)), repeats: args.repeats };
-    let layers = [(width, 3 * width), (width, width), (width, inner), (inner, width)];
+    let mut layers = vec![(width, 3 * width), (width, width), (width, inner), (inner, width)];
+    if shape.kind == Kind::LanguageModel {
+        layers.push((width, shape.vocabulary() as usize));
+    }
     let products: Vec<Rate> =
         layers.into_iter().map(|(inputs, outputs)| bench.rate(tokens, inputs, outputs)).collect();
     let best = products.iter().map(Rate::best).fold(0.0, f64::max);
