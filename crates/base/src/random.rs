@@ -29,6 +29,8 @@ pub enum Purpose {
     Growth = 10,
     /// Tokens of generated text.
     Generation = 11,
+    /// Which of a teacher's tokens are kept.
+    Answers = 12,
 }
 
 /// The words of one purpose at one step and one site (a layer's dropout, say), by row and column.

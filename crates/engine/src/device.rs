@@ -6,7 +6,7 @@
 
 use heirloom_base::Words;
 
-use crate::{Divergence, IdSpace, Ids, Space, View};
+use crate::{Divergence, IdSpace, Ids, Space, SparseTarget, View};
 
 /// The label of a row that does not count.
 pub const IGNORED: u32 = u32::MAX;
@@ -421,6 +421,8 @@ pub enum Target {
         /// other looks at.
         labels: Option<Ids>,
     },
+    /// The teacher's probabilities of a few classes.
+    Sparse(SparseTarget),
     /// Mean over columns of `−y ln σ(x) − (1 − y) ln(1 − σ(x))`, `y` in `0.0..=1.0`, `[R, V]`.
     Binary(View),
     /// A distance between rows of numbers.

@@ -19,6 +19,7 @@ mod params;
 mod precision;
 mod profiled;
 mod reference;
+mod sparse;
 mod view;
 
 pub use arena::{ArenaPlan, Mark};
@@ -34,4 +35,5 @@ pub use params::{Init, Param, Params, ParamsBuilder, Role};
 pub use precision::Precision;
 pub use profiled::Profiled;
 pub use reference::{Real, Reference};
+pub use sparse::{Missing, SparseLoss, SparseTarget};
 pub use view::{IdSpace, Ids, Space, View};

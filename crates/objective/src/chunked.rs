@@ -12,7 +12,7 @@ use heirloom_base::{Bytes, Nats};
 use heirloom_engine::{ArenaPlan, Device, Ids, Linear, LinearBackward, Reference, RowLoss, View};
 
 use crate::objective::{Parts, weighted_sum};
-use crate::{LabelLoss, Labels, TeacherTerm};
+use crate::{KnownTokens, LabelLoss, Labels, SparseTerm, TeacherTerm};
 
 /// Memory for logits where nobody says otherwise. A vocabulary of 152,064 then has chunks of 126 rows
 /// with the logits of student and teacher and the gradient: enough that reading the head's matrix
@@ -39,9 +39,11 @@ pub enum TokenLoss {
     Label,
     /// The teacher's distribution over the next token.
     Teacher(TeacherTerm),
+    /// The same, of which few tokens are known.
+    Known(SparseTerm),
 }
 
-/// Where the teacher's logits come from.
+/// Where the teacher's answers come from.
 #[derive(Clone, Copy, Debug)]
 pub enum TeacherTokens {
     /// They are there, `[N, V]`; −∞ forbids a token.
@@ -54,6 +56,9 @@ pub enum TeacherTokens {
         /// Its head's matrix, `[V, Cₜ]`.
         head: View,
     },
+    /// They were kept, some tokens of each: for [`TokenLoss::Known`], as logits are for
+    /// [`TokenLoss::Teacher`]. No logits of the teacher exist.
+    Known(KnownTokens),
 }
 
 /// How many tokens count: of a micro-batch, or of the whole optimiser step.
@@ -259,6 +264,7 @@ impl ChunkedHead {
                     teacher.expect("a term compares with a teacher"),
                     Labels::Classes(labels),
                 ),
+                TokenLoss::Known(wanted) => wanted.target(known(signals).rows(range.clone())),
             };
             device.row_loss(&RowLoss {
                 x: z,
@@ -298,6 +304,7 @@ impl ChunkedHead {
                 device.linear(&Linear { x, w: head, b: None, y, activated: None });
                 Some(y)
             }
+            TeacherTokens::Known(_) => None,
         }
     }
 
@@ -316,6 +323,9 @@ impl ChunkedHead {
                 assert_eq!(states.rows(), rows, "teacher's hidden states");
                 assert_eq!(head.rows(), vocabulary, "rows of the teacher's head");
             }
+            Some(TeacherTokens::Known(known)) => {
+                assert_eq!(known.probabilities.rows(), rows, "tokens with a kept answer");
+            }
         }
         for weights in [signals.label_weights, signals.teacher_weights].into_iter().flatten() {
             assert_eq!((weights.rows(), weights.cols()), (rows, 1), "one weight per token");
@@ -330,7 +340,7 @@ impl ChunkedHead {
 fn count(term: &TokenTerm, counts: TokenCounts) -> u64 {
     match term.loss {
         TokenLoss::Label => counts.labelled,
-        TokenLoss::Teacher(_) => counts.taught,
+        TokenLoss::Teacher(_) | TokenLoss::Known(_) => counts.taught,
     }
 }
 
@@ -344,7 +354,14 @@ fn scale(term: &TokenTerm, step: TokenCounts) -> f64 {
 fn weights_of(signals: &TokenSignals, term: &TokenTerm) -> Option<View> {
     match term.loss {
         TokenLoss::Label => signals.label_weights,
-        TokenLoss::Teacher(_) => signals.teacher_weights,
+        TokenLoss::Teacher(_) | TokenLoss::Known(_) => signals.teacher_weights,
+    }
+}
+
+fn known(signals: &TokenSignals) -> KnownTokens {
+    match signals.teacher {
+        Some(TeacherTokens::Known(known)) => known,
+        _ => panic!("a term compares with kept answers"),
     }
 }
 

@@ -15,6 +15,7 @@ mod label;
 mod objective;
 mod relation;
 mod signals;
+mod sparse;
 mod teacher;
 
 pub use chunked::{
@@ -26,4 +27,5 @@ pub use label::LabelLoss;
 pub use objective::{Objective, Parts, Term, TermKind};
 pub use relation::{RelationTerm, Side};
 pub use signals::{Balanced, Counts, Labels, Regularized, Signals, TeacherSignals};
+pub use sparse::{KnownTokens, SparseTerm};
 pub use teacher::TeacherTerm;

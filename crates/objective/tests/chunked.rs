@@ -166,6 +166,7 @@ fn dense(device: &mut dyn Device, case: &Case) -> Found {
             device.linear(&Linear { x: states, w: head, b: None, y, activated: None });
             y
         }
+        TeacherTokens::Known(_) => unreachable!("`sparse.rs` has these"),
     };
     let factor = match divergence {
         Divergence::MeanSquaredLogits { .. } => 1.0,
@@ -347,6 +348,7 @@ fn part(
             TeacherTokens::States { states, head } => {
                 TeacherTokens::States { states: rows(states), head }
             }
+            TeacherTokens::Known(_) => unreachable!("`sparse.rs` cuts these"),
         }),
         label_weights: whole.label_weights.map(rows),
         teacher_weights: whole.teacher_weights.map(rows),

@@ -72,15 +72,15 @@ fn forward(x: &[f32], teacher: &[f32], dx: Option<&mut [f32]>, by: Soft) -> f64 
 
 /// One class of a row.
 #[derive(Clone, Copy)]
-struct Class {
-    p: f64,
-    q: f64,
-    ln_p: f64,
-    ln_q: f64,
+pub(super) struct Class {
+    pub(super) p: f64,
+    pub(super) q: f64,
+    pub(super) ln_p: f64,
+    pub(super) ln_q: f64,
 }
 
 /// What a class gives to the loss, and its slope.
-type Part = (f64, f64);
+pub(super) type Part = (f64, f64);
 
 #[inline(always)]
 fn over_classes(
@@ -115,7 +115,7 @@ fn over_classes(
 
 /// `a · b`, where nothing times anything is nothing, an infinite `b` too.
 #[inline(always)]
-fn times(a: f64, b: f64) -> f64 {
+pub(super) fn times(a: f64, b: f64) -> f64 {
     if a == 0.0 { 0.0 } else { a * b }
 }
 
@@ -130,13 +130,13 @@ impl Class {
 }
 
 #[inline(always)]
-fn reverse(class: Class) -> Part {
+pub(super) fn reverse(class: Class) -> Part {
     let part = times(class.q, class.ln_q - class.raised_ln_p());
     (part, part)
 }
 
 #[inline(always)]
-fn symmetric(class: Class) -> Part {
+pub(super) fn symmetric(class: Class) -> Part {
     let (reversed, slope) = reverse(class);
     let forward = times(class.p, class.ln_p - class.ln_q);
     (0.5 * (forward + reversed), 0.5 * (class.q - class.p + slope))
@@ -159,7 +159,7 @@ fn against_mixture(class: Class, share: f64) -> (f64, f64) {
 }
 
 #[inline(always)]
-fn jensen_shannon(class: Class, beta: f64) -> Part {
+pub(super) fn jensen_shannon(class: Class, beta: f64) -> Part {
     if beta == 0.0 || beta == 1.0 {
         return (0.0, 0.0);
     }
@@ -170,7 +170,7 @@ fn jensen_shannon(class: Class, beta: f64) -> Part {
 }
 
 #[inline(always)]
-fn skew(class: Class, alpha: f64) -> Part {
+pub(super) fn skew(class: Class, alpha: f64) -> Part {
     if alpha == 1.0 {
         return (0.0, 0.0);
     }
@@ -179,7 +179,7 @@ fn skew(class: Class, alpha: f64) -> Part {
 }
 
 #[inline(always)]
-fn skew_reverse(class: Class, alpha: f64) -> Part {
+pub(super) fn skew_reverse(class: Class, alpha: f64) -> Part {
     if alpha == 1.0 {
         return (0.0, 0.0);
     }
@@ -192,7 +192,7 @@ fn skew_reverse(class: Class, alpha: f64) -> Part {
 /// every limit is a value of φ and nothing is divided by a difference; of the two the one that
 /// divides by the larger number is taken.
 #[inline(always)]
-fn alpha_beta(class: Class, alpha: f64, beta: f64) -> Part {
+pub(super) fn alpha_beta(class: Class, alpha: f64, beta: f64) -> Part {
     /// In place of −∞, so that 0 · ln 0 below is 0.
     const LOWEST: f64 = -1e30;
     let ln_p = class.raised_ln_p();
@@ -222,7 +222,7 @@ fn grown(ln: f64, c: f64, d: f64) -> f64 {
 }
 
 #[inline(always)]
-fn total_variation(class: Class) -> Part {
+pub(super) fn total_variation(class: Class) -> Part {
     let Class { p, q, .. } = class;
     let slope = if q > p { 0.5 * q } else { -0.5 * q };
     (0.5 * (q - p).abs(), if q == p { 0.0 } else { slope })

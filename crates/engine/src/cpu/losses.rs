@@ -14,6 +14,9 @@ use crate::reference::SHORTEST;
 
 impl Cpu {
     pub(super) fn row_losses(&mut self, op: &RowLoss) {
+        if let Target::Sparse(target) = &op.target {
+            return self.sparse_losses(op, target);
+        }
         let (labels, other) = match op.target {
             Target::Labels(labels) => (self.ids.read(labels), nothing()),
             Target::Teacher { logits, labels, .. } => {
@@ -21,6 +24,7 @@ impl Cpu {
             }
             Target::Binary(other) | Target::Distance(_, other) => (&[][..], other),
             Target::Given { gradients, .. } => (&[][..], gradients),
+            Target::Sparse(_) => unreachable!("computed above"),
         };
         let given = match op.target {
             Target::Given { losses, .. } => losses,
@@ -63,6 +67,7 @@ impl Cpu {
                                 let by = Soft { divergence, temperature, factor, scale, label };
                                 teacher_loss(x, other.row(row), dx, by)
                             }
+                            Target::Sparse(_) => unreachable!("computed above"),
                             Target::Binary(_) => binary_loss(x, other.row(row), dx, scale),
                             Target::Distance(distance, _) => {
                                 distance_loss(distance, x, other.row(row), dx, scale)

@@ -20,6 +20,7 @@ mod relation;
 mod rms;
 mod rotary;
 mod rows;
+mod sparse;
 mod threads;
 mod tile;
 mod transpose;

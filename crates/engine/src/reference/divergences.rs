@@ -45,7 +45,7 @@ pub(super) fn divergence_of<T: Real>(
     (loss, all)
 }
 
-fn forward<T: Real>(ln_p: &[T], ln_q: &[T]) -> (T, Vec<T>) {
+pub(super) fn forward<T: Real>(ln_p: &[T], ln_q: &[T]) -> (T, Vec<T>) {
     (kl(ln_p, ln_q), ln_q.iter().zip(ln_p).map(|(q, p)| q.exp() - p.exp()).collect())
 }
 
@@ -61,7 +61,7 @@ fn ln_mixture<T: Real>(share: f64, ln_p: T, ln_q: T) -> T {
     larger + ((a - larger).exp() + (b - larger).exp()).ln()
 }
 
-fn over_classes<T: Real>(divergence: Divergence, ln_p: &[T], ln_q: &[T]) -> (T, Vec<T>) {
+pub(super) fn over_classes<T: Real>(divergence: Divergence, ln_p: &[T], ln_q: &[T]) -> (T, Vec<T>) {
     let (mut loss, mut e) = (T::default(), Vec::new());
     for (&ln_p, &ln_q) in ln_p.iter().zip(ln_q) {
         let (part, slope) = of_class(divergence, ln_p, ln_q);

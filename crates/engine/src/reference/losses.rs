@@ -73,6 +73,7 @@ impl<T: Real> Reference<T> {
                 let factor = T::of(factor);
                 (factor * loss, gradient.into_iter().map(|d| factor * d).collect())
             }
+            Target::Sparse(ref target) => self.sparse_row(target, row, x),
             Target::Binary(targets) => {
                 let y = self.load(targets);
                 let width = T::of(x.len() as f64);

@@ -10,6 +10,7 @@ mod divergences;
 mod losses;
 pub(crate) mod pointwise;
 mod real;
+mod sparse;
 
 pub(crate) use losses::SHORTEST;
 pub use real::Real;

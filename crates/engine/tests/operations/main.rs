@@ -8,3 +8,4 @@ mod gradients;
 mod row_weights;
 mod rows;
 mod soft;
+mod sparse;

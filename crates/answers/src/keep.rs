@@ -1,0 +1,318 @@
+//! Running a teacher over rows, and keeping what it answers.
+//!
+//! In: a decoder, rows, and what to keep. Out: files of a folder, each some rows, whole or absent.
+//! Never: another byte for another number of machines, or after a crash.
+//!
+//! Which rows a file holds, which rows the teacher reads together, and which words a token's draws
+//! come from follow from the rows and `cache.json` alone. So machine i of n makes the files whose
+//! number leaves i − 1 when it is divided by n, and a process that goes on with a file reads again
+//! from the beginning of the batch in which the first missing token stands.
+
+use std::ops::Range;
+use std::path::Path;
+
+use heirloom_data::text::{NOT_LEARNT, Row, Rows};
+use heirloom_engine::{Device, Linear, View};
+use heirloom_models::{Capacity, Decoder, DecoderBuffers, DeviceBatch, Inputs, Purpose};
+use heirloom_store::{Disk, write_atomic};
+use rayon::prelude::*;
+
+use crate::about::{ABOUT, About, Kind};
+use crate::choose::choose;
+use crate::error::Error;
+use crate::kept::Kept;
+use crate::part::PartWriter;
+use crate::record::Code;
+
+/// One of several machines that fill a folder together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 1.
+    pub number: u64,
+    /// Of how many.
+    pub of: u64,
+}
+
+impl Shard {
+    /// The only one.
+    pub const WHOLE: Self = Self { number: 1, of: 1 };
+
+    /// Whether a file is this machine's.
+    pub fn has(self, part: u64) -> bool {
+        part % self.of == self.number - 1
+    }
+
+    /// The folder, inside that of the answers, whose lock says that this machine is at work.
+    pub fn lock(self) -> String {
+        format!("filling-{}-of-{}", self.number, self.of)
+    }
+
+    /// The end of the name of a file that this machine has not finished.
+    fn draft(self) -> String {
+        format!(".filling-{}-of-{}", self.number, self.of)
+    }
+}
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Tokens of this machine that are answered, by this process and those before it.
+    pub tokens: u64,
+    /// Of how many.
+    pub of: u64,
+    /// Tokens that this process has answered.
+    pub answered: u64,
+}
+
+/// Bytes of logits that are looked at together.
+const LOGITS_BYTES: usize = 64 << 20;
+
+/// Begins the folder, or refuses one that holds other answers.
+pub fn begin(disk: &dyn Disk, folder: &Path, about: &About) -> Result<(), Error> {
+    if let Some(why) = about.problem() {
+        return Err(Error::Cannot { why });
+    }
+    match Kept::about_of(disk, folder) {
+        Ok(there) => match there.difference(about) {
+            Some(difference) => Err(Error::Other { folder: folder.to_owned(), difference }),
+            None => Ok(()),
+        },
+        Err(Error::NotThere { .. }) => {
+            Ok(write_atomic(disk, &folder.join(ABOUT), &about.to_bytes())?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers the rows of one machine's files, from where an earlier process stopped. `folder` was
+/// [begun](begin), and nobody else does the work of `shard`.
+///
+/// `each` hears what is done after every batch, and says whether to go on; the result is whether all
+/// was done.
+pub fn keep(
+    device: &mut dyn Device,
+    teacher: &Decoder,
+    rows: &dyn Rows,
+    about: &About,
+    (disk, folder, shard): (&dyn Disk, &Path, Shard),
+    each: &mut dyn FnMut(Progress) -> bool,
+) -> Result<bool, Error> {
+    let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(0);
+    let capacity = longest.max(about.batch_tokens as usize);
+    let mut reader = Reader::new(device, teacher, about, capacity);
+    let mine = || (0..about.parts()).filter(|&part| shard.has(part));
+    let tokens = |range: Range<usize>| range.map(|row| rows.length(row) as u64).sum::<u64>();
+    let mut progress = Progress {
+        of: mine().map(|part| tokens(about.rows_of(part))).sum(),
+        ..Progress::default()
+    };
+    let (draft, digest) = (shard.draft(), about.digest());
+    for part in mine() {
+        let range = about.rows_of(part);
+        let lengths = range.clone().map(|row| rows.length(row));
+        let Some(mut writer) = PartWriter::open(disk, (folder, &draft), (digest, part), lengths)?
+        else {
+            progress.tokens += tokens(range);
+            continue;
+        };
+        progress.tokens += writer.written() as u64;
+        let mut before = 0;
+        for batch in batches(rows, range, about.batch_tokens as usize) {
+            let end = before + tokens(batch.clone()) as usize;
+            if end > writer.written() {
+                let skip = writer.written().saturating_sub(before);
+                reader.answer(device, teacher, rows, batch, skip, &mut |answer| {
+                    writer.push(answer)
+                })?;
+                progress.tokens += (end - before - skip) as u64;
+                progress.answered += (end - before - skip) as u64;
+                if !each(progress) {
+                    return Ok(false);
+                }
+            }
+            before = end;
+        }
+        writer.finish()?;
+    }
+    Ok(true)
+}
+
+/// Rows that are read together: as many as `tokens` allow, and one at least.
+fn batches(
+    rows: &dyn Rows,
+    range: Range<usize>,
+    tokens: usize,
+) -> impl Iterator<Item = Range<usize>> {
+    let mut next = range.start;
+    std::iter::from_fn(move || {
+        let first = next;
+        let mut taken = 0;
+        while next < range.end && (next == first || taken + rows.length(next) <= tokens) {
+            taken += rows.length(next);
+            next += 1;
+        }
+        (next > first).then_some(first..next)
+    })
+}
+
+/// The teacher, and memory for what it reads.
+struct Reader<'a> {
+    about: &'a About,
+    batch: DeviceBatch,
+    buffers: DecoderBuffers,
+    /// Logits of some tokens, `[rows, V]`; nothing for hidden states.
+    logits: View,
+    row: Row,
+    inputs: Owned,
+}
+
+/// A packed batch; see [`Inputs`].
+#[derive(Default)]
+struct Owned {
+    ids: Vec<u32>,
+    types: Vec<u32>,
+    positions: Vec<u32>,
+    starts: Vec<u32>,
+    /// Row and position of each token, and whether something is learnt there.
+    places: Vec<(usize, usize, bool)>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(device: &mut dyn Device, teacher: &Decoder, about: &'a About, tokens: usize) -> Self {
+        let capacity = Capacity { tokens, sequences: tokens, masked: 0 };
+        let buffers = DecoderBuffers::new(device, teacher.config(), capacity, 0, &Purpose::Infer);
+        let v = about.vocabulary as usize;
+        let at_once = match about.kind {
+            Kind::States { .. } => 0,
+            _ => (LOGITS_BYTES / (4 * v)).clamp(1, tokens.max(1)),
+        };
+        let logits = View::matrix(device.alloc(at_once * v), 0, at_once, v);
+        let batch = teacher.batch(device, capacity);
+        Self { about, batch, buffers, logits, row: Row::default(), inputs: Owned::default() }
+    }
+
+    /// Hands over the answers of the rows of `range`, token by token, without the first `skip`.
+    fn answer(
+        &mut self,
+        device: &mut dyn Device,
+        teacher: &Decoder,
+        rows: &dyn Rows,
+        range: Range<usize>,
+        skip: usize,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.read(teacher, rows, range)?;
+        let Owned { ids, types, positions, starts, places } = &self.inputs;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // Rows are addresses of dropout's words, of which there are none.
+        let rows = positions;
+        let inputs = Inputs { ids, types, positions, rows, starts, masked: &[] };
+        self.batch.upload(device, &inputs);
+        let states = teacher.forward_states(device, &self.batch, &self.buffers, None);
+        let About { kind, values, vocabulary, temperature, seed, .. } = *self.about;
+        let code = Code { kind, values, vocabulary };
+        if let Kind::States { width } = kind {
+            let states = device.read(states);
+            for (state, place) in states.chunks(width as usize).zip(places).skip(skip) {
+                finite(state, place)?;
+                let answer = if place.2 { code.states(state) } else { Vec::new() };
+                each(&answer)?;
+            }
+            return Ok(());
+        }
+        // Chunks begin with the batch, whatever is skipped: bits then depend on nothing else.
+        let (w, at_once) = (teacher.head().first_rows(vocabulary as usize), self.logits.rows());
+        for first in (0..places.len()).step_by(at_once) {
+            let end = places.len().min(first + at_once);
+            if end <= skip {
+                continue;
+            }
+            let (x, y) = (states.row_range(first..end), self.logits.first_rows(end - first));
+            device.linear(&Linear { x, w, b: None, y, activated: None });
+            let logits = device.read(y);
+            let answers = logits
+                .par_chunks(vocabulary as usize)
+                .zip(&places[first..end])
+                .map(|(logits, place)| {
+                    let &(row, position, learnt) = place;
+                    if !learnt {
+                        return Ok(Vec::new());
+                    }
+                    finite(logits, place)?;
+                    Ok(code.known(&choose(kind, logits, temperature, seed, (row, position))))
+                })
+                .collect::<Result<Vec<_>, Error>>()?;
+            for answer in &answers[skip.saturating_sub(first)..] {
+                each(answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs rows end to end.
+    fn read(
+        &mut self,
+        teacher: &Decoder,
+        rows: &dyn Rows,
+        range: Range<usize>,
+    ) -> Result<(), Error> {
+        let config = teacher.config();
+        self.inputs = Owned::default();
+        let into = &mut self.inputs;
+        for at in range {
+            self.row.clear();
+            rows.read(at, &mut self.row);
+            let row = &self.row;
+            let cannot = |why: String| Error::Row { row: at, why };
+            if row.ids.len() != rows.length(at) {
+                return Err(cannot(format!(
+                    "{} tokens, announced {}",
+                    row.ids.len(),
+                    rows.length(at)
+                )));
+            }
+            if let Some(&id) = row.ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+                return Err(cannot(format!(
+                    "token {id}, and the teacher knows {}; its tokenizer is another",
+                    config.vocab_size
+                )));
+            }
+            let base = into.ids.len() as u32;
+            for bounds in row.starts.windows(2) {
+                let length = bounds[1] - bounds[0];
+                if length as usize > config.max_positions {
+                    return Err(cannot(format!(
+                        "a document of {length} tokens, and the teacher has {} positions; cut rows \
+                         shorter",
+                        config.max_positions
+                    )));
+                }
+                if length > 0 {
+                    into.starts.push(base + bounds[0]);
+                    into.positions.extend(0..length);
+                }
+            }
+            into.ids.extend_from_slice(&row.ids);
+            let learnt = row.labels.iter().enumerate();
+            into.places.extend(learnt.map(|(place, &label)| (at, place, label != NOT_LEARNT)));
+        }
+        into.starts.push(into.ids.len() as u32);
+        into.types.resize(into.ids.len(), 0);
+        Ok(())
+    }
+}
+
+/// An answer that is no number would be kept for ever.
+fn finite(numbers: &[f32], &(row, position, _): &(usize, usize, bool)) -> Result<(), Error> {
+    let bad = numbers.iter().find(|x| x.is_nan() || **x == f32::INFINITY);
+    let none = numbers.iter().all(|&x| x == f32::NEG_INFINITY);
+    match bad {
+        None if !none => Ok(()),
+        _ => Err(Error::Row {
+            row,
+            why: format!("the teacher's answer to its token {position} is no number"),
+        }),
+    }
+}

@@ -1,0 +1,34 @@
+//! A language model teacher's answers, kept on disk: a few tokens of each distribution, or its last
+//! hidden states.
+//!
+//! In: a decoder and rows of tokens, once. Out: a folder that any run over the same rows reads in
+//! the teacher's place, memory-mapped, by row and position.
+//! Never: an answer of another teacher, tokenizer, text, chat template, temperature or vocabulary; a
+//! byte that changed since it was written; a distribution whose missing part is not spoken of.
+//!
+//! ```text
+//! cache.json          what the answers are: digests, kind, temperature, error bound; its own digest
+//! part-00000.answers  some rows each; blocks with digests
+//! part-00001.answers.filling-1-of-1    one that a machine has begun and not finished
+//! ```
+
+mod about;
+mod bits;
+mod choose;
+mod error;
+mod keep;
+mod kept;
+mod measure;
+mod part;
+mod record;
+mod values;
+
+pub use about::{ABOUT, About, Expected, FORMAT, Kind};
+pub use choose::{samples, top_k};
+pub use error::{Damage, Difference, Error};
+pub use keep::{Progress, Shard, begin, keep};
+pub use kept::{Kept, KnownRows};
+pub use measure::{Distance, distance};
+pub use part::BLOCK_TOKENS;
+pub use record::Known;
+pub use values::Values;
