@@ -16,6 +16,7 @@ mod objective;
 mod relation;
 mod signals;
 mod teacher;
+mod vocabulary;
 
 pub use chunked::{
     ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTokens, TokenCounts, TokenGradients, TokenLoss,
@@ -27,3 +28,4 @@ pub use objective::{Objective, Parts, Term, TermKind};
 pub use relation::{RelationTerm, Side};
 pub use signals::{Balanced, Counts, Labels, Regularized, Signals, TeacherSignals};
 pub use teacher::TeacherTerm;
+pub use vocabulary::{SortedTerm, TeacherVocabulary};
