@@ -138,6 +138,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Two vocabularies that cannot be compared token by token.
+    #[error(transparent)]
+    Vocabulary(#[from] crate::vocabulary::Refused),
     /// The tokenizer refused a text.
     #[error("the tokenizer cannot encode a text: {reason}")]
     Encode {
@@ -246,6 +249,10 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoPreset { .. } | Self::NoRoom { .. } | Self::TooLong { .. } => 2,
+            Self::Vocabulary(refused) => match refused {
+                crate::vocabulary::Refused::Unknown { .. } => 3,
+                _ => 2,
+            },
             _ => 3,
         }
     }
