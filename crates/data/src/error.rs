@@ -140,6 +140,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Two vocabularies that cannot be compared token by token.
+    #[error(transparent)]
+    Vocabulary(#[from] crate::vocabulary::Refused),
     /// The tokenizer refused a text.
     #[error("the tokenizer cannot encode a text: {reason}")]
     Encode {
@@ -256,6 +259,10 @@ impl Error {
             Self::NoPreset { .. } | Self::NoRoom { .. } | Self::TooLong { .. } => 2,
             Self::Text(error) => error.exit_code(),
             Self::Store(error) => error.exit_code(),
+            Self::Vocabulary(refused) => match refused {
+                crate::vocabulary::Refused::Unknown { .. } => 3,
+                _ => 2,
+            },
             _ => 3,
         }
     }

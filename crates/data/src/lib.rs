@@ -26,6 +26,7 @@
 //! # Ok::<(), heirloom_data::Error>(())
 //! ```
 
+pub mod align;
 pub mod cache;
 pub mod dataset;
 mod error;
@@ -41,5 +42,6 @@ pub mod source;
 pub mod synthetic;
 pub mod text;
 pub mod tokens;
+pub mod vocabulary;
 
 pub use error::{BadRow, Damage, Error, Problem};

@@ -201,6 +201,26 @@ impl Tokenizer {
         self.vocabulary.last_key_value().map_or(0, |(&id, _)| id as usize + 1)
     }
 
+    /// How many tokens there are; fewer than [`Tokenizer::vocab_size`] where ids have holes.
+    pub fn count(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// The rule by which tokens spell text: the kind of decoder, or kinds of its parts.
+    pub fn spelling(&self) -> String {
+        let decoder = as_json(&self.inner.get_decoder()).unwrap_or_default();
+        let kind = |part: &Value| part["type"].as_str().unwrap_or("no decoder").to_owned();
+        match decoder["decoders"].as_array() {
+            Some(parts) => parts.iter().map(kind).collect::<Vec<_>>().join(" + "),
+            None => kind(&decoder),
+        }
+    }
+
+    /// The tokenizer of the crate `tokenizers`, without truncation and padding.
+    pub(crate) fn raw(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
     /// The token of an id.
     pub fn token(&self, id: u32) -> Option<&str> {
         self.vocabulary.get(&id).map(String::as_str)
@@ -284,7 +304,7 @@ fn settings(file: &Path, config: Option<&[u8]>) -> Result<Value, Error> {
         .map_err(|error| Error::Tokenizer { file: file.to_owned(), reason: error.to_string() })
 }
 
-fn refused(error: tokenizers::Error) -> Error {
+pub(crate) fn refused(error: tokenizers::Error) -> Error {
     Error::Encode { reason: error.to_string() }
 }
 

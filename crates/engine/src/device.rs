@@ -423,6 +423,26 @@ pub enum Target {
     },
     /// The teacher's probabilities of a few classes.
     Sparse(SparseTarget),
+    /// `factor · Σₖ |q₍ₖ₎ − p₍ₖ₎|`: probabilities of `q = softmax(x/T)` and `p = softmax(t/T)` held
+    /// against one another by their rank instead of their class, where the two have different
+    /// vocabularies (universal logit distillation; Boizard et al. 2024, arXiv:2402.12030). The shorter
+    /// row goes on with zeros. In `0.0..=2.0` times the factor.
+    ///
+    /// Equal logits share the slopes of their ranks evenly, so the gradient does not depend on the
+    /// order of classes, and where two probabilities of one rank are equal the slope there is 0: at a
+    /// kink the gradient is one of those the loss has beside it, or between them.
+    Sorted {
+        /// Teacher's logits, `[R, Vₜ]`, of any width; −∞ forbids a class.
+        logits: View,
+        /// T, positive.
+        temperature: f64,
+        /// Factor of the loss.
+        factor: f64,
+        /// How many ranks are compared one by one, at least 1; all others of a side count as one
+        /// sum. The loss is then lower than that of all ranks by at most twice the smaller of the two
+        /// sums. As many as classes, or more, is exact, and costs two sorts of whole rows.
+        top: usize,
+    },
     /// Mean over columns of `−y ln σ(x) − (1 − y) ln(1 − σ(x))`, `y` in `0.0..=1.0`, `[R, V]`.
     Binary(View),
     /// A distance between rows of numbers.
@@ -695,6 +715,11 @@ pub trait Device {
     fn set_rows(&mut self, from: View, table: View, ids: Ids);
     /// `table[ids[n]] = 0`.
     fn clear_rows(&mut self, table: View, ids: Ids);
+    /// `to[n][c] = from[n][columns[c]]`, and −∞ where `columns[c]` is [`IGNORED`]: logits over one
+    /// vocabulary as logits over another, `[N, Vₜ] → [N, V]`.
+    fn pick_columns(&mut self, from: View, columns: Ids, to: View);
+    /// `x[n][c] = −∞` where `columns[c]` is [`IGNORED`].
+    fn forbid_columns(&mut self, x: View, columns: Ids);
     /// `d_table[ids[n]] += d_out[n]` for each pair.
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]);
     /// See [`Linear`].

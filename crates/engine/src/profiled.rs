@@ -125,6 +125,12 @@ impl<D: Device> Device for Profiled<D> {
     fn clear_rows(&mut self, table: View, ids: Ids) {
         self.time("embedding", |device| device.clear_rows(table, ids));
     }
+    fn pick_columns(&mut self, from: View, columns: Ids, to: View) {
+        self.time("other", |device| device.pick_columns(from, columns, to));
+    }
+    fn forbid_columns(&mut self, x: View, columns: Ids) {
+        self.time("other", |device| device.forbid_columns(x, columns));
+    }
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {
         self.time("embedding", |device| device.embed_backward(d_out, tables));
     }

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Grow(GrowArgs),
     /// Continue prompts with a decoder, token by token
     Generate(GenerateArgs),
+    /// Compare the vocabularies of two models
+    Tokenizer(TokenizerArgs),
     /// Check every byte of a run folder, model folder or checkpoint
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
@@ -218,6 +220,32 @@ pub(crate) struct GenerateArgs {
     /// End a text at this token, besides those that config.json names (repeatable)
     #[arg(long, value_name = "ID")]
     pub(crate) stop_token: Vec<u32>,
+}
+
+/// What `tokenizer` takes.
+#[derive(Debug, Args)]
+pub(crate) struct TokenizerArgs {
+    #[command(subcommand)]
+    pub(crate) what: TokenizerCommand,
+}
+
+/// What can be done with tokenizers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenizerCommand {
+    /// Say how two vocabularies relate, where they first differ, and what `teacher.vocabulary` could be
+    Compare(TokenizerCompareArgs),
+}
+
+/// What `tokenizer compare` takes.
+#[derive(Debug, Args)]
+pub(crate) struct TokenizerCompareArgs {
+    /// The student: a folder with a tokenizer, and with config.json where there is a model
+    pub(crate) left: PathBuf,
+    /// The teacher, likewise
+    pub(crate) right: PathBuf,
+    /// A text to count tokens in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
 }
 
 /// What `verify` takes.

@@ -12,7 +12,9 @@ use heirloom_base::{Bytes, Nats};
 use heirloom_engine::{ArenaPlan, Device, Ids, Linear, LinearBackward, Reference, RowLoss, View};
 
 use crate::objective::{Parts, weighted_sum};
-use crate::{KnownTokens, LabelLoss, Labels, SparseTerm, TeacherTerm};
+use crate::{
+    KnownTokens, LabelLoss, Labels, SortedTerm, SparseTerm, TeacherTerm, TeacherVocabulary,
+};
 
 /// Memory for logits where nobody says otherwise. A vocabulary of 152,064 then has chunks of 126 rows
 /// with the logits of student and teacher and the gradient: enough that reading the head's matrix
@@ -41,19 +43,22 @@ pub enum TokenLoss {
     Teacher(TeacherTerm),
     /// The same, of which few tokens are known.
     Known(SparseTerm),
+    /// The teacher's probabilities by their size, whatever its vocabulary.
+    Sorted(SortedTerm),
 }
 
 /// Where the teacher's answers come from.
 #[derive(Clone, Copy, Debug)]
 pub enum TeacherTokens {
-    /// They are there, `[N, V]`; −∞ forbids a token.
+    /// They are there, `[N, V]`, or `[N, Vₜ]` where the teacher's vocabulary is another
+    /// ([`ChunkedHead::between`]); −∞ forbids a token.
     Logits(View),
     /// They are computed beside the student's. Where the teacher's vocabulary is padded further
     /// than the student's, the first V rows of its matrix are the ones to give.
     States {
         /// Its last hidden states, after the last norm, `[N, Cₜ]`.
         states: View,
-        /// Its head's matrix, `[V, Cₜ]`.
+        /// Its head's matrix, `[V, Cₜ]` or `[Vₜ, Cₜ]`, likewise.
         head: View,
     },
     /// They were kept, some tokens of each: for [`TokenLoss::Known`], as logits are for
@@ -122,7 +127,12 @@ impl ChunkPlan {
     /// Rows of a chunk: as many as the budget holds, a multiple of 42 where it holds that many, at
     /// least one, at most N.
     pub fn rows(&self) -> usize {
-        let row = (self.matrices() * self.vocabulary * size_of::<f32>()).max(1) as u64;
+        self.rows_beside(None)
+    }
+
+    /// As [`ChunkPlan::rows`], beside a teacher of another vocabulary.
+    fn rows_beside(&self, other: Option<TeacherVocabulary>) -> usize {
+        let row = (self.row(other) * size_of::<f32>()).max(1) as u64;
         let held = usize::try_from(self.budget.0 / row).unwrap_or(usize::MAX);
         if held >= self.tokens {
             return self.tokens;
@@ -134,14 +144,28 @@ impl ChunkPlan {
     /// Memory that [`ChunkedHead::new`] asks for with `terms` losses, in `f32`:
     /// `4 · (matrices · rows · V + terms · N)` bytes, each slot rounded up to a line of 64.
     pub fn bytes_needed(&self, terms: usize) -> Bytes {
+        self.bytes_beside(terms, None)
+    }
+
+    /// As [`ChunkPlan::bytes_needed`], for [`ChunkedHead::between`]. Where tokens are shared, there
+    /// is one matrix `[rows, V]` more.
+    pub fn bytes_needed_between(&self, terms: usize, other: TeacherVocabulary) -> Bytes {
+        self.bytes_beside(terms, Some(other))
+    }
+
+    fn bytes_beside(&self, terms: usize, other: Option<TeacherVocabulary>) -> Bytes {
         let mut plan = ArenaPlan::new(Reference::<f32>::new().alloc(0));
-        Scratch::plan(&mut plan, self, terms);
+        Scratch::plan(&mut plan, self, terms, other);
         Bytes((plan.peak() * size_of::<f32>()) as u64)
     }
 
-    /// Matrices `[rows, V]`: the student's logits, and where needed the teacher's and the gradient.
-    fn matrices(&self) -> usize {
-        1 + usize::from(self.computes_teacher) + usize::from(self.train)
+    /// Numbers for a row: the student's logits, and where needed the teacher's, these by the
+    /// student's tokens, and the gradient.
+    fn row(&self, other: Option<TeacherVocabulary>) -> usize {
+        let shared = other.is_some_and(|other| other.shared.is_some());
+        let own = 1 + usize::from(shared) + usize::from(self.train);
+        let teacher = other.map_or(self.vocabulary, |other| other.size);
+        own * self.vocabulary + usize::from(self.computes_teacher) * teacher
     }
 }
 
@@ -150,19 +174,29 @@ impl ChunkPlan {
 struct Scratch {
     logits: View,
     teacher: Option<View>,
+    /// The teacher's logits in the places of the student's tokens.
+    placed: Option<View>,
     d_logits: Option<View>,
     /// Of each term, one below the other, `[terms · N, 1]`.
     losses: View,
 }
 
 impl Scratch {
-    fn plan(plan: &mut ArenaPlan, chunk: &ChunkPlan, terms: usize) -> Self {
-        let rows = chunk.rows();
-        let mut matrix = || plan.take(rows, chunk.vocabulary);
+    fn plan(
+        plan: &mut ArenaPlan,
+        chunk: &ChunkPlan,
+        terms: usize,
+        other: Option<TeacherVocabulary>,
+    ) -> Self {
+        let (rows, own) = (chunk.rows_beside(other), chunk.vocabulary);
+        let teacher = other.map_or(own, |other| other.size);
+        let shared = other.is_some_and(|other| other.shared.is_some());
+        let mut matrix = |columns| plan.take(rows, columns);
         Self {
-            logits: matrix(),
-            teacher: chunk.computes_teacher.then(&mut matrix),
-            d_logits: chunk.train.then(&mut matrix),
+            logits: matrix(own),
+            teacher: chunk.computes_teacher.then(|| matrix(teacher)),
+            placed: shared.then(|| matrix(own)),
+            d_logits: chunk.train.then(|| matrix(own)),
             losses: plan.take(terms * chunk.tokens, 1),
         }
     }
@@ -173,17 +207,53 @@ impl Scratch {
 pub struct ChunkedHead {
     terms: Vec<TokenTerm>,
     plan: ChunkPlan,
+    /// The teacher's vocabulary, where it is not the student's.
+    other: Option<TeacherVocabulary>,
     scratch: Scratch,
 }
 
 impl ChunkedHead {
     /// Asks the device for the memory, once.
     pub fn new(device: &mut dyn Device, terms: Vec<TokenTerm>, plan: ChunkPlan) -> Self {
+        Self::beside(device, terms, plan, None)
+    }
+
+    /// The same with a teacher of another vocabulary: over the tokens that both have
+    /// ([`TokenLoss::Teacher`]) or by rank ([`TokenLoss::Sorted`]). Row n of the teacher is what row n
+    /// of the student is held against; where the two read other tokens, rows are put beside one
+    /// another before, and those without a counterpart have weight 0.
+    ///
+    /// # Panics
+    /// Where a term compares token by token and no token is said to be shared.
+    pub fn between(
+        device: &mut dyn Device,
+        terms: Vec<TokenTerm>,
+        plan: ChunkPlan,
+        other: TeacherVocabulary,
+    ) -> Self {
+        let by_token = terms.iter().any(|term| matches!(term.loss, TokenLoss::Teacher(_)));
+        assert!(!by_token || other.shared.is_some(), "a term compares tokens, and none is shared");
+        if let Some(shared) = other.shared {
+            assert_eq!(
+                shared.len(),
+                plan.vocabulary,
+                "one number for each of the student's tokens"
+            );
+        }
+        Self::beside(device, terms, plan, Some(other))
+    }
+
+    fn beside(
+        device: &mut dyn Device,
+        terms: Vec<TokenTerm>,
+        plan: ChunkPlan,
+        other: Option<TeacherVocabulary>,
+    ) -> Self {
         let space = device.alloc(0);
         let mut arena = ArenaPlan::new(space);
-        let scratch = Scratch::plan(&mut arena, &plan, terms.len());
+        let scratch = Scratch::plan(&mut arena, &plan, terms.len(), other);
         device.resize(space, arena.peak());
-        Self { terms, plan, scratch }
+        Self { terms, plan, other, scratch }
     }
 
     /// The terms.
@@ -204,7 +274,7 @@ impl ChunkedHead {
         step: TokenCounts,
     ) -> Parts {
         self.check(signals);
-        let (rows, size) = (signals.states.rows(), self.plan.rows());
+        let (rows, size) = (signals.states.rows(), self.plan.rows_beside(self.other));
         for start in (0..rows).step_by(size.max(1)) {
             self.chunk(device, signals, step, start..rows.min(start + size));
         }
@@ -257,13 +327,29 @@ impl ChunkedHead {
             device.fill(dz, 0.0);
         }
         let labels = signals.labels.range(range.clone());
-        for (place, term) in self.terms.iter().enumerate() {
+        // What sees all of the student's tokens comes first: then those it shares are all there is.
+        let shared = self.other.and_then(|other| other.shared);
+        let waits =
+            |term: &TokenTerm| shared.is_some() && matches!(term.loss, TokenLoss::Teacher(_));
+        let terms = || self.terms.iter().enumerate();
+        let first = terms().filter(|(_, term)| !waits(term));
+        let mut forbidden = false;
+        for (place, term) in first.chain(terms().filter(|(_, term)| waits(term))) {
+            let mut teacher = teacher;
+            if let Some(shared) = shared.filter(|_| waits(term)) {
+                let placed = self.scratch.placed.map(|placed| placed.first_rows(rows));
+                if !forbidden && let (Some(from), Some(to)) = (teacher, placed) {
+                    device.pick_columns(from, shared, to);
+                    device.forbid_columns(z, shared);
+                    forbidden = true;
+                }
+                teacher = teacher.and(placed);
+            }
+            let teacher = || teacher.expect("a term compares with a teacher");
             let target = match term.loss {
                 TokenLoss::Label => LabelLoss::CrossEntropy.target(Labels::Classes(labels)),
-                TokenLoss::Teacher(wanted) => wanted.target(
-                    teacher.expect("a term compares with a teacher"),
-                    Labels::Classes(labels),
-                ),
+                TokenLoss::Teacher(wanted) => wanted.target(teacher(), Labels::Classes(labels)),
+                TokenLoss::Sorted(wanted) => wanted.target(teacher()),
                 TokenLoss::Known(wanted) => wanted.target(known(signals).rows(range.clone())),
             };
             device.row_loss(&RowLoss {
@@ -311,17 +397,18 @@ impl ChunkedHead {
     /// Shapes that cutting into chunks would otherwise let pass.
     fn check(&self, signals: &TokenSignals) {
         let (rows, vocabulary) = (signals.states.rows(), self.plan.vocabulary);
+        let of_teacher = self.other.map_or(vocabulary, |other| other.size);
         assert!(rows <= self.plan.tokens, "{rows} tokens, planned for {}", self.plan.tokens);
         assert_eq!(signals.head.rows(), vocabulary, "rows of the head");
         assert_eq!(signals.labels.len(), rows, "one label per token");
         match signals.teacher {
             None => (),
             Some(TeacherTokens::Logits(logits)) => {
-                assert_eq!((logits.rows(), logits.cols()), (rows, vocabulary), "teacher's logits");
+                assert_eq!((logits.rows(), logits.cols()), (rows, of_teacher), "teacher's logits");
             }
             Some(TeacherTokens::States { states, head }) => {
                 assert_eq!(states.rows(), rows, "teacher's hidden states");
-                assert_eq!(head.rows(), vocabulary, "rows of the teacher's head");
+                assert_eq!(head.rows(), of_teacher, "rows of the teacher's head");
             }
             Some(TeacherTokens::Known(known)) => {
                 assert_eq!(known.probabilities.rows(), rows, "tokens with a kept answer");
@@ -340,7 +427,7 @@ impl ChunkedHead {
 fn count(term: &TokenTerm, counts: TokenCounts) -> u64 {
     match term.loss {
         TokenLoss::Label => counts.labelled,
-        TokenLoss::Teacher(_) | TokenLoss::Known(_) => counts.taught,
+        TokenLoss::Teacher(_) | TokenLoss::Known(_) | TokenLoss::Sorted(_) => counts.taught,
     }
 }
 
@@ -354,7 +441,9 @@ fn scale(term: &TokenTerm, step: TokenCounts) -> f64 {
 fn weights_of(signals: &TokenSignals, term: &TokenTerm) -> Option<View> {
     match term.loss {
         TokenLoss::Label => signals.label_weights,
-        TokenLoss::Teacher(_) | TokenLoss::Known(_) => signals.teacher_weights,
+        TokenLoss::Teacher(_) | TokenLoss::Known(_) | TokenLoss::Sorted(_) => {
+            signals.teacher_weights
+        }
     }
 }
 

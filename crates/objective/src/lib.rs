@@ -17,6 +17,7 @@ mod relation;
 mod signals;
 mod sparse;
 mod teacher;
+mod vocabulary;
 
 pub use chunked::{
     ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTokens, TokenCounts, TokenGradients, TokenLoss,
@@ -29,3 +30,4 @@ pub use relation::{RelationTerm, Side};
 pub use signals::{Balanced, Counts, Labels, Regularized, Signals, TeacherSignals};
 pub use sparse::{KnownTokens, SparseTerm};
 pub use teacher::TeacherTerm;
+pub use vocabulary::{SortedTerm, TeacherVocabulary};

@@ -8,6 +8,7 @@ use super::divergences::{Soft, teacher_loss};
 use super::lanes::{max, sum2_f64, vectorised};
 use super::math::{exp, sigmoid};
 use super::memory::nothing;
+use super::sorted::{Sorted, sorted_loss};
 use crate::Divergence;
 use crate::device::{HiddenDistance, IGNORED, RowLoss, Target};
 use crate::reference::SHORTEST;
@@ -22,7 +23,9 @@ impl Cpu {
             Target::Teacher { logits, labels, .. } => {
                 (labels.map_or(&[][..], |labels| self.ids.read(labels)), logits)
             }
-            Target::Binary(other) | Target::Distance(_, other) => (&[][..], other),
+            Target::Sorted { logits: other, .. }
+            | Target::Binary(other)
+            | Target::Distance(_, other) => (&[][..], other),
             Target::Given { gradients, .. } => (&[][..], gradients),
             Target::Sparse(_) => unreachable!("computed above"),
         };
@@ -40,8 +43,14 @@ impl Cpu {
         {
             assert_eq!(labels.len(), x.rows, "one label per row");
         }
-        if !matches!(op.target, Target::Labels(_)) {
-            assert_eq!((other.rows, other.cols), shape, "shape of the target");
+        match op.target {
+            Target::Labels(_) => {}
+            Target::Sorted { top, .. } => {
+                assert_eq!(other.rows, x.rows, "one row of the teacher's for each");
+                assert!(top > 0 && x.cols > 0 && other.cols > 0, "ranks and classes to compare");
+                self.threads.reserve(Sorted::room(x.cols, other.cols));
+            }
+            _ => assert_eq!((other.rows, other.cols), shape, "shape of the target"),
         }
         assert_eq!((losses.rows, losses.cols), (x.rows, 1), "one loss per row");
         if let Target::Given { .. } = op.target {
@@ -51,7 +60,10 @@ impl Cpu {
         assert!(per_row, "one weight per row");
         assert!(op.dx.is_none() || (dx.rows, dx.cols) == shape, "shape of the gradient");
         let dx = op.dx.map(|_| dx);
-        self.threads.over((0..x.rows, losses, dx), 20 * x.cols, |(rows, mut losses, mut dx)| {
+        let sorts = matches!(op.target, Target::Sorted { .. });
+        let threads = &self.threads;
+        threads.over((0..x.rows, losses, dx), 20 * x.cols, |(rows, mut losses, mut dx)| {
+            let mut scratch = sorts.then(|| threads.scratch(Sorted::room(x.cols, other.cols)));
             vectorised(
                 #[inline(always)]
                 || {
@@ -68,6 +80,13 @@ impl Cpu {
                                 teacher_loss(x, other.row(row), dx, by)
                             }
                             Target::Sparse(_) => unreachable!("computed above"),
+                            Target::Sorted { temperature, factor, top, .. } => {
+                                let by = Sorted { temperature, factor, top, scale };
+                                let room = Sorted::room(x.len(), other.cols);
+                                let scratch =
+                                    scratch.as_mut().map_or(&mut [][..], |s| &mut s[..room]);
+                                sorted_loss(x, other.row(row), dx, by, scratch)
+                            }
                             Target::Binary(_) => binary_loss(x, other.row(row), dx, scale),
                             Target::Distance(distance, _) => {
                                 distance_loss(distance, x, other.row(row), dx, scale)

@@ -7,6 +7,7 @@
 mod ahead;
 mod attention;
 mod cached;
+mod columns;
 mod divergences;
 mod gate;
 mod lanes;
@@ -20,6 +21,7 @@ mod relation;
 mod rms;
 mod rotary;
 mod rows;
+mod sorted;
 mod sparse;
 mod threads;
 mod tile;
@@ -239,6 +241,14 @@ impl Device for Cpu {
     fn clear_rows(&mut self, table: View, ids: Ids) {
         let ([], [mut table]) = self.memory.borrow([], [table]);
         self.ids.read(ids).iter().for_each(|&row| table.row(row as usize).fill(0.0));
+    }
+
+    fn pick_columns(&mut self, from: View, columns: Ids, to: View) {
+        self.pick(from, columns, to);
+    }
+
+    fn forbid_columns(&mut self, x: View, columns: Ids) {
+        self.forbid(x, columns);
     }
 
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {

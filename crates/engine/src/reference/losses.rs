@@ -1,6 +1,7 @@
 //! Losses per row, and relations between rows.
 
 use super::divergences::divergence_of;
+use super::sorted::sorted_of;
 use super::{Mat, Real, Reference, dot};
 use crate::device::{HiddenDistance, IGNORED, Relation, RelationMeasure, RowLoss, Target};
 
@@ -74,6 +75,12 @@ impl<T: Real> Reference<T> {
                 (factor * loss, gradient.into_iter().map(|d| factor * d).collect())
             }
             Target::Sparse(ref target) => self.sparse_row(target, row, x),
+            Target::Sorted { logits, temperature, factor, top } => {
+                let teacher = self.load(logits.row_range(row..row + 1));
+                let (loss, gradient) = sorted_of(x, teacher.row(0), temperature, top);
+                let factor = T::of(factor);
+                (factor * loss, gradient.into_iter().map(|d| factor * d).collect())
+            }
             Target::Binary(targets) => {
                 let y = self.load(targets);
                 let width = T::of(x.len() as f64);

@@ -10,6 +10,7 @@ mod divergences;
 mod losses;
 pub(crate) mod pointwise;
 mod real;
+mod sorted;
 mod sparse;
 
 pub(crate) use losses::SHORTEST;
@@ -17,8 +18,8 @@ pub use real::Real;
 
 use crate::device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
-    CachedAttention, Device, Dropout, Gate, GateBackward, Linear, LinearBackward, Relation,
-    RmsNorm, RmsNormBackward, Rotary, RotaryAngles, RowLoss, Slope, Update,
+    CachedAttention, Device, Dropout, Gate, GateBackward, IGNORED, Linear, LinearBackward,
+    Relation, RmsNorm, RmsNormBackward, Rotary, RotaryAngles, RowLoss, Slope, Update,
 };
 use crate::precision::bf16;
 use crate::{IdSpace, Ids, Precision, Space, View};
@@ -248,6 +249,32 @@ impl<T: Real> Device for Reference<T> {
             numbers.row_mut(row as usize).fill(T::default());
         }
         self.store(table, &numbers);
+    }
+
+    fn pick_columns(&mut self, from: View, columns: Ids, to: View) {
+        let (from, columns) = (self.load(from), self.load_ids(columns).to_vec());
+        assert_eq!((to.rows, to.cols), (from.rows(), columns.len()), "shapes of picked columns");
+        let mut picked = Mat::zeros(from.rows(), columns.len());
+        for row in 0..from.rows() {
+            for (to, &column) in picked.row_mut(row).iter_mut().zip(&columns) {
+                let never = T::of(f64::NEG_INFINITY);
+                *to = if column == IGNORED { never } else { from.at(row, column as usize) };
+            }
+        }
+        self.store(to, &picked);
+    }
+
+    fn forbid_columns(&mut self, x: View, columns: Ids) {
+        let (mut kept, columns) = (self.load(x), self.load_ids(columns).to_vec());
+        assert_eq!(kept.cols, columns.len(), "one index for each column");
+        for row in 0..kept.rows() {
+            for (x, &column) in kept.row_mut(row).iter_mut().zip(&columns) {
+                if column == IGNORED {
+                    *x = T::of(f64::NEG_INFINITY);
+                }
+            }
+        }
+        self.store(x, &kept);
     }
 
     fn embed_backward(&mut self, d_out: View, tables: &[(View, Ids)]) {

@@ -2,10 +2,12 @@
 //! the reference.
 
 mod agreement;
+mod columns;
 mod decoder;
 mod divergences;
 mod gradients;
 mod row_weights;
 mod rows;
 mod soft;
+mod sorted;
 mod sparse;
