@@ -190,7 +190,7 @@ impl Bench {
         self.show("adamw of 22 million numbers", |cpu| {
             cpu.adamw(&AdamW {
                 spaces,
-                spans: &[Span { start: 0, end: len, weight_decay: 0.01 }],
+                spans: &[Span::new(0, len, 0.01)],
                 learning_rate: 1e-4,
                 beta1: 0.9,
                 beta2: 0.999,

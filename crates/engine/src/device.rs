@@ -530,7 +530,7 @@ pub struct Relation {
     pub gradients: Option<(View, View)>,
 }
 
-/// A run of the flat buffer with one weight decay.
+/// A run of the flat buffer that an optimiser moves in one way.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Span {
     /// First number.
@@ -539,12 +539,44 @@ pub struct Span {
     pub end: usize,
     /// Decoupled decay: `w ← w − lr · weight_decay · w`.
     pub weight_decay: f64,
+    /// Factor of the learning rate, here and in the decay.
+    pub rate: f64,
+    /// Steps of the optimiser before the first of this run of numbers: its moments were zero then, and
+    /// the t that corrects them is the optimiser's less this.
+    pub since: u64,
+}
+
+impl Span {
+    /// A run that is moved from the optimiser's first step, at its learning rate.
+    pub fn new(start: usize, end: usize, weight_decay: f64) -> Self {
+        Self { start, end, weight_decay, rate: 1.0, since: 0 }
+    }
+
+    /// The optimiser's move as this run takes it.
+    ///
+    /// # Panics
+    /// Where the run does not move yet.
+    pub fn of(&self, at: Move) -> Move {
+        assert!(at.step > self.since, "step {} of a run that moves after {}", at.step, self.since);
+        let (step, learning_rate) = (at.step - self.since, at.learning_rate * self.rate);
+        Move { step, learning_rate, ..at }
+    }
+
+    /// Numbers in it.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether it holds no number.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// One step of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), which also clears the gradient.
 ///
 /// `w ← w − lr·λ·w − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`, with `g` scaled by `gradient_scale`
-/// before it enters `m` and `v`.
+/// before it enters `m` and `v`; `lr` and `t` as each [`Span`] has them.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW<'a> {
     /// Weights, gradient, first and second moment: four twins.
@@ -637,6 +669,18 @@ pub enum Update {
         /// Where it is.
         at: Move,
     },
+}
+
+impl Update {
+    /// The same as a run of numbers takes it.
+    pub(crate) fn of(self, span: &Span) -> Self {
+        match self {
+            Self::Sgd { learning_rate } => Self::Sgd { learning_rate: learning_rate * span.rate },
+            Self::AdamW { beta1, beta2, epsilon, at } => {
+                Self::AdamW { beta1, beta2, epsilon, at: span.of(at) }
+            }
+        }
+    }
 }
 
 /// A step taken on trial: moves the weights as [`Update`] says; gradient and moments stay.

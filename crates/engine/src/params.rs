@@ -192,15 +192,20 @@ impl Params {
             let end = param.offset + param.len();
             match spans.last_mut() {
                 Some(span)
-                    if span.weight_decay == decay
-                        && span.end.next_multiple_of(LINE) >= param.offset =>
+                    if span.weight_decay == decay && Self::adjoin(span.end, param.offset) =>
                 {
                     span.end = end;
                 }
-                _ => spans.push(Span { start: param.offset, end, weight_decay: decay }),
+                _ => spans.push(Span::new(param.offset, end, decay)),
             }
         }
         spans
+    }
+
+    /// Whether nothing but padding lies between a parameter that ends at `end` and one that starts at
+    /// `start`.
+    pub fn adjoin(end: usize, start: usize) -> bool {
+        end.next_multiple_of(LINE) >= start
     }
 
     /// Fills every parameter as its [`Init`] says, from the words at (`seed`, its place in the
@@ -258,10 +263,7 @@ mod tests {
         assert_eq!(params.find("k").map(|k| k.offset), Some(24));
         assert_eq!((params.count(), params.len()), (23, 48));
         let spans = params.spans(0.1);
-        let want = [
-            Span { start: 0, end: 3, weight_decay: 0.0 },
-            Span { start: 16, end: 36, weight_decay: 0.1 },
-        ];
+        let want = [Span::new(0, 3, 0.0), Span::new(16, 36, 0.1)];
         assert_eq!(spans, want);
     }
 

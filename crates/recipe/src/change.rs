@@ -171,6 +171,7 @@ const RULES: &[(&str, Rule)] = &[
     ("training.adam_beta2", Fixed("the saved moments were gathered with the old one")),
     ("training.adam_epsilon", Asked(&["training.adam_epsilon"])),
     ("training.max_grad_norm", Asked(&["training.max_grad_norm"])),
+    ("training.groups", Fixed("moments were gathered by the old ones")),
     ("training.average", Fixed("the average so far was gathered by the old one")),
     ("training.seed", Fixed(RANDOM)),
     ("training.evaluate", Free),

@@ -8,6 +8,7 @@ use crate::choices::{
     TeacherTokenizer,
 };
 use crate::divergence;
+use crate::group;
 use crate::plan::{Batch, Evaluate, Length};
 use crate::policy;
 use crate::problem::{Place, ProblemKind, Problems, nearest};
@@ -106,6 +107,7 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     check_models(recipe, problems);
     check_objective(recipe, problems);
     check_training(recipe, problems);
+    group::check(recipe, problems);
 }
 
 fn check_models(recipe: &Recipe, problems: &mut Problems) {

@@ -92,6 +92,30 @@ pub struct ModelFacts {
     pub shape: ModelShape,
     /// Its labels in order; empty where it has no classifier.
     pub labels: Vec<String>,
-    /// Digest of its weights.
+    /// Digest of its weights, and of the moments beside them.
     pub digest: Digest,
+    /// How it has grown, where that was written beside it.
+    pub grown: Option<GrownFacts>,
+}
+
+/// What stands beside the weights of a grown model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GrownFacts {
+    /// Steps of the optimiser that its moments have heard of; 0 where they were dropped.
+    pub updates: u64,
+    /// Parameters whose learning rate is to be multiplied, by factor.
+    pub rates: Vec<GrownRate>,
+    /// Parameters without moments.
+    pub fresh: Vec<String>,
+    /// Parameters that are to stay as they are.
+    pub frozen: Vec<String>,
+}
+
+/// Parameters with one factor of the learning rate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GrownRate {
+    /// The factor.
+    pub factor: f64,
+    /// Their names.
+    pub parameters: Vec<String>,
 }

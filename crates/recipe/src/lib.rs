@@ -12,6 +12,7 @@ mod cost;
 mod decide;
 mod divergence;
 mod facts;
+mod group;
 mod parse;
 mod plan;
 mod policy;
@@ -39,12 +40,16 @@ pub use choices::{
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost};
 pub use divergence::Divergence;
-pub use facts::{Facts, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts};
+pub use facts::{
+    Facts, GrownFacts, GrownRate, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts,
+};
+pub use group::{Frozen, GroupPlan, Patterns};
 pub use parse::parse;
 pub use plan::{
     Average, Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan,
-    LabelNoise, Labels, Length, Limit, ModelShape, NotAPlan, ObjectivePlan, OutputPlan, Plan, Save,
-    Split, StudentPlan, StudentSource, TeacherPlan, TeacherTokens, TokenizerPlan, TrainingPlan,
+    LabelNoise, Labels, Length, Limit, ModelShape, Moments, NotAPlan, ObjectivePlan, OutputPlan,
+    Plan, Save, Split, StudentPlan, StudentSource, TeacherPlan, TeacherTokens, TokenizerPlan,
+    TrainingPlan,
 };
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};

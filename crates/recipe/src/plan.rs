@@ -343,6 +343,29 @@ pub struct StudentPlan {
     pub layers: Vec<u64>,
     /// Its shape, after layers were dropped and dropout overridden.
     pub shape: ModelShape,
+    /// What the optimiser begins with. Not written where that is nothing.
+    #[serde(default, skip_serializing_if = "Moments::are_zero")]
+    pub moments: Moments,
+}
+
+/// What the optimiser begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moments {
+    /// Zero.
+    #[default]
+    Zero,
+    /// The moments beside the student's weights.
+    Kept {
+        /// Steps that they have heard of.
+        updates: u64,
+    },
+}
+
+impl Moments {
+    fn are_zero(&self) -> bool {
+        *self == Self::Zero
+    }
 }
 
 /// Where the student's weights come from.
@@ -526,6 +549,9 @@ pub struct TrainingPlan {
     pub adam_epsilon: f64,
     /// Longest gradient; 0 turns clipping off.
     pub max_grad_norm: f64,
+    /// Parameters that the optimiser treats in a way of their own. Not written where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<crate::GroupPlan>,
     /// Which average of the weights is judged and kept. Plans of earlier versions do not say it, and
     /// plans without one do not either, so that they keep their digest.
     #[serde(default, skip_serializing_if = "Average::is_none")]

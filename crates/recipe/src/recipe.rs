@@ -12,6 +12,7 @@ use crate::choices::{
     PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed,
     Softening, TaskKind, TeacherTokenizer,
 };
+use crate::group::Patterns;
 use crate::preset::Preset;
 use crate::problem::{Place, Problems};
 use crate::section::{Default, Key, Read, Rule, Section, Wanted, section};
@@ -75,6 +76,7 @@ pub(crate) fn keys() -> Vec<&'static Key> {
         Regularizer::KEYS,
         RegularizerMeta::KEYS,
         Training::KEYS,
+        Group::KEYS,
         Output::KEYS,
     ];
     sections.into_iter().flatten().collect()
@@ -88,7 +90,7 @@ pub fn reference() -> String {
         if section != Some(key.section) {
             let title = match key.section {
                 "" => "Top level".to_owned(),
-                "objective.hidden" => "`[[objective.hidden]]`".to_owned(),
+                "objective.hidden" | "training.group" => format!("`[[{}]]`", key.section),
                 "teacher" => "`[teacher]`, or `[[teacher]]` for each of several".to_owned(),
                 name => format!("`[{name}]`"),
             };
@@ -179,6 +181,13 @@ const REGULARIZER_META: Rule<RegularizerMeta> = any("a table such as { split = 0
 const REGULARIZER: Rule<Regularizer> = any("a table such as { method = \"labo\" }");
 const META: Rule<Meta> = any("a table such as { source = \"split\", split = 0.1 }");
 const CONFIG: Rule<StudentConfig> = any("a table such as { model_type = \"bert\", … }");
+const GROUPS: Rule<Vec<Group>> = any("a list of tables, each under [[training.group]]");
+const PATTERNS: Rule<Patterns> = Rule {
+    words: "a parameter's name, or a list of them; `*` stands for any text",
+    holds: |patterns| {
+        !patterns.0.is_empty() && patterns.0.iter().all(|pattern| !pattern.is_empty())
+    },
+};
 const HIDDEN: Rule<Vec<Hidden>> = any("a list of tables, each under [[objective.hidden]]");
 
 fn in_u32(number: u64) -> bool {
@@ -281,6 +290,12 @@ section! {
             "Start from a copy of the teacher's weights.";
         layers: Vec<u64>, LAYERS, absent "all" as "[0, 2, 4]",
             "Layers of the source that the student keeps, counted from 0.";
+        moments: bool = false, BOOL,
+            "Begin with the optimiser's moments that `heirloom grow RUN` wrote beside the weights of `model`, and with its count of steps.";
+        rates: bool = false, BOOL,
+            "Multiply the learning rate of each parameter of a grown `model` by what its copies ask for, so that with `moments` it goes on as the small model would.";
+        freezing: bool = false, BOOL,
+            "Train of a grown `model` only what its method wants trained (llama-pro: the added layers; mslt: these and the head).";
         hidden_dropout_prob: f64, BELOW_ONE, absent "the model's" as "0.1",
             "Probability of dropout on hidden states.";
         attention_probs_dropout_prob: f64, BELOW_ONE, absent "the model's" as "0.1",
@@ -587,6 +602,8 @@ section! {
             "Part of the run after which `average = \"swa\"` begins.";
         average_every: u64, COUNT, absent "a pass over the training set, or less so that ten are averaged, for swa" as "100",
             "Optimiser steps between the weights that `average = \"swa\"` takes.";
+        group: Vec<Group>, GROUPS, absent "none" as "[{ match = \"*.bias\" }]",
+            "Parameters that the optimiser treats in a way of their own, see below.";
         seed: u64, SEED, absent "42, unless `seeds` is set" as "42",
             "Decides order, dropout and fresh weights.";
         seeds: Vec<u64>, SEEDS, absent "by `seed`" as "[1, 2, 3]",
@@ -611,6 +628,26 @@ section! {
             "`bf16` rounds the factors of linear layers' products, sums stay in f32; faster where the processor has AVX512-BF16. A teacher's kept answers are computed in f32.";
         threads: u64 = 0, COUNT_OR_ZERO,
             "Threads; 0 takes all cores.";
+    }
+}
+
+section! {
+    /// `[[training.group]]`: parameters that the optimiser treats in a way of their own. Of several
+    /// groups that hold the same parameter all count: factors multiply, and it is frozen as long as one
+    /// of them says so.
+    Group at "training.group" {
+        r#match: Patterns, PATTERNS, absent "required" as "\"*.layer.0.*\"",
+            "The parameters: names as in `model.safetensors`, in which `*` stands for any text; one or a list.";
+        learning_rate_factor: f64 = 1.0, POSITIVE,
+            "Factor of the learning rate.";
+        weight_decay_factor: f64 = 1.0, NOT_NEGATIVE,
+            "Factor of `weight_decay`, which is multiplied by the learning rate besides.";
+        frozen: bool = false, BOOL,
+            "Whether they stay as they are, to the bit: no step, no decay, no moments.";
+        frozen_steps: u64, COUNT, absent "none" as "100",
+            "Optimiser steps for which they stay as they are, before they are trained.";
+        warmup_steps: u64 = 0, COUNT_OR_ZERO,
+            "Optimiser steps in which their learning rate rises to that of the others, from where they begin to move.";
     }
 }
 
@@ -645,6 +682,7 @@ macro_rules! nested {
 }
 
 nested!(StudentConfig);
+nested!(Group);
 nested!(Hidden);
 nested!(Balance);
 nested!(Meta);
@@ -661,7 +699,9 @@ mod tests {
         match key.section {
             "" => format!("{} = {value}\n", key.name),
             "student.config" => format!("[student]\nconfig = {{ {} = {value} }}\n", key.name),
-            "objective.hidden" => format!("[[objective.hidden]]\n{} = {value}\n", key.name),
+            "objective.hidden" | "training.group" => {
+                format!("[[{}]]\n{} = {value}\n", key.section, key.name)
+            }
             section => format!("[{section}]\n{} = {value}\n", key.name),
         }
     }

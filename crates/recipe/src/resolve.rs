@@ -11,10 +11,11 @@ use crate::choices::{
 use crate::decide::{batches, check, evaluate, heads_divide, label_loss, length, value};
 use crate::divergence;
 use crate::facts::{Facts, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts};
+use crate::group;
 use crate::plan::{
     Average, Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, FORMAT, HiddenTermPlan,
-    Labels, Length, ModelShape, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan, StudentSource,
-    TeacherPlan, TeacherTokens, TokenizerPlan, TrainingPlan,
+    Labels, Length, ModelShape, Moments, ObjectivePlan, OutputPlan, Plan, Save, StudentPlan,
+    StudentSource, TeacherPlan, TeacherTokens, TokenizerPlan, TrainingPlan,
 };
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig, Teacher};
@@ -73,6 +74,9 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         digest: facts.data,
     };
     let training = training(recipe, facts, &data, &examples, problems);
+    let (moments, groups) = group::decide(recipe, facts, problems);
+    let (student, training) =
+        (StudentPlan { moments, ..student }, TrainingPlan { groups, ..training? });
     Some(Plan {
         format: FORMAT,
         name: recipe.name(),
@@ -83,7 +87,7 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         teacher,
         other_teachers: others,
         objective: objective?,
-        training: training?,
+        training,
         output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
     })
 }
@@ -221,7 +225,7 @@ fn student(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<St
     ] {
         *part = value(at).unwrap_or(*part);
     }
-    Some(StudentPlan { source, layers, shape })
+    Some(StudentPlan { source, layers, shape, moments: Moments::Zero })
 }
 
 fn fresh_shape(config: &StudentConfig, facts: &Facts) -> Option<ModelShape> {
@@ -477,6 +481,7 @@ fn training(
         adam_beta2: training.adam_beta2(),
         adam_epsilon: training.adam_epsilon(),
         max_grad_norm: training.max_grad_norm(),
+        groups: Vec::new(),
         average: average(recipe, total_steps, steps_per_epoch?),
         seed: recipe.seeds()[0],
         evaluate,

@@ -70,6 +70,14 @@ impl Wanted<'_> {
     }
 }
 
+/// A key's name, without the mark of a word that Rust keeps for itself.
+pub(crate) const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
+}
+
 /// A table that is being read.
 pub(crate) struct Section<'a> {
     /// Its name with a final dot; empty at the top level.
@@ -212,7 +220,7 @@ macro_rules! section {
                 const RULE: $crate::section::Rule<$type> = $rule;
                 $crate::section::Key {
                     section: $path,
-                    name: stringify!($key),
+                    name: $crate::section::plain(stringify!($key)),
                     words: RULE.words,
                     default: || {
                         $(return $crate::section::Default::Value(
@@ -232,9 +240,9 @@ macro_rules! section {
             ) -> Self {
                 let read = Self {
                     place,
-                    $($key: section.take(stringify!($key), &$rule),)*
+                    $($key: section.take($crate::section::plain(stringify!($key)), &$rule),)*
                 };
-                section.finish(&[$(stringify!($key)),*], &$crate::recipe::keys());
+                section.finish(&[$($crate::section::plain(stringify!($key))),*], &$crate::recipe::keys());
                 read
             }
 

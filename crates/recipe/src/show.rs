@@ -8,8 +8,8 @@ use crate::balance::PolicyPlan;
 use crate::choices::{Format, LabelNoiseKind, Logits, OnBadLine, OnNonfinite, TaskKind};
 use crate::divergence::{Divergence, rounded};
 use crate::plan::{
-    Average, Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape, Plan,
-    Save, Split, StudentSource, TeacherPlan, TeacherTokens,
+    Average, Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape,
+    Moments, Plan, Save, Split, StudentSource, TeacherPlan, TeacherTokens,
 };
 
 impl fmt::Display for Plan {
@@ -106,6 +106,10 @@ fn student(plan: &Plan) -> Vec<String> {
     };
     let kept = !student.layers.iter().copied().eq(0..student.layers.len() as u64);
     let mut lines = vec![self::shape(&student.shape), source];
+    if let Moments::Kept { updates } = student.moments {
+        let updates = thousands(updates);
+        lines.push(format!("with the optimiser's moments after {updates} steps"));
+    }
     if kept {
         let layers: Vec<String> = student.layers.iter().map(ToString::to_string).collect();
         lines.push(format!("keeps layers {} of it", layers.join(", ")));
@@ -290,6 +294,7 @@ fn training(plan: &Plan) -> Vec<String> {
         ),
     ];
     lines.extend(average(plan));
+    lines.extend(training.groups.iter().map(|group| format!("  {}", group.words())));
     let evaluate = match training.evaluate {
         Evaluate::Never => "never evaluated".to_owned(),
         Evaluate::AtEnd => "evaluated at the end".to_owned(),

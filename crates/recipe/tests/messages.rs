@@ -1077,3 +1077,25 @@ fn looking_ahead_and_checking_need_differences_and_a_pace_needs_a_network() {
     2 problems
     "#);
 }
+
+#[test]
+fn groups_of_parameters_and_what_a_growth_leaves_are_checked() {
+    let text = format!(
+        "{GOOD}[[training.group]]\nlearning_rate_factor = 0\nfrozen_steps = 3\nfrozen = true\n\
+         [[training.group]]\nmatch = [\"a.*\", \"\"]\nfroze = true\n"
+    );
+    insta::assert_snapshot!(said(&text, &["student.layers=[0]", "student.moments=true"]), @r#"
+        recipe.toml:18:1: `training.group.0.match` is missing: the parameters' names, with `*` for any text
+        recipe.toml:19:24: `training.group.0.learning_rate_factor` is 0, expected a number above 0
+        recipe.toml:20:1: `training.group.0.frozen_steps` needs no `frozen = true`, which holds for ever
+        recipe.toml:23:9: `training.group.1.match` is ["a.*", ""], expected a parameter's name, or a list of them; `*` stands for any text
+        recipe.toml:24:1: unknown key `training.group.1.froze`; did you mean `frozen`?
+        --set student.moments=true: `student.moments` needs all layers of the model; remove `student.layers`
+        6 problems
+    "#);
+    let fresh = GOOD.replace("model = \"models/small\"", "from_teacher = true\nrates = true");
+    insta::assert_snapshot!(said(&fresh, &[]), @r"
+        recipe.toml:8:1: `student.rates` needs `student.model`, a folder that `heirloom grow` wrote
+        1 problem
+    ");
+}

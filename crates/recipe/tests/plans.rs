@@ -50,7 +50,12 @@ fn shape(layers: u64, width: u64, heads: u64) -> ModelShape {
 
 fn model(layers: u64, width: u64, heads: u64, labels: &[&str]) -> ModelFacts {
     let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-    ModelFacts { shape: shape(layers, width, heads), labels, digest: Digest::of(b"weights") }
+    ModelFacts {
+        shape: shape(layers, width, heads),
+        labels,
+        digest: Digest::of(b"weights"),
+        grown: None,
+    }
 }
 
 fn facts() -> Facts {
@@ -1020,4 +1025,48 @@ fn what_a_regularizer_has_no_use_for_is_refused() {
         said += &format!("{}\n", regularized(method, keys).unwrap_err());
     }
     insta::assert_snapshot!(said);
+}
+
+#[test]
+fn groups_of_a_growth_come_before_those_of_the_recipe_and_both_are_told() {
+    let text = format!(
+        "{RECIPE}\n[[training.group]]\nmatch = \"classifier.*\"\nlearning_rate_factor = 10\n\
+         [[training.group]]\nmatch = [\"a\", \"b\", \"c.*\"]\nfrozen_steps = 50\nwarmup_steps = 20\n"
+    );
+    let sets = ["student.layers", "student.moments", "student.rates", "student.freezing"];
+    let keys: Vec<String> = sets[1..].iter().map(|key| format!("{key}=true")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let whole = text.replace("layers = [0, 2]\n", "");
+    assert_ne!(whole, text);
+    let found = said(&whole, &keys, &facts());
+    assert_eq!(
+        found.matches("nothing of its growth stands beside these weights").count(),
+        3,
+        "{found}"
+    );
+    let mut facts = facts();
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    facts.student.as_mut().unwrap().grown = Some(heirloom_recipe::GrownFacts {
+        updates: 1200,
+        rates: vec![heirloom_recipe::GrownRate { factor: 0.5, parameters: names(&["x"]) }],
+        fresh: names(&["new"]),
+        frozen: names(&["old"]),
+    });
+    let plan = plan(&whole, &keys, &facts).unwrap();
+    let said = plan.to_string();
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    for line in [
+        "with the optimiser's moments after 1 200 steps",
+        "x: learning rate × 0.5, decay × 2",
+        "old: frozen",
+        "new: no moments yet",
+        "classifier.*: learning rate × 10",
+        "a, b and 1 more: frozen for 50 steps, 20 steps of warm-up",
+    ] {
+        assert!(lines.contains(&line), "{line:?} is not in\n{said}");
+    }
+    assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan.clone()));
+    let other = good(&[]);
+    let refused = change(&plan, &other, &[]).to_string();
+    assert!(refused.contains("moments were gathered by the old ones"), "{refused}");
 }

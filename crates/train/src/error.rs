@@ -86,6 +86,19 @@ pub enum Error {
         /// What this run needs.
         expected: String,
     },
+    /// A pattern of `[[training.group]]` names no parameter.
+    #[error(
+        "`{pattern}` of `training.group` matches none of the student's {count} parameters; the nearest \
+         is `{nearest}`, and `*` stands for any text"
+    )]
+    NoSuchParameter {
+        /// As it was written.
+        pattern: String,
+        /// The nearest name.
+        nearest: String,
+        /// How many there are.
+        count: usize,
+    },
     /// Weights or configs.
     #[error(transparent)]
     Model(#[from] heirloom_models::Error),
@@ -114,6 +127,7 @@ impl Error {
             | Self::NoHypergradient { .. }
             | Self::WrongHypergradient { .. } => 5,
             Self::Foreign { .. } => 3,
+            Self::NoSuchParameter { .. } => 2,
             Self::Model(error) => error.exit_code(),
             Self::Data(error) | Self::Cache { source: error, .. } => error.exit_code(),
             Self::Store(error) => error.exit_code(),

@@ -190,7 +190,7 @@ impl Hypergradient {
                     });
                     Measured { check, ..measured }
                 });
-                self.forget(device, &base);
+                self.forget(device, student, &base);
                 measured
             }
             Estimator::LastLayer => self.last_layer(device, pass, coming, second),
@@ -342,9 +342,13 @@ impl Hypergradient {
     }
 
     /// Empties the room for the coming step's gradient.
-    fn forget(&self, device: &mut dyn Device, base: &Base) {
+    fn forget(&self, device: &mut dyn Device, student: &Learned, base: &Base) {
+        if base.ahead.is_some() && student.has_frozen() {
+            // The pass backward reaches those as well.
+            device.fill(student.params.flat(self.coming), 0.0);
+        }
         for span in &base.spans {
-            device.fill(View::matrix(self.coming, span.start, 1, span.end - span.start), 0.0);
+            device.fill(View::matrix(self.coming, span.start, 1, span.len()), 0.0);
         }
     }
 

@@ -31,6 +31,7 @@ mod state;
 mod teacher;
 mod terms;
 mod trainer;
+mod treatment;
 
 pub use balancing::BalanceRecord;
 pub use capacity::{micro_capacity, run_capacity, step_capacity};
@@ -48,3 +49,4 @@ pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
 pub use trainer::{EVALUATION_TOKENS, NamedTensor, Trainer, head_of, student_purpose};
+pub use treatment::{Treatment, matches, treatments};

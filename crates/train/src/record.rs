@@ -35,6 +35,10 @@ pub struct StepRecord {
     pub gradient_norm: f64,
     /// Learning rate of this step.
     pub learning_rate: f64,
+    /// That of each of the plan's groups of parameters, in their order: 0 where the step left them as
+    /// they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group_learning_rates: Vec<f64>,
     /// Sequences.
     pub sequences: u64,
     /// Tokens.

@@ -14,7 +14,9 @@ use heirloom_data::pack::micro_ranges;
 use heirloom_engine::{Device, Move};
 use heirloom_models::{Capacity, Head, Loaded, Model, Noise, Purpose, Taps};
 use heirloom_objective::{Counts, Objective, Parts};
-use heirloom_recipe::{EarlyStopping, Evaluate, OnNonfinite, Plan, Save, TaskKind, TeacherPlan};
+use heirloom_recipe::{
+    EarlyStopping, Evaluate, Moments, OnNonfinite, Plan, Save, TaskKind, TeacherPlan,
+};
 use heirloom_store::{Disk, TensorFolder};
 
 use crate::average::Averaging;
@@ -28,8 +30,8 @@ use crate::regularizing::Regularizing;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
     Adam, Best, Error, Job, Learned, NotFinite, Progress, StepRecord, StudentWeights,
-    TeacherAnswers, TeacherJob, TermRecord, answer_all, learning_rate, policy, regularizer,
-    run_capacity, terms,
+    TeacherAnswers, TeacherJob, TermRecord, Treatment, answer_all, learning_rate, policy,
+    regularizer, run_capacity, terms, treatments,
 };
 
 /// Tokens that an evaluation reads at once.
@@ -117,7 +119,8 @@ impl Trainer {
             weight_decay: plan.training.weight_decay,
         };
         let table = Some(model.word_embeddings());
-        let student = Learned::new(device, model.params().clone(), adam, table);
+        let treatments = treatments(model.params(), &plan.training.groups, begun(plan))?;
+        let student = Learned::new(device, model.params().clone(), adam, table).treated(treatments);
         let averaging = Averaging::new(device, plan.training.average, model.params());
         let (terms, projected) = terms(&plan.objective);
         let taps = Objective::taps(&terms);
@@ -338,11 +341,22 @@ impl Trainer {
             balance,
             gradient_norm: norm,
             learning_rate,
+            group_learning_rates: self.group_rates(learning_rate),
             sequences: counts.sequences,
             tokens: counts.tokens,
             micro_batches: ranges.len() as u64,
             skipped: !finite,
         })
+    }
+
+    /// The learning rate of each group of the plan in the step just taken.
+    fn group_rates(&self, learning_rate: f64) -> Vec<f64> {
+        let groups = &self.job.plan.training.groups;
+        let rate = |group| {
+            let treatment = Treatment::USUAL.and(group, begun(&self.job.plan));
+            learning_rate * treatment.rate_at(self.progress.updates)
+        };
+        groups.iter().map(rate).collect()
     }
 
     /// The batch of the second set that this step is measured against, if it is.
@@ -400,6 +414,7 @@ impl Trainer {
         }
         self.words.sort_unstable();
         self.words.dedup();
+        self.student.coming(&mut *self.device, self.progress.updates + 1);
         self.student.see(&mut *self.device, &self.words);
     }
 
@@ -665,6 +680,14 @@ impl Trainer {
             EarlyStopping::After(patience) => progress.since_best >= patience,
         };
         progress.finished = early || progress.cursor.step >= training.total_steps;
+    }
+}
+
+/// Steps that the optimiser had taken before the run: those of the moments that it begins with.
+fn begun(plan: &Plan) -> u64 {
+    match plan.student.moments {
+        Moments::Zero => 0,
+        Moments::Kept { updates, .. } => updates,
     }
 }
 

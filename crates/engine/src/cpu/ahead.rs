@@ -14,7 +14,7 @@ impl Cpu {
                 op.spaces.map(|space| View::matrix(space, span.start, len, 1));
             let (others, [weights]) = self.memory.borrow(others, [weights]);
             let [gradient, first, second] = others;
-            let (by, decay) = (By::of(op.update), span.weight_decay);
+            let (by, decay) = (By::of(op.update.of(span)), span.weight_decay);
             self.threads.over((weights, (gradient, (first, second))), 8, |(weights, others)| {
                 let (gradient, (first, second)) = others;
                 vectorised(
@@ -40,7 +40,7 @@ impl Cpu {
             let ([first, second, gradient], [direction]) =
                 self.memory.borrow(others, [view(op.direction)]);
             let gradient = op.gradient.map(|_| gradient);
-            let by = By::of(op.update);
+            let by = By::of(op.update.of(span));
             self.threads.over((direction, ((first, second), gradient)), 8, |(direction, of)| {
                 let ((first, second), gradient) = of;
                 vectorised(

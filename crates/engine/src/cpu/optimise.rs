@@ -59,8 +59,9 @@ impl Cpu {
                 learning_rate: op.learning_rate,
                 gradient_scale: op.gradient_scale,
             };
-            let factors = Factors::of([op.beta1, op.beta2], op.epsilon, at, span.weight_decay);
-            let len = span.end - span.start;
+            let (at, decay) = (span.of(at), span.weight_decay);
+            let factors = Factors::of([op.beta1, op.beta2], op.epsilon, at, decay);
+            let len = span.len();
             let views = op.spaces.map(|space| View::matrix(space, span.start, len, 1));
             let ([], [weights, gradient, first, second]) = self.memory.borrow([], views);
             let cut = ((weights, gradient), (first, second));

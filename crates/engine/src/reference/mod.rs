@@ -18,7 +18,7 @@ pub use real::Real;
 
 use crate::device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
-    CachedAttention, Device, Dropout, Gate, GateBackward, IGNORED, Linear, LinearBackward,
+    CachedAttention, Device, Dropout, Gate, GateBackward, IGNORED, Linear, LinearBackward, Move,
     Relation, RmsNorm, RmsNormBackward, Rotary, RotaryAngles, RowLoss, Slope, Update,
 };
 use crate::precision::bf16;
@@ -498,12 +498,14 @@ impl<T: Real> Device for Reference<T> {
 
     fn adamw(&mut self, op: &AdamW<'_>) {
         for span in op.spans {
+            let (step, learning_rate) = (op.step, op.learning_rate);
+            let at = span.of(Move { step, learning_rate, gradient_scale: op.gradient_scale });
             let by = Factors {
-                learning_rate: op.learning_rate,
+                learning_rate: at.learning_rate,
                 beta1: op.beta1,
                 beta2: op.beta2,
                 epsilon: op.epsilon,
-                step: op.step,
+                step: at.step,
                 weight_decay: span.weight_decay,
             };
             for at in span.start..span.end {
@@ -517,7 +519,7 @@ impl<T: Real> Device for Reference<T> {
         for span in op.spans {
             for at in span.start..span.end {
                 let [w, g, m, v] = op.spaces.map(|space| self.spaces[space.0 as usize][at].f64());
-                let moved = moved(op.update, span.weight_decay, w, [g, m, v]);
+                let moved = moved(op.update.of(span), span.weight_decay, w, [g, m, v]);
                 self.spaces[op.spaces[0].0 as usize][at] = T::of(moved);
             }
         }
@@ -529,7 +531,7 @@ impl<T: Real> Device for Reference<T> {
                 let number = |space: Space| self.spaces[space.0 as usize][at].f64();
                 let [m, v] = op.moments.map(number);
                 let g = op.gradient.map_or(0.0, number);
-                let slope = slope(op.update, [g, m, v]);
+                let slope = slope(op.update.of(span), [g, m, v]);
                 self.spaces[op.direction.0 as usize][at] = T::of(number(op.direction) * slope);
             }
         }

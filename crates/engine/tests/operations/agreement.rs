@@ -312,11 +312,12 @@ fn adamw_agrees_over_several_steps_and_spares_what_no_span_covers() {
         let flat = |space| View::matrix(space, 0, 1, len);
         device.write_f64(flat(spaces[0]), &rows::input(1, 1, len).values);
         let spans = [
-            Span { start: 0, end: 17, weight_decay: 0.0 },
-            Span { start: 32, end: len - 5, weight_decay: 0.1 },
+            Span::new(0, 17, 0.0),
+            Span { rate: 0.3, ..Span::new(32, 20_000, 0.1) },
+            Span { rate: 2.0, since: 4, ..Span::new(20_000, len - 5, 0.1) },
         ];
-        for step in 1..=3 {
-            device.write_f64(flat(spaces[1]), &rows::input(1 + step, 1, len).values);
+        for step in 5..=7 {
+            device.write_f64(flat(spaces[1]), &rows::input(step - 3, 1, len).values);
             device.adamw(&AdamW {
                 spaces,
                 spans: &spans,
@@ -336,6 +337,42 @@ fn adamw_agrees_over_several_steps_and_spares_what_no_span_covers() {
         close("adamw", &format!("space {place}"), got, want);
     }
     assert!(steps(&mut Cpu::new(3)) == got, "three threads");
+}
+
+/// A factor of the learning rate is another learning rate, and a run that began late moves as one
+/// whose optimiser did, bit for bit.
+#[test]
+fn a_span_moves_as_an_optimiser_of_its_own_would() {
+    let len = 300;
+    let steps = |device: &mut dyn Device, span: Span, before: u64, rate: f64| {
+        let spaces = [(); 4].map(|()| device.alloc(len));
+        let flat = |space| View::matrix(space, 0, 1, len);
+        device.write_f64(flat(spaces[0]), &rows::input(1, 1, len).values);
+        for step in 1..=5 {
+            device.write_f64(flat(spaces[1]), &rows::input(1 + step, 1, len).values);
+            device.adamw(&AdamW {
+                spaces,
+                spans: &[span],
+                learning_rate: rate * step as f64,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                step: before + step,
+                gradient_scale: 0.5,
+            });
+        }
+        spaces.map(|space| device.read_f64(flat(space)))
+    };
+    let usual = Span::new(0, len, 0.1);
+    let late = Span { rate: 0.125, since: 30, ..usual };
+    let devices: [fn() -> Box<dyn Device>; 2] =
+        [|| Box::new(Reference::<f64>::new()), || Box::new(Cpu::new(2))];
+    for device in devices {
+        // Powers of two multiply exactly.
+        let want = steps(&mut *device(), usual, 0, 1e-2 / 8.0);
+        assert_eq!(steps(&mut *device(), late, 30, 1e-2), want);
+        assert_ne!(steps(&mut *device(), usual, 30, 1e-2), want);
+    }
 }
 
 /// AdamW of `rows` of a table, with a gradient in the last of `moves` or none at all.
@@ -400,7 +437,7 @@ fn rows_taken_along_late_end_as_rows_moved_at_every_step() {
                 }
                 None => device.adamw(&AdamW {
                     spaces,
-                    spans: &[Span { start: 0, end: rows * cols, weight_decay }],
+                    spans: &[Span::new(0, rows * cols, weight_decay)],
                     learning_rate: at.learning_rate,
                     beta1: 0.9,
                     beta2: 0.99,
@@ -434,7 +471,8 @@ fn a_step_on_trial_moves_as_a_real_one_and_has_the_slope_of_finite_differences()
     let at = Move { step: 3, learning_rate: 1e-2, gradient_scale: 0.5 };
     let adam = Update::AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-4, at };
     let updates = [adam, Update::Sgd { learning_rate: 0.3 }];
-    let spans = [Span { start: 0, end: len - 3, weight_decay: 0.1 }];
+    let spans =
+        [Span::new(0, 70, 0.1), Span { rate: 0.25, since: 2, ..Span::new(70, len - 3, 0.1) }];
     let filled = |device: &mut dyn Device, more: f64| {
         let spaces = [(); 5].map(|()| device.alloc(len));
         for (seed, space) in (1..).zip(spaces) {

@@ -159,7 +159,7 @@ fn adamw_does_what_can_be_worked_out_by_hand_and_clears_the_gradient() {
     device.write_f64(one(spaces[1]), &[1.0]);
     device.adamw(&AdamW {
         spaces,
-        spans: &[Span { start: 0, end: 1, weight_decay: 0.01 }],
+        spans: &[Span::new(0, 1, 0.01)],
         learning_rate: 0.1,
         beta1: 0.9,
         beta2: 0.999,

@@ -4,6 +4,7 @@
 
 mod averages;
 mod cutting;
+mod groups;
 mod nonfinite;
 mod recomputing;
 mod regularizing;

@@ -204,7 +204,12 @@ fn plan(
         teacher_tokenizer: Some(tokens),
         first_difference: None,
         student: None,
-        teacher: Some(ModelFacts { shape, labels, digest: Digest::of(name.as_bytes()) }),
+        teacher: Some(ModelFacts {
+            shape,
+            labels,
+            digest: Digest::of(name.as_bytes()),
+            grown: None,
+        }),
         other_teachers: Vec::new(),
         memory: Bytes(1 << 33),
         threads: 1,
