@@ -376,6 +376,42 @@ pub enum Problem {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// A message of a conversation that is not as it should be.
+    #[error("message {number}: {reason}")]
+    Message {
+        /// Its number, from 1.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A conversation that needs a template, where there is none.
+    #[error("messages, and no chat template that makes a text of them; name one")]
+    NoTemplate,
+    /// What the template says about a conversation.
+    #[error("the chat template refuses the conversation: {reason}")]
+    Template {
+        /// What it says.
+        reason: String,
+    },
+    /// A conversation whose beginning a template renders otherwise alone than in the whole.
+    #[error(
+        "message {number} cannot be found in the rendered conversation: what comes before it has \
+         {expected:?} at character {character}, the whole has {found:?}; the template rewrites \
+         earlier messages, so mark its replies with {{% generation %}}"
+    )]
+    Prefix {
+        /// The message's number, from 1.
+        number: usize,
+        /// The first character that differs, from 1.
+        character: usize,
+        /// What the longer rendering has there.
+        found: String,
+        /// What the shorter one has.
+        expected: String,
+    },
+    /// An example that would teach nothing.
+    #[error("nothing to learn: there is no reply of the assistant, or an empty one")]
+    NothingLearnt,
     /// A file that is not a JSON list.
     #[error("not a JSON list: {reason}")]
     NotAList {
@@ -406,6 +442,10 @@ impl Problem {
             Self::UnknownLabel { .. } => "unknown label",
             Self::NotText => "not text",
             Self::DocumentTooLong { .. } => "document too long",
+            Self::Message { .. } => "message",
+            Self::NoTemplate | Self::Template { .. } => "chat template",
+            Self::Prefix { .. } => "prefix",
+            Self::NothingLearnt => "nothing to learn",
             Self::NotAList { .. } => "not a list",
             Self::NoSeparator { .. } => "no separator",
         }

@@ -5,6 +5,7 @@
 //! tokens of a batch are found by all threads, and its documents are written in their order.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use heirloom_base::{Bytes, Digest, Hasher};
@@ -277,9 +278,14 @@ impl<'a> Tokenise<'a> {
         let Prepared { text, learnt } = self.corpus.prepared(&self.prepare, found)?;
         let tokens = self.tokenizer.encode_text(&text)?;
         let all = learnt.is_none();
+        // A token without characters of its own is a blank that the tokenizer's offsets leave out; it
+        // ends where the blank ends.
+        let inside = |start: usize, end: usize, part: &Range<usize>| {
+            part.start < end && if start < end { start < part.end } else { end <= part.end }
+        };
         let is_learnt = |&(start, end): &(usize, usize)| match &learnt {
             None => true,
-            Some(spans) => spans.iter().any(|span| start < span.end && end > span.start),
+            Some(parts) => parts.iter().any(|part| inside(start, end, part)),
         };
         let marks = tokens.bytes.iter().copied().zip(tokens.spans.iter().map(is_learnt));
         let unknown = self.tokenizer.special().unk;

@@ -1,10 +1,11 @@
 //! Documents out of plain text, JSON Lines, JSON and Parquet, and what is refused.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::place::Place;
-use heirloom_data::text::{Corpus, Reading, Separator, Shape, TextFormat};
+use heirloom_data::text::{ChatTemplate, Corpus, Reading, Separator, Shape, TextFormat};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -80,6 +81,8 @@ fn what_is_not_as_it_should_be_is_refused_with_its_place() {
     let field =
         |name: &str| Reading { shape: Shape::Text { field: name.to_owned() }, ..Reading::plain() };
     let good = "{\"text\": \"good\"}\n";
+    let template = ChatTemplate { source: "x".to_owned(), tokens: BTreeMap::new(), date: None };
+    let messages = || Reading::chat(Shape::messages(), template.clone());
     let rows: [(&str, Vec<u8>, Reading, &str); 13] = [
         (
             "a.jsonl",
@@ -128,7 +131,7 @@ fn what_is_not_as_it_should_be_is_refused_with_its_place() {
         (
             "j.txt",
             "x".into(),
-            Reading { shape: Shape::messages(), ..Reading::plain() },
+            messages(),
             "j.txt` is plain text, and messages are fields; give JSONL, JSON or Parquet",
         ),
         ("k.parquet", "PAR1".into(), field("text"), "k.parquet` cannot be read as Parquet"),
@@ -141,7 +144,7 @@ fn what_is_not_as_it_should_be_is_refused_with_its_place() {
         (
             "m.jsonl",
             "{\"messages\": \"x\"}".into(),
-            Reading { shape: Shape::messages(), ..Reading::plain() },
+            messages(),
             "m.jsonl:1:14: field `messages` is text, expected a list of messages",
         ),
     ];
