@@ -7,6 +7,7 @@ use heirloom_base::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::Values;
+use crate::bits::bits_for;
 use crate::error::{Damage, Difference};
 
 /// The file.
@@ -106,6 +107,18 @@ struct Format {
 }
 
 impl About {
+    /// Rows of a file, of at most `longest` tokens: so many that it holds some tens of megabytes.
+    pub fn rows_that_fit(kind: Kind, values: Values, vocabulary: u32, longest: usize) -> u64 {
+        const FILE: u64 = 32 << 20;
+        let id = u64::from(bits_for(vocabulary.into()));
+        let bits = match kind {
+            Kind::TopK { k } => u64::from(k) * (id + u64::from(values.bits())),
+            Kind::Samples { draws, .. } => u64::from(draws) * (id + u64::from(values.bits())),
+            Kind::States { width } => u64::from(width) * u64::from(values.bits()),
+        };
+        (8 * FILE / (bits.max(1) * longest.max(1) as u64)).max(1)
+    }
+
     /// How many files there are.
     pub fn parts(&self) -> u64 {
         self.row_count.div_ceil(self.rows_per_part.max(1))

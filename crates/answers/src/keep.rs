@@ -156,7 +156,7 @@ fn batches(
 }
 
 /// The teacher, and memory for what it reads.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     about: &'a About,
     batch: DeviceBatch,
     buffers: DecoderBuffers,
@@ -178,7 +178,12 @@ struct Owned {
 }
 
 impl<'a> Reader<'a> {
-    fn new(device: &mut dyn Device, teacher: &Decoder, about: &'a About, tokens: usize) -> Self {
+    pub(crate) fn new(
+        device: &mut dyn Device,
+        teacher: &Decoder,
+        about: &'a About,
+        tokens: usize,
+    ) -> Self {
         let capacity = Capacity { tokens, sequences: tokens, masked: 0 };
         let buffers = DecoderBuffers::new(device, teacher.config(), capacity, 0, &Purpose::Infer);
         let v = about.vocabulary as usize;
@@ -201,40 +206,25 @@ impl<'a> Reader<'a> {
         skip: usize,
         each: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.read(teacher, rows, range)?;
-        let Owned { ids, types, positions, starts, places } = &self.inputs;
-        if ids.is_empty() {
-            return Ok(());
-        }
-        // Rows are addresses of dropout's words, of which there are none.
-        let rows = positions;
-        let inputs = Inputs { ids, types, positions, rows, starts, masked: &[] };
-        self.batch.upload(device, &inputs);
-        let states = teacher.forward_states(device, &self.batch, &self.buffers, None);
+        let Some(states) = self.forward(device, teacher, rows, range)? else { return Ok(()) };
         let About { kind, values, vocabulary, temperature, seed, .. } = *self.about;
         let code = Code { kind, values, vocabulary };
         if let Kind::States { width } = kind {
             let states = device.read(states);
-            for (state, place) in states.chunks(width as usize).zip(places).skip(skip) {
+            let all = states.chunks(width as usize).zip(&self.inputs.places);
+            for (state, place) in all.skip(skip) {
                 finite(state, place)?;
                 let answer = if place.2 { code.states(state) } else { Vec::new() };
                 each(&answer)?;
             }
             return Ok(());
         }
-        // Chunks begin with the batch, whatever is skipped: bits then depend on nothing else.
-        let (w, at_once) = (teacher.head().first_rows(vocabulary as usize), self.logits.rows());
-        for first in (0..places.len()).step_by(at_once) {
-            let end = places.len().min(first + at_once);
-            if end <= skip {
-                continue;
-            }
-            let (x, y) = (states.row_range(first..end), self.logits.first_rows(end - first));
-            device.linear(&Linear { x, w, b: None, y, activated: None });
-            let logits = device.read(y);
+        self.each_logits(device, teacher, states, skip, |logits, places| {
+            let skip = skip.saturating_sub(places.start);
             let answers = logits
                 .par_chunks(vocabulary as usize)
-                .zip(&places[first..end])
+                .zip(&self.inputs.places[places])
+                .skip(skip)
                 .map(|(logits, place)| {
                     let &(row, position, learnt) = place;
                     if !learnt {
@@ -244,11 +234,72 @@ impl<'a> Reader<'a> {
                     Ok(code.known(&choose(kind, logits, temperature, seed, (row, position))))
                 })
                 .collect::<Result<Vec<_>, Error>>()?;
-            for answer in &answers[skip.saturating_sub(first)..] {
-                each(answer)?;
+            answers.iter().try_for_each(|answer| each(answer))
+        })
+    }
+
+    /// Hands over the logits of the tokens of a batch, `[tokens, V]`, some at a time. Chunks begin
+    /// with the batch, whatever is skipped: their bits then depend on nothing else.
+    fn each_logits(
+        &self,
+        device: &mut dyn Device,
+        teacher: &Decoder,
+        states: View,
+        skip: usize,
+        mut each: impl FnMut(&[f32], Range<usize>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let w = teacher.head().first_rows(self.about.vocabulary as usize);
+        for first in (0..states.rows()).step_by(self.logits.rows()) {
+            let end = states.rows().min(first + self.logits.rows());
+            if end > skip {
+                let (x, y) = (states.row_range(first..end), self.logits.first_rows(end - first));
+                device.linear(&Linear { x, w, b: None, y, activated: None });
+                each(&device.read(y), first..end)?;
             }
         }
         Ok(())
+    }
+
+    /// Hands over row, position and logits of every token of a row where something is learnt.
+    pub(crate) fn row(
+        &mut self,
+        device: &mut dyn Device,
+        teacher: &Decoder,
+        rows: &dyn Rows,
+        row: usize,
+        mut each: impl FnMut(usize, &[f32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let states = self.forward(device, teacher, rows, row..row + 1)?;
+        let Some(states) = states else { return Ok(()) };
+        self.each_logits(device, teacher, states, 0, |logits, places| {
+            let all = logits.chunks(self.about.vocabulary as usize);
+            for (logits, &(_, position, learnt)) in all.zip(&self.inputs.places[places]) {
+                if learnt {
+                    each(position, logits)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The last hidden states of some rows; `None` where they have no token.
+    fn forward(
+        &mut self,
+        device: &mut dyn Device,
+        teacher: &Decoder,
+        rows: &dyn Rows,
+        range: Range<usize>,
+    ) -> Result<Option<View>, Error> {
+        self.read(teacher, rows, range)?;
+        let Owned { ids, types, positions, starts, .. } = &self.inputs;
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        // Rows are addresses of dropout's words, of which there are none.
+        let rows = positions;
+        let inputs = Inputs { ids, types, positions, rows, starts, masked: &[] };
+        self.batch.upload(device, &inputs);
+        Ok(Some(teacher.forward_states(device, &self.batch, &self.buffers, None)))
     }
 
     /// Packs rows end to end.

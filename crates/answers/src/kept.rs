@@ -108,6 +108,11 @@ impl Kept {
         self.parts.iter().map(Part::len).sum()
     }
 
+    /// Tokens with an answer: those at which something is learnt.
+    pub fn answered(&self) -> Result<u64, Error> {
+        self.parts.iter().map(Part::answered).sum()
+    }
+
     /// Tokens of a row.
     pub fn length(&self, row: usize) -> usize {
         let (part, row) = self.place(row);

@@ -28,7 +28,7 @@ pub use choose::{samples, top_k};
 pub use error::{Damage, Difference, Error};
 pub use keep::{Progress, Shard, begin, keep};
 pub use kept::{Kept, KnownRows};
-pub use measure::{Distance, distance};
+pub use measure::{Distance, Measured, distance, measure};
 pub use part::BLOCK_TOKENS;
 pub use record::Known;
 pub use values::Values;

@@ -1,6 +1,12 @@
 //! How far what is kept of an answer is from the answer.
 
+use heirloom_data::text::Rows;
+use heirloom_engine::{Device, IGNORED};
+use heirloom_models::Decoder;
+
 use crate::choose::ln_total;
+use crate::keep::Reader;
+use crate::{Error, Kept, KnownRows};
 
 /// Distances of a kept answer from the teacher's, in nats. What is kept is taken for a distribution:
 /// what the unknown tokens have together is spread evenly over them.
@@ -39,6 +45,58 @@ pub fn distance(
         }
     }
     Distance { forward, backward }
+}
+
+/// Means over some tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// How many tokens.
+    pub tokens: u64,
+    /// `KL(teacher ‖ kept)`, in nats.
+    pub forward: f64,
+    /// `KL(kept ‖ teacher)`, in nats.
+    pub backward: f64,
+    /// What unknown tokens have together.
+    pub rest: f64,
+}
+
+/// Asks the teacher again for the answers to some rows, and compares them with those that are kept;
+/// `None` where hidden states are.
+pub fn measure(
+    device: &mut dyn Device,
+    teacher: &Decoder,
+    rows: &dyn Rows,
+    kept: &Kept,
+    which: &[usize],
+) -> Result<Option<Measured>, Error> {
+    let (about, width) = (kept.about(), kept.about().width());
+    if width == 0 {
+        return Ok(None);
+    }
+    let longest = which.iter().map(|&row| rows.length(row)).max().unwrap_or(0);
+    let mut reader = Reader::new(device, teacher, about, longest);
+    let (mut sums, mut known) = (Measured::default(), KnownRows::default());
+    for &row in which {
+        known.clear();
+        kept.read_known(row, 0..rows.length(row), &mut known)?;
+        reader.row(device, teacher, rows, row, |position, logits| {
+            let places = position * width..(position + 1) * width;
+            let (ids, p) = (&known.ids[places.clone()], &known.probabilities[places]);
+            let there = ids.iter().take_while(|&&id| id != IGNORED).count();
+            let rest = known.rest[position];
+            let kept = (&ids[..there], &p[..there], rest);
+            let Distance { forward, backward } = distance(logits, about.temperature, kept);
+            sums.tokens += 1;
+            sums.forward += forward;
+            sums.backward += backward;
+            sums.rest += f64::from(rest);
+            Ok(())
+        })?;
+    }
+    let mean = |sum: f64| sum / sums.tokens.max(1) as f64;
+    let Measured { tokens, forward, backward, rest } = sums;
+    let (forward, backward, rest) = (mean(forward), mean(backward), mean(rest));
+    Ok(Some(Measured { tokens, forward, backward, rest }))
 }
 
 #[cfg(test)]

@@ -381,6 +381,18 @@ impl Part {
         Ok(())
     }
 
+    /// Tokens with an answer.
+    pub(crate) fn answered(&self) -> Result<u64, Error> {
+        let mut count = 0;
+        for row in 0..self.starts.len() - 1 {
+            self.answers(row, 0..self.length(row), |answer| {
+                count += u64::from(!answer.is_empty());
+                Some(())
+            })?;
+        }
+        Ok(count)
+    }
+
     /// Compares every block with its digest.
     pub(crate) fn check(&self) -> Result<(), Error> {
         (0..self.checked.len()).try_for_each(|at| self.block(at).map(|_| ()))

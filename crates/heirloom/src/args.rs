@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// Passes knowledge between language models: fine-tune, distil, grow, evaluate, predict, generate.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Compare the vocabularies of two models
     Tokenizer(TokenizerArgs),
+    /// Keep a language model teacher's answers to a text, for runs to learn from without it
+    Cache(CacheArgs),
     /// Check every byte of a run folder, model folder or checkpoint
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
@@ -246,6 +248,102 @@ pub(crate) struct TokenizerCompareArgs {
     /// A text to count tokens in
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,
+}
+
+/// What `cache` takes.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(group(ArgGroup::new("keeps").required(true).args(["top_k", "samples", "states"])))]
+#[command(group(ArgGroup::new("reads").required(true).args(["text", "tokens"])))]
+#[command(
+    after_help = "The folder says of which teacher, tokenizer, text and temperature its answers are, \
+and a run that has others refuses it. A call that was stopped or killed goes on where it was when it \
+is repeated, and ends with the same bytes.\n\n\
+Examples:\n  \
+heirloom cache --teacher big --text novels/*.txt --out kept --top-k 64 --temperature 2\n  \
+heirloom cache --teacher big --tokens tokens-1f2e --out kept --samples 50 --shard 3/8\n  \
+heirloom cache verify kept"
+)]
+pub(crate) struct CacheArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<CacheCommand>,
+    /// A model folder with a decoder and its tokenizer, here or below HEIRLOOM_MODELS
+    #[arg(long, required = true, value_name = "DIR")]
+    pub(crate) teacher: Option<PathBuf>,
+    /// Files or folders of plain text, JSON Lines or Parquet
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) text: Vec<PathBuf>,
+    /// Tokens that were kept before, of the teacher's tokenizer, in place of text
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tokens: Option<PathBuf>,
+    /// Folder for the answers
+    #[arg(long, required = true, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Keep the K likeliest tokens of each answer, and what all others have together
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+    /// Keep N draws from each answer: on average they teach what the whole answer does
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<u32>,
+    /// Keep the last hidden states
+    #[arg(long)]
+    pub(crate) states: bool,
+    /// Divides the teacher's logits; a run must have the same
+    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    pub(crate) temperature: f64,
+    /// Draw at this many times the temperature, and weigh the draws accordingly
+    #[arg(long, default_value_t = 1.0, value_name = "T", requires = "samples")]
+    pub(crate) proposal_temperature: f64,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// What numbers are kept as; by default a byte each, hidden states as bf16
+    #[arg(long, value_enum)]
+    pub(crate) values: Option<CacheValues>,
+    /// Tokens of a row
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    pub(crate) length: usize,
+    /// How documents become rows
+    #[arg(long, value_enum, default_value_t = CachePack::Documents)]
+    pub(crate) pack: CachePack,
+    /// A special token after each document of a text
+    #[arg(long, value_name = "TOKEN", conflicts_with = "tokens")]
+    pub(crate) end_token: Option<String>,
+    /// Do the work of machine I of N that fill the folder together
+    #[arg(long, default_value = "1/1", value_name = "I/N")]
+    pub(crate) shard: String,
+    /// Tokens that the teacher reads at a time
+    #[arg(long, default_value_t = 2048, value_name = "N")]
+    pub(crate) batch_tokens: u64,
+}
+
+/// What else `cache` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Check every byte of a folder of kept answers
+    Verify(VerifyArgs),
+}
+
+/// Kinds of kept numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheValues {
+    /// One byte for the logarithm of a probability
+    Byte,
+    /// The upper half of a single-precision number
+    Bf16,
+    /// Single precision
+    F32,
+}
+
+/// How documents become rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CachePack {
+    /// End to end, with their boundaries
+    Documents,
+    /// End to end, without
+    Stream,
+    /// Each whole in one row; the ends of longer ones are left out
+    Whole,
 }
 
 /// What `verify` takes.

@@ -62,6 +62,7 @@ from_error!(
     heirloom_recipe::Problems,
     heirloom_recipe::DoesNotFit,
     heirloom_data::Error,
+    heirloom_answers::Error,
     heirloom_models::Error,
     heirloom_store::StoreError,
     heirloom_train::Error,

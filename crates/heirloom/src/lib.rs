@@ -8,6 +8,7 @@
 //! [`data::pack::Batch`] → outputs ([`models::Model`]) → [`objective::Objective`] → (state, record)
 //! ([`train::Trainer`]) → run folder ([`train::RunFolder`]).
 
+pub use heirloom_answers as answers;
 pub use heirloom_balance as balance;
 pub use heirloom_base as base;
 pub use heirloom_data as data;

@@ -37,7 +37,7 @@ impl Stop {
         Ok(Self(asked))
     }
 
-    fn asked(&self) -> bool {
+    pub(crate) fn asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -108,7 +108,7 @@ pub enum Error {
         /// The file.
         file: String,
         /// What is wrong with it.
-        source: heirloom_data::Error,
+        source: Box<heirloom_data::Error>,
     },
     /// Data.
     #[error(transparent)]
@@ -129,7 +129,8 @@ impl Error {
             Self::Foreign { .. } => 3,
             Self::NoSuchParameter { .. } => 2,
             Self::Model(error) => error.exit_code(),
-            Self::Data(error) | Self::Cache { source: error, .. } => error.exit_code(),
+            Self::Data(error) => error.exit_code(),
+            Self::Cache { source, .. } => source.exit_code(),
             Self::Store(error) => error.exit_code(),
         }
     }

@@ -1,6 +1,7 @@
 //! One file per verb. Each returns the exit code, or why it failed.
 
 pub(crate) mod bench;
+pub(crate) mod cache;
 pub(crate) mod demo;
 pub(crate) mod eval;
 pub(crate) mod explain;

@@ -1,0 +1,323 @@
+//! `heirloom cache`: a decoder's answers to a text, kept for runs that learn from them.
+//!
+//! In: a teacher, a text or kept tokens, what to keep. Out: a folder, what a token takes in it, and
+//! how far what is kept is from what the teacher said.
+//! Never: answers beside others that were kept otherwise, or work that was done before.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use heirloom::answer::model_folder;
+use heirloom::answers::{self, About, Kept, Kind, Measured, Progress, Shard, Values};
+use heirloom::failure::Failure;
+use heirloom::opened::weights_digest;
+use heirloom_base::Bytes;
+use heirloom_data::text::{Corpus, OnLong, Pack, PackedRows, Reading, Rows, find_or_write, open};
+use heirloom_data::tokens::Tokenizer;
+use heirloom_engine::Cpu;
+use heirloom_models::{Decoder, DecoderConfig};
+use heirloom_store::{Disk, Holder, RealDisk, RunLock, TensorFolder};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::json;
+
+use super::STOPPED;
+use crate::args::{CacheArgs, CacheCommand, CachePack, CacheValues};
+use crate::clock::{Clock, now};
+use crate::outside::Stop;
+use crate::show::Show;
+
+/// Rows that are answered again to see how far off what is kept is.
+const MEASURED_ROWS: usize = 8;
+
+/// What was done.
+#[derive(Serialize)]
+struct Done {
+    folder: String,
+    /// Tokens of the whole text.
+    tokens: u64,
+    /// Tokens that this process has answered, and how many in a second.
+    answered: u64,
+    tokens_per_second: Option<f64>,
+    /// `None` while other machines are at work.
+    whole: Option<Whole>,
+}
+
+/// What is there when all machines are done.
+#[derive(Serialize)]
+struct Whole {
+    digest: String,
+    bytes: u64,
+    /// Tokens at which something is learnt: only these have an answer.
+    learnt: u64,
+    bytes_per_token: f64,
+    /// `None` for hidden states.
+    error: Option<Error>,
+}
+
+/// Means over some tokens, in nats; see `heirloom_answers::Distance`.
+#[derive(Serialize)]
+struct Error {
+    tokens: u64,
+    /// `None` where it is infinite, as for draws.
+    forward_kl: Option<f64>,
+    backward_kl: f64,
+    lost_mass: f64,
+}
+
+pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Failure> {
+    if let Some(CacheCommand::Verify(args)) = &args.command {
+        return verify(&args.folder, show);
+    }
+    let (Some(teacher), Some(out)) = (&args.teacher, &args.out) else {
+        unreachable!("required without a command of its own")
+    };
+    let stop = Stop::listen()?;
+    let shard = shard(&args.shard)?;
+    let folder = model_folder(teacher)?;
+    let config = DecoderConfig::open(&folder)?;
+    let tokenizer = Tokenizer::open(&folder)?;
+    for folder in [out.clone(), out.join(shard.lock())] {
+        if !folder.is_dir() {
+            RealDisk.create_dir(&folder).map_err(heirloom_store::StoreError::from)?;
+        }
+    }
+    let lock = out.join(shard.lock());
+    let _lock = RunLock::take(&lock, &Holder::this_process(&now()))?;
+    let rows = rows(args, &tokenizer, &lock, &config)?;
+    let about = about(args, &folder, &config, &tokenizer, &rows)?;
+    answers::begin(&RealDisk, out, &about)?;
+
+    let mut device = Cpu::new(threads);
+    let model = Decoder::new(&mut device, config);
+    model.load(&mut device, &TensorFolder::open(&folder)?, &|name| name.to_owned())?;
+    let clock = Clock::start();
+    let bar = Bar::new(show);
+    let mut last = Progress::default();
+    let place = (&RealDisk as &dyn Disk, out.as_path(), shard);
+    let ended = answers::keep(&mut device, &model, &rows, &about, place, &mut |progress| {
+        last = progress;
+        bar.at(progress);
+        !stop.asked()
+    })?;
+    let seconds = clock.seconds();
+    bar.end();
+    if !ended {
+        show.say(&format!(
+            "stopped after {} of {} tokens; the same command goes on",
+            last.tokens, last.of
+        ));
+        return Ok(STOPPED);
+    }
+    let whole = match Kept::open_any(out) {
+        Ok(kept) => Some(whole(&kept, &mut device, &model, &rows)?),
+        Err(answers::Error::Unfinished { missing, parts, .. }) => {
+            let shown = args.shard.as_str();
+            show.say(&format!(
+                "note: shard {shown} is done; of {parts} files {missing} are missing"
+            ));
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let answered = last.answered;
+    let rate = (answered > 0 && seconds > 0.0).then(|| answered as f64 / seconds);
+    let done = Done {
+        folder: out.display().to_string(),
+        tokens: about.token_count,
+        answered,
+        tokens_per_second: rate,
+        whole,
+    };
+    if show.json {
+        show.json(&done);
+    } else {
+        show.data(&said(&done));
+    }
+    Ok(0)
+}
+
+/// The rows of the text or of the kept tokens.
+fn rows(
+    args: &CacheArgs,
+    tokenizer: &Tokenizer,
+    beside: &Path,
+    config: &DecoderConfig,
+) -> Result<PackedRows, Failure> {
+    let shards = match &args.tokens {
+        Some(folder) => open(&RealDisk, folder, None, tokenizer)?,
+        None => {
+            let reading = Reading { end: args.end_token.clone(), ..Reading::plain() };
+            let corpus = Corpus::open(&args.text, reading)?;
+            find_or_write(&RealDisk, beside, &corpus, tokenizer, &mut |_| ())?.0
+        }
+    };
+    let shards = Arc::new(shards);
+    let all = shards.all();
+    let pack = match args.pack {
+        CachePack::Documents => Pack::Documents,
+        CachePack::Stream => Pack::Stream,
+        CachePack::Whole => Pack::Whole { on_long: OnLong::Cut },
+    };
+    if args.length > config.max_positions {
+        return Err(Failure::usage(format!(
+            "rows of {} tokens are longer than the teacher's {} positions; lower --length",
+            args.length, config.max_positions
+        )));
+    }
+    Ok(PackedRows::new(shards, &all, pack, args.length)?)
+}
+
+fn about(
+    args: &CacheArgs,
+    folder: &Path,
+    config: &DecoderConfig,
+    tokenizer: &Tokenizer,
+    rows: &dyn Rows,
+) -> Result<About, Failure> {
+    let kind = match (args.top_k, args.samples) {
+        (Some(k), _) => Kind::TopK { k },
+        (_, Some(draws)) => Kind::Samples { draws, proposal: args.proposal_temperature },
+        (None, None) => Kind::States { width: config.hidden_size as u32 },
+    };
+    let values = match (args.values, kind) {
+        (Some(CacheValues::Byte), _) => Values::Byte,
+        (Some(CacheValues::Bf16), _) | (None, Kind::States { .. }) => Values::Bf16,
+        (Some(CacheValues::F32), _) => Values::F32,
+        (None, _) => Values::Byte,
+    };
+    let keeps_ln_p = match kind {
+        Kind::TopK { .. } => true,
+        Kind::Samples { proposal, .. } => proposal != 1.0,
+        Kind::States { .. } => false,
+    };
+    let vocabulary = config.vocab_size as u32;
+    let lengths = || (0..rows.len()).map(|row| rows.length(row));
+    Ok(About {
+        teacher: weights_digest(folder)?,
+        tokenizer: tokenizer.digest(),
+        rows: rows.digest(),
+        chat_template: None,
+        temperature: args.temperature,
+        vocabulary,
+        kind,
+        values,
+        error_bound: if keeps_ln_p { values.error_bound() } else { 0.0 },
+        seed: if args.samples.is_some() { args.seed } else { 0 },
+        row_count: rows.len() as u64,
+        token_count: lengths().map(|length| length as u64).sum(),
+        rows_per_part: About::rows_that_fit(kind, values, vocabulary, args.length),
+        batch_tokens: args.batch_tokens,
+    })
+}
+
+fn shard(text: &str) -> Result<Shard, Failure> {
+    let parts = text.split_once('/').and_then(|(number, of)| {
+        let (number, of) = (number.parse().ok()?, of.parse().ok()?);
+        (number >= 1 && number <= of).then_some(Shard { number, of })
+    });
+    parts.ok_or_else(|| {
+        Failure::usage(format!("`--shard` is {text}, expected a machine and how many: 1/4 to 4/4"))
+    })
+}
+
+fn whole(
+    kept: &Kept,
+    device: &mut Cpu,
+    model: &Decoder,
+    rows: &dyn Rows,
+) -> Result<Whole, Failure> {
+    let count = MEASURED_ROWS.min(rows.len());
+    let which: Vec<usize> = (0..count).map(|at| at * rows.len() / count).collect();
+    let error = answers::measure(device, model, rows, kept, &which)?;
+    let (bytes, learnt) = (kept.bytes(), kept.answered()?);
+    Ok(Whole {
+        digest: kept.digest().to_string(),
+        bytes,
+        learnt,
+        bytes_per_token: bytes as f64 / learnt.max(1) as f64,
+        error: error.map(|Measured { tokens, forward, backward, rest }| Error {
+            tokens,
+            forward_kl: forward.is_finite().then_some(forward),
+            backward_kl: backward,
+            lost_mass: rest,
+        }),
+    })
+}
+
+fn said(done: &Done) -> String {
+    let mut text = format!("answers to {} tokens in `{}`\n", done.tokens, done.folder);
+    if let Some(rate) = done.tokens_per_second {
+        text += &format!("  {rate:.0} tokens a second, {} now\n", done.answered);
+    }
+    let Some(whole) = &done.whole else { return text };
+    text += &format!(
+        "  {:.1} bytes a token with something to learn ({} tokens, {})\n",
+        whole.bytes_per_token,
+        whole.learnt,
+        Bytes(whole.bytes)
+    );
+    if let Some(error) = &whole.error {
+        let forward = match error.forward_kl {
+            Some(forward) => format!("{forward:.5}"),
+            None => "infinite".to_owned(),
+        };
+        text += &format!(
+            "  KL(teacher, kept) {forward}, KL(kept, teacher) {:.5} nats, unknown tokens have {:.4}: \
+             means over {} tokens\n",
+            error.backward_kl, error.lost_mass, error.tokens
+        );
+    }
+    text + &format!("  digest {}\n", whole.digest)
+}
+
+/// `heirloom cache verify`.
+fn verify(folder: &Path, show: Show) -> Result<u8, Failure> {
+    let kept = Kept::open_any(folder)?;
+    kept.check()?;
+    let about = kept.about();
+    if show.json {
+        show.json(&json!({
+            "whole": true,
+            "digest": kept.digest().to_string(),
+            "about": about,
+            "bytes": kept.bytes(),
+        }));
+    } else {
+        show.data(&format!(
+            "`{}` is whole: answers to {} tokens, {}, digest {}\n",
+            folder.display(),
+            about.token_count,
+            Bytes(kept.bytes()),
+            kept.digest()
+        ));
+    }
+    Ok(0)
+}
+
+/// How far it is, for a terminal.
+struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    fn new(show: Show) -> Self {
+        Self(show.has_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} tokens · {eta} left");
+            bar.set_style(style.expect("a fixed template").progress_chars("━╸ "));
+            bar
+        }))
+    }
+
+    fn at(&self, progress: Progress) {
+        if let Some(bar) = &self.0 {
+            bar.set_length(progress.of);
+            bar.set_position(progress.tokens);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `heirloom cache` on a tiny decoder: what it keeps, that it goes on after a kill, what it refuses.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+mod place;
+
+use place::Place;
+
+/// A place with `model/`, a decoder of the fixtures with a tokenizer of as many words, and `text.txt`.
+fn place(lines: usize) -> Place {
+    let place = Place::with_data();
+    fs::create_dir(place.path("model")).unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders/llama");
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(fixture.join(name), place.path("model").join(name)).unwrap();
+    }
+    let words = (5..60).map(|at| format!("w{at}\n")).collect::<String>();
+    place.write("model/vocab.txt", &format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n{words}"));
+    let line = |at: usize| {
+        let words: Vec<String> =
+            (0..20).map(|word| format!("w{}", 5 + (at * 31 + word * word * 7) % 55)).collect();
+        words.join(" ")
+    };
+    place.write("text.txt", &(0..lines).map(|at| line(at) + "\n").collect::<String>());
+    place
+}
+
+/// Exit code, stdout, stderr.
+fn run(place: &Place, arguments: &[&str]) -> (i32, String, String) {
+    let output = place.command(&[&["cache"], arguments].concat()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+const TEXT: [&str; 8] =
+    ["--teacher", "model", "--text", "text.txt", "--length", "64", "--batch-tokens", "256"];
+
+fn keep(place: &Place, out: &str, more: &[&str]) -> Value {
+    let (code, said, err) = run(place, &[&TEXT[..], &["--out", out, "--json"], more].concat());
+    assert_eq!(code, 0, "{err}");
+    serde_json::from_str(&said).unwrap()
+}
+
+#[test]
+fn every_kind_is_kept_and_says_what_it_costs_and_how_far_off_it_is() {
+    let place = place(200);
+    let few = keep(&place, "few", &["--top-k", "4", "--temperature", "2"]);
+    let many = keep(&place, "many", &["--top-k", "60", "--temperature", "2", "--values", "f32"]);
+    let drawn = keep(&place, "drawn", &["--samples", "12"]);
+    let states = keep(&place, "states", &["--states"]);
+    let number = |said: &Value, name: &str| said["whole"][name].as_f64().unwrap();
+    let error = |said: &Value, name: &str| said["whole"]["error"][name].as_f64().unwrap();
+    assert!(number(&few, "bytes_per_token") < number(&many, "bytes_per_token"));
+    assert!(error(&few, "forward_kl") > error(&many, "forward_kl").abs());
+    assert!(error(&many, "forward_kl").abs() < 1e-6 && error(&many, "lost_mass") == 0.0);
+    assert!(drawn["whole"]["error"]["forward_kl"].is_null());
+    assert!(error(&drawn, "backward_kl") > 0.0);
+    assert!(states["whole"]["error"].is_null());
+    // All but the last token of the one document have something to learn.
+    let tokens = few["tokens"].as_u64().unwrap();
+    assert_eq!(few["whole"]["learnt"].as_u64().unwrap(), tokens - 1);
+
+    let (code, said, _) = run(&place, &["verify", "few", "--json"]);
+    let verified: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &verified["digest"]), (0, &few["whole"]["digest"]));
+    assert_eq!(verified["about"]["temperature"], 2.0);
+    let (_, said, _) =
+        run(&place, &[&TEXT[..], &["--out", "few", "--top-k", "4", "--temperature", "2"]].concat());
+    assert!(said.contains(" bytes a token with something to learn"), "{said}");
+}
+
+fn answers(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
+    files.sort();
+    let named = |path: PathBuf| (path.file_name().unwrap().into(), fs::read(path).unwrap());
+    files.into_iter().map(named).collect()
+}
+
+#[test]
+fn a_killed_process_is_gone_on_with_to_the_same_bytes() {
+    let place = place(3000);
+    let kind = ["--top-k", "20"];
+    let whole = keep(&place, "whole", &kind);
+    let arguments = [&["cache"], &TEXT[..], &["--out", "killed"], &kind].concat();
+    let draft = place.path("killed/part-00000.answers.filling-1-of-1");
+    for bytes in [1, 60_000, 200_000] {
+        let mut child =
+            place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Killed when it has come so far; one that ends before was faster than this loop.
+        while child.try_wait().unwrap().is_none() {
+            if fs::metadata(&draft).is_ok_and(|found| found.len() >= bytes) {
+                child.kill().unwrap();
+            }
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(keep(&place, "killed", &kind)["whole"]["digest"], whole["whole"]["digest"]);
+    assert_eq!(answers(&place.path("killed")), answers(&place.path("whole")));
+}
+
+#[test]
+fn two_machines_fill_one_folder() {
+    let place = place(100);
+    let kind = ["--samples", "7", "--seed", "3"];
+    let whole = keep(&place, "whole", &kind);
+    let second = keep(&place, "shared", &[&kind[..], &["--shard", "2/2"]].concat());
+    let first = keep(&place, "shared", &[&kind[..], &["--shard", "1/2"]].concat());
+    // One file, which is the first machine's.
+    assert!(second["whole"].is_null() && second["answered"] == 0);
+    assert_eq!(first["whole"]["digest"], whole["whole"]["digest"]);
+    assert_eq!(answers(&place.path("shared")), answers(&place.path("whole")));
+}
+
+#[test]
+fn tokens_that_were_kept_before_are_read_too() {
+    let place = place(100);
+    let whole = keep(&place, "whole", &["--top-k", "3"]);
+    let tokens = fs::read_dir(place.path("whole/filling-1-of-1"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir())
+        .unwrap();
+    let tokens = tokens.to_str().unwrap();
+    let arguments =
+        ["--teacher", "model", "--tokens", tokens, "--length", "64", "--batch-tokens", "256"];
+    let more = ["--out", "again", "--top-k", "3", "--json"];
+    let (code, said, err) = run(&place, &[&arguments[..], &more].concat());
+    assert_eq!(code, 0, "{err}");
+    let again: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(again["whole"]["digest"], whole["whole"]["digest"]);
+}
+
+#[test]
+fn what_cannot_work_is_refused() {
+    let place = place(50);
+    keep(&place, "out", &["--top-k", "4"]);
+    let refused = |more: &[&str], want: i32, message: &str| {
+        let (code, out, err) = run(&place, &[&TEXT[..], more].concat());
+        assert_eq!((code, out.as_str()), (want, ""), "{err}");
+        assert!(err.contains(message), "{err}");
+    };
+    refused(&["--out", "out"], 2, "the following required arguments were not provided");
+    refused(&["--out", "out", "--top-k", "4", "--samples", "4"], 2, "cannot be used with");
+    refused(&["--out", "out", "--top-k", "5"], 3, "were kept of another kind of answer");
+    refused(
+        &["--out", "out", "--top-k", "4", "--temperature", "3"],
+        3,
+        "of another temperature (1, expected 3)",
+    );
+    refused(&["--out", "out", "--top-k", "4", "--pack", "stream"], 3, "were kept of another text");
+    refused(&["--out", "new", "--top-k", "61"], 2, "61 likeliest of 60 tokens");
+    refused(&["--out", "new", "--top-k", "4", "--temperature", "0"], 2, "the temperature is 0");
+    refused(
+        &["--out", "new", "--states", "--values", "byte"],
+        2,
+        "hidden states are kept as bf16 or f32",
+    );
+    for shard in ["3/2", "0/2", "x", "1/0"] {
+        refused(
+            &["--out", "new", "--top-k", "4", "--shard", shard],
+            2,
+            "expected a machine and how many",
+        );
+    }
+    let (code, _, err) = run(
+        &place,
+        &[
+            "--teacher",
+            "model",
+            "--text",
+            "text.txt",
+            "--length",
+            "97",
+            "--out",
+            "new",
+            "--top-k",
+            "4",
+        ],
+    );
+    assert!(code == 2 && err.contains("longer than the teacher's 96 positions"), "{err}");
+
+    let part = place.path("out/part-00000.answers");
+    let mut bytes = fs::read(&part).unwrap();
+    bytes[500] ^= 8;
+    fs::write(&part, &bytes).unwrap();
+    let (code, out, err) = run(&place, &["verify", "out"]);
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert!(err.contains("`out/part-00000.answers` was changed in block 0"), "{err}");
+    fs::write(&part, &bytes[..bytes.len() - 3]).unwrap();
+    let (code, _, err) = run(&place, &["verify", "out"]);
+    assert!(code == 3 && err.contains("was cut or is no file of answers"), "{err}");
+    let (code, _, err) = run(&place, &["verify", "model"]);
+    assert!(code == 3 && err.contains("holds no kept answers"), "{err}");
+}
