@@ -29,6 +29,8 @@ pub enum Purpose {
     Growth = 10,
     /// Tokens of generated text.
     Generation = 11,
+    /// Which batches a student writes itself, and which of those it wrote come again.
+    OnPolicy = 15,
 }
 
 /// The words of one purpose at one step and one site (a layer's dropout, say), by row and column.
