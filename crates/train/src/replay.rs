@@ -5,7 +5,8 @@
 //! and which of the kept texts come again. Never: a random state.
 //!
 //! φ, the share of steps on the student's own texts, begins at `first` and rises by `rise` whenever the
-//! held-out loss is higher than the lowest before: the student then meets too little of its own
+//! held-out loss is `margin` above what it was at the last rise (at first: when it was first heard, as
+//! the authors' program does it): the student then meets too little of its own
 //! mistakes. Of these steps a part that falls from φ to 0 over the run (or rises, or stays at
 //! half) writes anew; the others take from the last `capacity` texts, since a text costs much more
 //! to write than to read again.
@@ -35,6 +36,8 @@ pub struct ReplayPlan {
     pub first: f64,
     /// What φ rises by, 0.1 as published.
     pub rise: f64,
+    /// By how much the held-out loss must be higher for that, in nats; 0.1 as published.
+    pub margin: f64,
     /// Of the new texts.
     pub ratio: ReplayRatio,
     /// Of the random words.
@@ -58,15 +61,15 @@ pub struct Replay {
     plan: ReplayPlan,
     /// φ.
     share: f64,
-    /// The lowest held-out loss so far.
-    lowest: Option<f64>,
+    /// The held-out loss at the last rise, or the first one.
+    level: Option<f64>,
     kept: VecDeque<Row>,
 }
 
 impl Replay {
     /// One that has kept nothing yet.
     pub fn new(plan: ReplayPlan) -> Self {
-        Self { plan, share: plan.first, lowest: None, kept: VecDeque::new() }
+        Self { plan, share: plan.first, level: None, kept: VecDeque::new() }
     }
 
     /// φ.
@@ -81,11 +84,15 @@ impl Replay {
 
     /// Hears the loss on held-out data. One that is no number changes nothing.
     pub fn hear(&mut self, loss: f64) {
-        match self.lowest {
-            Some(lowest) if loss > lowest => self.share = (self.share + self.plan.rise).min(1.0),
-            _ if loss.is_finite() => self.lowest = Some(loss),
-            _ => {}
+        if !loss.is_finite() {
+            return;
         }
+        match self.level {
+            Some(level) if loss < level + self.plan.margin => return,
+            Some(_) => self.share = (self.share + self.plan.rise).min(1.0),
+            None => {}
+        }
+        self.level = Some(loss);
     }
 
     /// Where the batch of `step` of `steps` comes from. While fewer texts are kept than there is room
@@ -124,10 +131,10 @@ impl Replay {
         })
     }
 
-    /// φ, the lowest loss (NaN: none yet) and the kept texts, for a checkpoint: numbers below 2⁵³ and
+    /// φ, the loss it was last raised at (NaN: none yet) and the kept texts, for a checkpoint: numbers below 2⁵³ and
     /// two shares, all exact.
     pub fn state(&self) -> Vec<f64> {
-        let mut numbers = vec![self.share, self.lowest.unwrap_or(f64::NAN), self.kept.len() as f64];
+        let mut numbers = vec![self.share, self.level.unwrap_or(f64::NAN), self.kept.len() as f64];
         let mut add = |values: &[u32]| {
             numbers.push(values.len() as f64);
             numbers.extend(values.iter().map(|&value| f64::from(value)));
@@ -151,7 +158,7 @@ impl Replay {
             let fits = number.fract() == 0.0 && (0.0..=end).contains(&number);
             fits.then_some(number).ok_or(ReplayDamage::NoCount { found: number.to_string() })
         };
-        let (share, lowest) = (next()?, next()?);
+        let (share, level) = (next()?, next()?);
         if !(0.0..=1.0).contains(&share) {
             return Err(ReplayDamage::NoShare { found: share.to_string() });
         }
@@ -169,8 +176,8 @@ impl Replay {
         }
         match rest.next() {
             None => {
-                let lowest = (!lowest.is_nan()).then_some(lowest);
-                Ok(Self { plan, share, lowest, kept })
+                let level = (!level.is_nan()).then_some(level);
+                Ok(Self { plan, share, level, kept })
             }
             Some(_) => Err(ReplayDamage::Long { found: state.len() }),
         }
@@ -212,7 +219,7 @@ mod tests {
     use crate::add_written;
 
     fn plan(ratio: ReplayRatio) -> ReplayPlan {
-        ReplayPlan { capacity: 4, first: 0.4, rise: 0.1, ratio, seed: 5 }
+        ReplayPlan { capacity: 4, first: 0.4, rise: 0.1, margin: 0.1, ratio, seed: 5 }
     }
 
     fn text(token: u32) -> Row {
@@ -275,9 +282,9 @@ mod tests {
             replay.hear(loss);
             (replay.share() * 10.0).round() as u32
         };
-        let losses = [2.0, 1.5, 1.6, 1.4, f64::NAN, 1.5, 1.41, 1.39];
-        assert_eq!(losses.map(&mut heard), [4, 4, 5, 5, 5, 6, 7, 7]);
-        (0..9).for_each(|_| replay.hear(9.0));
+        let losses = [2.0, 1.5, 2.05, 2.125, 2.2, 2.25, f64::NAN, 2.0];
+        assert_eq!(losses.map(&mut heard), [4, 4, 4, 5, 5, 6, 6, 6]);
+        (3..12).for_each(|loss| replay.hear(f64::from(loss)));
         assert_eq!(replay.share(), 1.0);
     }
 
