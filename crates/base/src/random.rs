@@ -31,6 +31,8 @@ pub enum Purpose {
     Generation = 11,
     /// Which of a teacher's tokens are kept.
     Answers = 12,
+    /// Which batches a student writes itself, and which of those it wrote come again.
+    OnPolicy = 15,
 }
 
 /// The words of one purpose at one step and one site (a layer's dropout, say), by row and column.

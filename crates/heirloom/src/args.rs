@@ -198,12 +198,29 @@ pub(crate) struct GrowArgs {
 
 /// What `generate` takes.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Prompts from a file make data to train on (sequence-level distillation): FILE.jsonl \
+has an object with the field `prompt` on each line, any other file a prompt on each line. The same command \
+given again goes on where it was stopped, and ends with the same file.\n\n\
+Examples:\n  \
+heirloom generate teacher --prompt \"Once upon a time\"\n  \
+heirloom generate teacher --prompts prompts.jsonl --jsonl said.jsonl --temperature 1"
+)]
 pub(crate) struct GenerateArgs {
     /// A model folder with a decoder and its tokenizer
     pub(crate) model: PathBuf,
     /// Text to continue (repeatable)
-    #[arg(long, required = true, value_name = "TEXT")]
+    #[arg(long, required_unless_present = "prompts", value_name = "TEXT")]
     pub(crate) prompt: Vec<String>,
+    /// Prompts to continue, one on each line
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt", requires = "jsonl")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Where prompts and completions go, one object on each line
+    #[arg(long, value_name = "FILE", requires = "prompts")]
+    pub(crate) jsonl: Option<PathBuf>,
+    /// Prompts of a file that are continued together
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
     /// Most tokens after each prompt
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) new_tokens: usize,

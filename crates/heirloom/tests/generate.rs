@@ -141,3 +141,121 @@ fn a_model_is_looked_for_below_the_models_folder_too() {
     let tried = elsewhere.path().join("model");
     assert!(said.contains(&format!("`model` is not there; looked at `{}` too", tried.display())));
 }
+
+/// Seven prompts in `prompts.jsonl` and the same in `prompts.txt`.
+fn with_prompts(case: &str) -> Place {
+    let place = place(case);
+    let prompts: Vec<String> =
+        (0..7).map(|at| format!("w{} w{}", 10 + at, 20 + 3 * at % 7)).collect();
+    let objects: String =
+        prompts.iter().map(|p| format!("{{\"prompt\": \"{p}\", \"id\": 1}}\n")).collect();
+    place.write("prompts.jsonl", &objects);
+    place.write("prompts.txt", &(prompts.join("\n\n") + "\n"));
+    place
+}
+
+const FILE: [&str; 11] = [
+    "model",
+    "--prompts",
+    "prompts.jsonl",
+    "--jsonl",
+    "said.jsonl",
+    "--batch",
+    "3",
+    "--new-tokens",
+    "5",
+    "--temperature",
+    "1.5",
+];
+
+#[test]
+fn prompts_of_a_file_become_a_file_of_completions() {
+    let place = with_prompts("llama");
+    let (code, out, err) = run(&place, &FILE);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "said.jsonl: 7 completions\n", ""));
+    let text = fs::read_to_string(place.path("said.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 7);
+    assert_eq!(lines[3]["prompt"], "w13 w22");
+    assert!(lines.iter().all(|line| line["completion"].is_string() && line["stopped"] == "length"));
+    assert!(lines.iter().any(|line| line["completion"] != lines[0]["completion"]));
+    // The same from lines of text; and the same call again has nothing to do.
+    let lines = FILE.map(|part| match part {
+        "prompts.jsonl" => "prompts.txt",
+        "said.jsonl" => "other.jsonl",
+        part => part,
+    });
+    assert_eq!(run(&place, &lines).0, 0);
+    assert_eq!(fs::read_to_string(place.path("other.jsonl")).unwrap(), text);
+    let (_, out, _) = run(&place, &FILE);
+    assert_eq!(out, "said.jsonl: 7 completions, 7 of them there before\n");
+    assert_eq!(fs::read_to_string(place.path("said.jsonl")).unwrap(), text);
+}
+
+#[test]
+fn a_file_that_was_stopped_anywhere_is_continued_to_the_same_bytes() {
+    let place = with_prompts("qwen3");
+    assert_eq!(run(&place, &FILE).0, 0);
+    let file = place.path("said.jsonl");
+    let whole = fs::read(&file).unwrap();
+    let ends: Vec<usize> =
+        (0..whole.len()).filter(|&at| whole[at] == b'\n').map(|at| at + 1).collect();
+    for left in [0, 5, ends[0], ends[1] + 9, ends[2], ends[4], ends[5] + 1, whole.len() - 1] {
+        fs::write(&file, &whole[..left]).unwrap();
+        let (code, _, err) = run(&place, &FILE);
+        assert_eq!(code, 0, "{err}");
+        assert!(fs::read(&file).unwrap() == whole, "after {left} bytes");
+    }
+    fs::remove_file(&file).unwrap();
+    assert_eq!(run(&place, &FILE).0, 0);
+    assert!(fs::read(&file).unwrap() == whole, "from what it is made with alone");
+}
+
+#[test]
+fn a_file_is_continued_with_what_it_was_begun_with_or_not_at_all() {
+    let place = with_prompts("llama");
+    assert_eq!(run(&place, &FILE).0, 0);
+    let before = fs::read(place.path("said.jsonl")).unwrap();
+    let refused = |arguments: &[&str], what: &str| {
+        let (code, out, err) = run(&place, arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains(what), "{err}");
+    };
+    let with = |from: &str, to: &'static str| FILE.map(|part| if part == from { to } else { part });
+    refused(&with("1.5", "1.25"), "`said.jsonl` was begun with other sampling, by");
+    refused(&with("5", "6"), "was begun with other new_tokens, by");
+    refused(&with("3", "4"), "was begun with other batch, by");
+    place.write("prompts.jsonl", "{\"prompt\": \"w9\"}\n");
+    refused(&FILE, "was begun with other prompts, by");
+    place.write("there.jsonl", "mine\n");
+    refused(
+        &with("said.jsonl", "there.jsonl"),
+        "is there already, and no `there.jsonl.made-with.json`",
+    );
+    assert_eq!(fs::read(place.path("said.jsonl")).unwrap(), before);
+    assert_eq!(fs::read_to_string(place.path("there.jsonl")).unwrap(), "mine\n");
+}
+
+#[test]
+fn prompts_that_cannot_be_read_are_refused_by_their_line() {
+    let place = with_prompts("llama");
+    let rows: [(&str, i32, &str); 5] = [
+        ("{\"prompt\": \"w7\"}\n\nw8\n", 3, "prompts.jsonl:3: not a JSON object"),
+        ("{\"text\": \"w7\"}\n", 3, "prompts.jsonl:1: no text in the field `prompt`"),
+        ("{\"prompt\": 7}\n", 3, "prompts.jsonl:1: no text in the field `prompt`"),
+        ("\n", 3, "`prompts.jsonl` has no prompt"),
+        ("[\"w7\"]\n", 3, "prompts.jsonl:1: no text in the field `prompt`"),
+    ];
+    for (text, want, message) in rows {
+        place.write("prompts.jsonl", text);
+        let (code, _, err) = run(&place, &FILE);
+        assert!(code == want && err.contains(message), "{text}: {code} {err}");
+        assert!(!place.path("said.jsonl").exists());
+    }
+    let long = "w7 ".repeat(95);
+    place.write("prompts.jsonl", &format!("{{\"prompt\": \"w7\"}}\n{{\"prompt\": \"{long}\"}}\n"));
+    let (code, _, err) = run(&place, &FILE);
+    assert!(code == 2 && err.contains("prompts.jsonl:2: the prompt"), "{err}");
+    let (code, _, err) = run(&place, &["model", "--prompts", "prompts.jsonl"]);
+    assert!(code == 2 && err.contains("--jsonl <FILE>"), "{err}");
+}

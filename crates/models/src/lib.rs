@@ -20,8 +20,8 @@ pub use batch::{Capacity, DeviceBatch, Inputs};
 pub use buffers::{Buffers, Purpose, Taps};
 pub use config::{EncoderConfig, ModelType, activation};
 pub use decoder::{
-    Decoder, DecoderBuffers, DecoderConfig, DecoderType, Generate, Generated, Positions, Rope,
-    RopeScaling, Sampling, Stopped,
+    Decoder, DecoderBuffers, DecoderConfig, DecoderType, Generate, GenerateRoom, Generated,
+    Generator, Positions, Rope, RopeScaling, Sampling, Stopped,
 };
 pub use encoder::Noise;
 pub use error::Error;

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use heirloom_engine::{Cpu, Device, IGNORED, Ids, Reference, RowLoss, Space, Target, View};
 use heirloom_models::{
-    Capacity, Decoder, DecoderConfig, Generate, Inputs, Noise, Purpose, Sampling, Stopped, Taps,
+    Capacity, Decoder, DecoderConfig, Generate, GenerateRoom, Generator, Inputs, Noise, Purpose,
+    Sampling, Stopped, Taps,
 };
 use heirloom_store::{TensorFile, TensorFolder};
 
@@ -254,7 +255,7 @@ fn gradients_with_dropout_are_those_of_finite_differences() {
 }
 
 fn greedy(new_tokens: usize) -> Generate {
-    Generate { new_tokens, stop: vec![], sampling: Sampling::Greedy }
+    Generate { new_tokens, stop: vec![], sampling: Sampling::Greedy, vocabulary: None }
 }
 
 #[test]
@@ -326,6 +327,59 @@ fn sampled_text_is_reproducible_and_its_cuts_cut() {
     assert_eq!(sample(&random(1.0, 1, 1.0, 7)), want, "top-k 1");
     assert_eq!(sample(&random(1.0, 0, 1e-9, 7)), want, "top-p near 0");
     assert_eq!(sample(&random(1e-6, 0, 1.0, 7)), want, "temperature near 0");
+}
+
+#[test]
+fn a_text_depends_on_its_prompts_address_and_not_on_the_prompts_beside_it() {
+    for case in ["gpt2", "qwen3"] {
+        let mut device = Cpu::new(2);
+        let (model, file) = open(case, &mut device);
+        let [first, second] = [0, 1].map(|at| tokens(&file, &format!("prompt.{at}")));
+        let prompts = [first.clone(), second.clone(), first.clone(), second, first];
+        let room = GenerateRoom { sequences: 5, prompt_tokens: 60, length: 48 };
+        let mut generator = Generator::new(&model, &mut device, room);
+        let ask = random(1.3, 0, 1.0, 7);
+        let addresses = [1 << 40, 3, 1 << 33 | 3, 4, 1 << 40];
+        let together = generator.generate(&model, &mut device, &prompts, &addresses, &ask);
+        let bytes = device.bytes();
+        for parts in [1, 2, 3] {
+            let mut texts = Vec::new();
+            for (prompts, addresses) in prompts.chunks(parts).zip(addresses.chunks(parts)) {
+                texts.extend(generator.generate(&model, &mut device, prompts, addresses, &ask));
+            }
+            assert_eq!(texts, together, "{case}: {parts} at a time");
+        }
+        assert_eq!(together[0], together[4], "the same prompt at the same address");
+        assert_ne!(together[0], together[2], "another address");
+        assert_eq!(device.bytes(), bytes, "room is asked for once");
+    }
+}
+
+#[test]
+fn ids_that_stand_for_no_token_are_never_chosen() {
+    let mut device = Cpu::new(1);
+    let (model, file) = open("llama", &mut device);
+    let prompts = vec![tokens(&file, "prompt.0"); 40];
+    for ask in [greedy(16), random(50.0, 0, 1.0, 1)] {
+        let texts = |vocabulary, device: &mut Cpu| {
+            let texts = model.generate(device, &prompts, &Generate { vocabulary, ..ask.clone() });
+            texts.into_iter().flat_map(|text| text.tokens).max().unwrap()
+        };
+        assert!(texts(None, &mut device) >= 20, "the model would choose others");
+        assert!(texts(Some(20), &mut device) < 20);
+        assert!(texts(Some(1000), &mut device) < 60);
+    }
+}
+
+#[test]
+#[should_panic(expected = "3 prompts in room for 2")]
+fn more_prompts_than_room_are_refused() {
+    let mut device = Cpu::new(1);
+    let (model, file) = open("llama", &mut device);
+    let room = GenerateRoom { sequences: 2, prompt_tokens: 60, length: 48 };
+    let prompts = vec![tokens(&file, "prompt.0"); 3];
+    let mut generator = Generator::new(&model, &mut device, room);
+    generator.generate(&model, &mut device, &prompts, &[0, 1, 2], &greedy(4));
 }
 
 #[test]

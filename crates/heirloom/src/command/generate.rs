@@ -1,5 +1,9 @@
 //! `heirloom generate`: prompts in, what a decoder writes after them out, in the same order.
 
+mod file;
+
+use std::path::Path;
+
 use heirloom::answer::model_folder;
 use heirloom::failure::Failure;
 use heirloom_data::pack::LONGEST_SEQUENCE;
@@ -27,22 +31,25 @@ pub(crate) fn run(args: &GenerateArgs, threads: usize, show: Show) -> Result<u8,
     let folder = model_folder(&args.model)?;
     let config = DecoderConfig::open(&folder)?;
     let tokenizer = Tokenizer::open(&folder)?;
+    let mut stop = config.stop_tokens.clone();
+    stop.extend(&args.stop_token);
+    // Ids behind the last token stand for nothing, and could not be decoded.
+    let vocabulary = Some(tokenizer.vocab_size());
+    let ask = Generate { new_tokens: args.new_tokens, stop, sampling, vocabulary };
+    if let (Some(prompts), Some(into)) = (&args.prompts, &args.jsonl) {
+        let batch = args.batch as usize;
+        let asked =
+            file::Asked { folder: &folder, config, tokenizer: &tokenizer, ask: &ask, batch };
+        return file::run(asked, prompts, into, threads, show);
+    }
     let prompts: Vec<Vec<u32>> = args
         .prompt
         .iter()
         .map(|prompt| encode(prompt, &tokenizer, &config, args.new_tokens))
         .collect::<Result<_, _>>()?;
-    let mut stop = config.stop_tokens.clone();
-    stop.extend(&args.stop_token);
 
     let mut device = Cpu::new(threads);
-    let model = Decoder::new(&mut device, config);
-    let loaded = model.load(&mut device, &TensorFolder::open(&folder)?, &|name| name.to_owned())?;
-    if let Some(first) = loaded.unused.first() {
-        let count = loaded.unused.len();
-        show.say(&format!("note: {count} tensors have no place in the model, `{first}` first"));
-    }
-    let ask = Generate { new_tokens: args.new_tokens, stop, sampling };
+    let model = load(&mut device, config, &folder, show)?;
     let texts = model.generate(&mut device, &prompts, &ask);
     for ((prompt, prompt_tokens), text) in args.prompt.iter().zip(&prompts).zip(&texts) {
         let said = Said {
@@ -50,10 +57,7 @@ pub(crate) fn run(args: &GenerateArgs, threads: usize, show: Show) -> Result<u8,
             text: tokenizer.decode(&text.tokens)?,
             prompt_tokens,
             tokens: &text.tokens,
-            stopped: match text.stopped {
-                Stopped::Token => "token",
-                Stopped::Length => "length",
-            },
+            stopped: why(text.stopped),
         };
         if show.json {
             show.json(&said);
@@ -64,6 +68,29 @@ pub(crate) fn run(args: &GenerateArgs, threads: usize, show: Show) -> Result<u8,
         }
     }
     Ok(0)
+}
+
+fn why(stopped: Stopped) -> &'static str {
+    match stopped {
+        Stopped::Token => "token",
+        Stopped::Length => "length",
+    }
+}
+
+/// The model with its weights.
+fn load(
+    device: &mut Cpu,
+    config: DecoderConfig,
+    folder: &Path,
+    show: Show,
+) -> Result<Decoder, Failure> {
+    let model = Decoder::new(device, config);
+    let loaded = model.load(device, &TensorFolder::open(folder)?, &|name| name.to_owned())?;
+    if let Some(first) = loaded.unused.first() {
+        let count = loaded.unused.len();
+        show.say(&format!("note: {count} tensors have no place in the model, `{first}` first"));
+    }
+    Ok(model)
 }
 
 fn sampling(args: &GenerateArgs) -> Result<Sampling, Failure> {

@@ -2,7 +2,7 @@
 //!
 //! In: prompts of any lengths, together. Out: for each the tokens that follow, and why they ended.
 //! Never: a random state; the word that decides a token is that of (seed, its position, its
-//! prompt's place).
+//! prompt's address).
 
 use heirloom_base::{Purpose as Random, uniform, word};
 use heirloom_engine::{Device, Ids, View};
@@ -39,6 +39,9 @@ pub struct Generate {
     pub stop: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Only tokens below this may be chosen; `None` for all that the model has logits for. Of a
+    /// padded vocabulary the ids behind the last token stand for nothing.
+    pub vocabulary: Option<usize>,
 }
 
 /// Why a text ended.
@@ -60,7 +63,7 @@ pub struct Generated {
 }
 
 impl Decoder {
-    /// Continues each prompt. Equal calls give equal tokens.
+    /// Continues each prompt, whose address is its place. Equal calls give equal tokens.
     ///
     /// # Panics
     /// Where a prompt is empty, or it and the new tokens are longer than the model's positions.
@@ -70,21 +73,121 @@ impl Decoder {
         prompts: &[Vec<u32>],
         ask: &Generate,
     ) -> Vec<Generated> {
-        let length = |stopped| Generated { tokens: Vec::new(), stopped };
-        let mut texts: Vec<Generated> = prompts.iter().map(|_| length(Stopped::Length)).collect();
+        if prompts.is_empty() || ask.new_tokens == 0 {
+            return prompts.iter().map(|_| Generated::nothing()).collect();
+        }
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let room = GenerateRoom {
+            sequences: prompts.len(),
+            prompt_tokens: prompts.iter().map(Vec::len).sum(),
+            length: longest + ask.new_tokens,
+        };
+        let addresses: Vec<u64> = (0..prompts.len() as u64).collect();
+        Generator::new(self, device, room).generate(self, device, prompts, &addresses, ask)
+    }
+}
+
+impl Generated {
+    fn nothing() -> Self {
+        Self { tokens: Vec::new(), stopped: Stopped::Length }
+    }
+}
+
+/// What a [`Generator`] has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerateRoom {
+    /// Prompts at a time, B.
+    pub sequences: usize,
+    /// Tokens of the prompts together.
+    pub prompt_tokens: usize,
+    /// Tokens of the longest prompt and what follows it, T.
+    pub length: usize,
+}
+
+/// Keys and values of all blocks, and what a step needs beside them: room that is asked for once and
+/// serves call after call. It holds `2 · L · B · T · K · D` numbers of keys and values.
+#[derive(Debug)]
+pub struct Generator {
+    blocks: Vec<Kept>,
+    room: GenerateRoom,
+    batch: DeviceBatch,
+    buffers: DecoderBuffers,
+    slots: Ids,
+    lengths: Ids,
+    /// The last hidden states of each sequence, `[B, C]`.
+    taken: View,
+}
+
+impl Generator {
+    /// Room for texts of `model`.
+    ///
+    /// # Panics
+    /// Where texts would be longer than the model's positions.
+    pub fn new(model: &Decoder, device: &mut dyn Device, room: GenerateRoom) -> Self {
+        let config = model.config();
+        let GenerateRoom { sequences, prompt_tokens, length } = room;
+        assert!(
+            length <= config.max_positions,
+            "{length} tokens, of a model with {} positions",
+            config.max_positions
+        );
+        let width = config.key_heads * config.head_size;
+        let mut matrix = |rows: usize, cols: usize| {
+            let space = device.alloc(rows * cols);
+            View::matrix(space, 0, rows, cols)
+        };
+        let blocks = (0..config.layers)
+            .map(|_| Kept {
+                keys: matrix(sequences * length, width),
+                values: matrix(sequences * length, width),
+            })
+            .collect();
+        let taken = matrix(sequences, config.hidden_size);
+        let tokens = prompt_tokens.max(sequences);
+        let capacity = Capacity { tokens, sequences, masked: 0 };
+        let ids = device.alloc_ids(tokens + sequences);
+        Self {
+            blocks,
+            room,
+            batch: model.batch(device, capacity),
+            buffers: DecoderBuffers::new(device, config, capacity, sequences, &Purpose::Infer),
+            slots: Ids::at(ids, 0, tokens),
+            lengths: Ids::at(ids, tokens, sequences),
+            taken,
+        }
+    }
+
+    /// Continues each prompt. A prompt's address decides the random words of its text, together
+    /// with the seed and the position: equal addresses, prompts and weights give equal texts,
+    /// whichever prompts are beside them.
+    ///
+    /// # Panics
+    /// Where a prompt is empty, or prompts and new tokens do not fit the room.
+    pub fn generate(
+        &mut self,
+        model: &Decoder,
+        device: &mut dyn Device,
+        prompts: &[Vec<u32>],
+        addresses: &[u64],
+        ask: &Generate,
+    ) -> Vec<Generated> {
+        assert_eq!(prompts.len(), addresses.len(), "one address for each prompt");
+        let mut texts: Vec<Generated> = prompts.iter().map(|_| Generated::nothing()).collect();
         if prompts.is_empty() || ask.new_tokens == 0 {
             return texts;
         }
-        let mut kept = Keeper::new(self, device, prompts, ask.new_tokens);
-        let mut logits = kept.read_prompts(self, device, prompts);
+        self.check(prompts, ask.new_tokens);
+        let words = model.config().vocab_size;
+        let choices = ask.vocabulary.map_or(words, |size| size.min(words));
+        let mut logits = self.read_prompts(model, device, prompts);
         for step in 0..ask.new_tokens {
-            let vocabulary = self.config().vocab_size;
-            let rows = logits.chunks_exact(vocabulary);
+            let rows = logits.chunks_exact(words);
             for (place, (text, row)) in texts.iter_mut().zip(rows).enumerate() {
                 if text.stopped == Stopped::Token {
                     continue;
                 }
-                let token = choose(row, ask.sampling, prompts[place].len() + step, place);
+                let position = prompts[place].len() + step;
+                let token = choose(&row[..choices], ask.sampling, position, addresses[place]);
                 text.tokens.push(token);
                 if ask.stop.contains(&token) {
                     text.stopped = Stopped::Token;
@@ -94,61 +197,24 @@ impl Decoder {
             if all_ended || step + 1 == ask.new_tokens {
                 break;
             }
-            logits = kept.step(self, device, prompts, &texts);
+            logits = self.step(model, device, prompts, &texts);
         }
         texts
     }
-}
 
-/// Keys and values of all blocks, and what a step needs beside them.
-struct Keeper {
-    blocks: Vec<Kept>,
-    /// Rows kept for each sequence.
-    room: usize,
-    batch: DeviceBatch,
-    buffers: DecoderBuffers,
-    slots: Ids,
-    lengths: Ids,
-    /// The last hidden states of each sequence, `[B, C]`.
-    taken: View,
-}
-
-impl Keeper {
-    fn new(model: &Decoder, device: &mut dyn Device, prompts: &[Vec<u32>], new: usize) -> Self {
-        let config = model.config();
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let room = longest + new;
+    fn check(&self, prompts: &[Vec<u32>], new: usize) {
+        let GenerateRoom { sequences, length, .. } = self.room;
         assert!(prompts.iter().all(|prompt| !prompt.is_empty()), "an empty prompt");
-        assert!(
-            room <= config.max_positions,
-            "{room} tokens, of a model with {} positions",
-            config.max_positions
-        );
-        let count = prompts.len();
-        let width = config.key_heads * config.head_size;
-        let mut matrix = |rows: usize, cols: usize| {
-            let space = device.alloc(rows * cols);
-            View::matrix(space, 0, rows, cols)
-        };
-        let blocks = (0..config.layers)
-            .map(|_| Kept {
-                keys: matrix(count * room, width),
-                values: matrix(count * room, width),
-            })
-            .collect();
-        let taken = matrix(count, config.hidden_size);
-        let tokens = prompts.iter().map(Vec::len).sum();
-        let capacity = Capacity { tokens, sequences: count, masked: 0 };
-        let ids = device.alloc_ids(tokens + count);
-        Self {
-            blocks,
-            room,
-            batch: model.batch(device, capacity),
-            buffers: DecoderBuffers::new(device, config, capacity, count, &Purpose::Infer),
-            slots: Ids::at(ids, 0, tokens),
-            lengths: Ids::at(ids, tokens, count),
-            taken,
-        }
+        assert!(prompts.len() <= sequences, "{} prompts in room for {sequences}", prompts.len());
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + new;
+        assert!(longest <= length, "{longest} tokens in room for {length}");
+    }
+
+    /// Kept keys and values of `count` sequences.
+    fn kept(&self, block: usize, count: usize) -> Kept {
+        let rows = count * self.room.length;
+        let Kept { keys, values } = self.blocks[block];
+        Kept { keys: keys.first_rows(rows), values: values.first_rows(rows) }
     }
 
     /// Logits after the last token of each prompt, `[B, V]`.
@@ -161,21 +227,23 @@ impl Keeper {
         let (mut positions, mut slots, mut starts) = (Vec::new(), Vec::new(), vec![0]);
         for (place, prompt) in prompts.iter().enumerate() {
             positions.extend(0..prompt.len() as u32);
-            let first = (place * self.room) as u32;
+            let first = (place * self.room.length) as u32;
             slots.extend(first..first + prompt.len() as u32);
             starts.push(positions.len() as u32);
         }
         self.upload(device, &prompts.concat(), &positions, &starts);
-        device.write_ids(self.slots, &slots);
-        let ends: Vec<u32> = starts[1..].iter().map(|end| end - 1).collect();
-        device.write_ids(self.lengths, &ends);
-        let (buffers, slots) = (&self.buffers, self.slots);
+        let (count, slot_ids) = (prompts.len(), self.slots.first(slots.len()));
+        device.write_ids(slot_ids, &slots);
+        let (ends, last_rows) = (self.lengths.first(count), starts[1..].iter().map(|end| end - 1));
+        device.write_ids(ends, &last_rows.collect::<Vec<u32>>());
+        let (buffers, slots) = (&self.buffers, slot_ids);
         let pass = Pass { config: model.config(), batch: &self.batch, buffers, noise: None };
-        let keep = |at: usize| Attend::Keep { kept: self.blocks[at], slots };
+        let keep = |at: usize| Attend::Keep { kept: self.kept(at, count), slots };
         let last = model.states(device, pass, &keep);
-        device.embed(&[(last, self.lengths)], self.taken);
-        model.head.forward(device, self.taken, buffers.logits);
-        device.read(buffers.logits)
+        let (taken, logits) = (self.taken.first_rows(count), buffers.logits.first_rows(count));
+        device.embed(&[(last, ends)], taken);
+        model.head.forward(device, taken, logits);
+        device.read(logits)
     }
 
     /// Logits after the last token of each text, `[B, V]`. A text that has ended is read again
@@ -194,16 +262,19 @@ impl Keeper {
         let positions: Vec<u32> = lengths.iter().map(|length| length - 1).collect();
         let starts: Vec<u32> = (0..=count as u32).collect();
         self.upload(device, &tokens, &positions, &starts);
-        let row = |(place, at): (usize, &u32)| (place * self.room) as u32 + at;
+        let row = |(place, at): (usize, &u32)| (place * self.room.length) as u32 + at;
         let slots: Vec<u32> = positions.iter().enumerate().map(row).collect();
         device.write_ids(self.slots.first(count), &slots);
-        device.write_ids(self.lengths, &lengths);
-        let (buffers, slots, lengths) = (&self.buffers, self.slots.first(count), self.lengths);
+        let (buffers, slots) = (&self.buffers, self.slots.first(count));
+        let filled = self.lengths.first(count);
+        device.write_ids(filled, &lengths);
         let pass = Pass { config: model.config(), batch: &self.batch, buffers, noise: None };
-        let attend = |at: usize| Attend::Kept { kept: self.blocks[at], slots, lengths };
+        let attend =
+            |at: usize| Attend::Kept { kept: self.kept(at, count), slots, lengths: filled };
         let last = model.states(device, pass, &attend);
-        model.head.forward(device, last, buffers.logits);
-        device.read(buffers.logits)
+        let logits = buffers.logits.first_rows(count);
+        model.head.forward(device, last, logits);
+        device.read(logits)
     }
 
     fn upload(&mut self, device: &mut dyn Device, ids: &[u32], positions: &[u32], starts: &[u32]) {
@@ -214,7 +285,7 @@ impl Keeper {
 }
 
 /// The token that `sampling` takes from a row of logits.
-fn choose(logits: &[f32], sampling: Sampling, position: usize, place: usize) -> u32 {
+fn choose(logits: &[f32], sampling: Sampling, position: usize, address: u64) -> u32 {
     let Sampling::Random { temperature, top_k, top_p, seed } = sampling else {
         let larger = |best: usize, at: usize| if logits[at] > logits[best] { at } else { best };
         return (0..logits.len()).fold(0, larger) as u32;
@@ -238,7 +309,7 @@ fn choose(logits: &[f32], sampling: Sampling, position: usize, place: usize) -> 
     });
     weights.truncate(inside.map_or(weights.len(), |last| last + 1));
     let total: f64 = weights.iter().sum();
-    let drawn = uniform(word(seed, Random::Generation, position as u64, place as u64)) * total;
+    let drawn = uniform(word(seed, Random::Generation, position as u64, address)) * total;
     let mut sum = 0.0;
     let at = weights.iter().position(|weight| {
         sum += weight;

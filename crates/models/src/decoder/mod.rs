@@ -14,7 +14,7 @@ mod weights;
 
 pub use buffers::DecoderBuffers;
 pub use config::{DecoderConfig, DecoderType, Positions};
-pub use generate::{Generate, Generated, Sampling, Stopped};
+pub use generate::{Generate, GenerateRoom, Generated, Generator, Sampling, Stopped};
 pub use rope::{Rope, RopeScaling};
 
 use heirloom_engine::{Device, Ids, Init, Params, ParamsBuilder, Role, RotaryAngles, Space, View};
