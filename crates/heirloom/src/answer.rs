@@ -5,6 +5,7 @@
 //! weights the folder does not hold.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use heirloom_data::dataset::{Dataset, KeepTexts};
 use heirloom_data::label::Labels;
@@ -36,7 +37,7 @@ pub struct Answerer {
     device: Cpu,
     model: Model,
     predictor: Predictor,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     max_length: usize,
 }
 
@@ -62,10 +63,19 @@ impl Answerer {
         if !folder.exists() {
             return Err(Failure::usage(format!("`{}` is not there", folder.display())));
         }
+        Self::with_tokenizer(folder, Arc::new(Tokenizer::open(folder)?), max_length, threads)
+    }
+
+    /// The same with a tokenizer from elsewhere, for a folder without one.
+    pub fn with_tokenizer(
+        folder: &Path,
+        tokenizer: Arc<Tokenizer>,
+        max_length: usize,
+        threads: usize,
+    ) -> Result<Self, Failure> {
         let config = EncoderConfig::open(folder)?;
         let head = head_of(folder, &config)?;
         let weights = TensorFolder::open(folder)?;
-        let tokenizer = Tokenizer::open(folder)?;
         if tokenizer.vocab_size() > config.vocab_size {
             return Err(Failure::input(format!(
                 "`{}`: the tokenizer has {} tokens and the model knows {}; check that config.json \

@@ -159,7 +159,8 @@ heirloom grow all-MiniLM-L6-v2 --layers 12 --method stack --dry-run\n  \
 heirloom grow Qwen3-0.6B --layers 36 --kv-heads 16 --out grown\n  \
 heirloom grow other-model --plan grown/growth.toml --out grown-too")]
 pub(crate) struct GrowArgs {
-    /// A model folder, here or below HEIRLOOM_MODELS, or a run folder (then its best model)
+    /// A model folder, here or below HEIRLOOM_MODELS, or a run folder (then its newest checkpoint,
+    /// with the optimiser's moments)
     pub(crate) model: PathBuf,
     /// Layers
     #[arg(long, value_name = "N")]
@@ -185,6 +186,13 @@ pub(crate) struct GrowArgs {
     /// Noise between copies that sums to zero, so that they learn apart, over the size of weights
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(crate) noise: f64,
+    /// Of a run folder: grow the checkpoint of this step, in place of the newest
+    #[arg(long, value_name = "N")]
+    pub(crate) step: Option<u64>,
+    /// Of a run folder: what becomes of the optimiser's moments: exact (copies stay alike),
+    /// asymmetric (they learn apart) or drop [default: asymmetric]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) moments: Option<String>,
     /// Grow by this plan, a TOML file, in place of sizes and method
     #[arg(long, value_name = "FILE", conflicts_with_all = ["layers", "hidden", "heads", "kv_heads", "intermediate", "method", "seed", "noise"])]
     pub(crate) plan: Option<PathBuf>,

@@ -213,6 +213,12 @@ fn at_checkpoint(path: &Path) -> Result<(Plan, Step), Failure> {
     Ok((plan, step))
 }
 
+/// The student's config at a checkpoint; it may have grown later or before.
+fn config_then(job: &Job, committed: &Committed) -> Result<EncoderConfig, Failure> {
+    let stages = RunFolder::stages(committed)?;
+    Ok(heirloom_train::config_at(&job.plan, &job.student_config, &stages)?)
+}
+
 /// What the model in `folder` answers to `set`, `[N, K]`.
 fn answers_of(
     job: &Job,
@@ -307,7 +313,8 @@ fn rows(
     }
     let examples: Vec<u32> = chosen.iter().map(|(example, _)| *example).collect();
     let set = job.train.select(&examples);
-    let student = answers_of(job, committed.folder(), &job.student_config, &set, threads)?;
+    let student =
+        answers_of(job, committed.folder(), &config_then(job, committed)?, &set, threads)?;
     let mut teachers = Vec::new();
     for (_, teacher) in job.teachers() {
         let own = teacher.own.as_ref().map(|own| own.train.select(&examples));

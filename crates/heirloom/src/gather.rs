@@ -165,7 +165,7 @@ pub fn gather(
             .collect(),
     };
     let (job, notes) = joined(plan, opened, student_config, models)?;
-    let cost = memory(&job)?;
+    let cost = memory_of_all_stages(&job)?;
     Ok(Gathered { job, cost, notes })
 }
 
@@ -173,7 +173,7 @@ pub fn gather(
 /// kept for whoever shows examples.
 pub fn reopen(plan: &Plan, places: &Places, keep: KeepTexts) -> Result<Gathered, Failure> {
     let (job, notes) = reopen_to_read(plan, places, keep)?;
-    let cost = memory(&job)?;
+    let cost = memory_of_all_stages(&job)?;
     Ok(Gathered { job, cost, notes })
 }
 
@@ -493,8 +493,21 @@ pub(crate) fn within_limit(len: usize, limit: heirloom_recipe::Limit) -> Option<
     Some(chosen)
 }
 
-/// What the run needs of memory, refused where there is not enough.
-fn memory(job: &Job) -> Result<Cost, Failure> {
+/// What the run needs of memory where its student is largest, refused where there is not enough, and
+/// where a stage cannot be.
+fn memory_of_all_stages(job: &Job) -> Result<Cost, Failure> {
+    let (_, configs) = heirloom_train::growth_plans(&job.plan, &job.student_config)?;
+    let [small @ .., large] = configs.as_slice() else { return memory(job, 0) };
+    let Some(small) = small.last() else { return memory(job, 0) };
+    // The small model's state, and for a moment both models' moments in double precision.
+    let head = head_of(&job.plan);
+    let (before, after) = (parameters(small, head), parameters(large, head));
+    let growing = 4 * FLOAT * before + 4 * FLOAT * (before + after);
+    memory(&Job { student_config: large.clone(), ..job.clone() }, growing)
+}
+
+/// What the run needs of memory, `more` besides, refused where there is not enough.
+fn memory(job: &Job, more: u64) -> Result<Cost, Failure> {
     let (plan, student) = (&job.plan, &job.student_config);
     let head = head_of(plan);
     let (terms, projected) = terms(&plan.objective);
@@ -548,6 +561,7 @@ fn memory(job: &Job) -> Result<Cost, Failure> {
     let kept = buffers(student, capacity, student_purpose(plan, taps.clone()));
     let recomputed = buffers(student, capacity, Purpose::Recompute(taps));
     let table = (student.vocab_size * student.hidden_size) as u64;
+    other += more;
     other += second_set::memory(plan, parameters(student, head) - table, table);
     let counts = Counts {
         student_parameters: parameters(student, head) + projections,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use heirloom_base::Bytes;
 use heirloom_data::tokens::Tokenizer;
@@ -13,14 +14,18 @@ use heirloom_growth::{
     Anatomy, GrowthPlan, LmHead, Origin, Role, Tensor, Tensors, count_grown, grow, is_buffer,
 };
 use heirloom_models::{DecoderType, ModelType};
+use heirloom_recipe::GrownMoments;
 use heirloom_store::{About, Array, Draft, RealDisk, TensorFolder, new_folder, write_tensors};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
+pub mod beside;
 mod decoder;
 mod encoder;
+
+use beside::Checkpoint;
 
 use decoder::SmallDecoder;
 use encoder::SmallEncoder;
@@ -53,8 +58,11 @@ pub struct Small {
     kind: Kind,
     anatomy: Anatomy,
     weights: TensorFolder,
+    tokenizer: Arc<Tokenizer>,
     /// Files that a grown folder holds as they are: the tokenizer's, and how to generate.
     files: BTreeMap<String, Vec<u8>>,
+    /// The run that it is a checkpoint of, and what becomes of its moments.
+    checkpoint: Option<(Checkpoint, GrownMoments)>,
 }
 
 #[derive(Debug)]
@@ -106,9 +114,24 @@ impl Small {
         if !folder.exists() {
             return Err(Failure::usage(format!("`{}` is not there", folder.display())));
         }
+        Self::with_tokenizer(folder, Tokenizer::open(folder)?)
+    }
+
+    /// Opens a checkpoint of a run, whose moments are to grow with its weights. `tokenizer` is the
+    /// run's.
+    pub fn of_run(
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        moments: GrownMoments,
+    ) -> Result<Self, Failure> {
+        let small = Self::with_tokenizer(checkpoint.committed.folder(), tokenizer)?;
+        Ok(Self { checkpoint: Some((checkpoint, moments)), ..small })
+    }
+
+    fn with_tokenizer(folder: &Path, tokenizer: Tokenizer) -> Result<Self, Failure> {
         let kind = Kind::open(folder)?;
         let weights = TensorFolder::open(folder)?;
-        let mut files = Tokenizer::open(folder)?.files().clone();
+        let mut files = tokenizer.files().clone();
         if let Ok(bytes) = std::fs::read(folder.join(GENERATION)) {
             files.insert(GENERATION.to_owned(), bytes);
         }
@@ -116,7 +139,16 @@ impl Small {
             Kind::Encoder(small) => small.anatomy(&weights),
             Kind::Decoder(small) => small.anatomy(),
         };
-        Ok(Self { folder: folder.to_owned(), kind, anatomy, weights, files })
+        let (folder, checkpoint) = (folder.to_owned(), None);
+        Ok(Self {
+            folder,
+            kind,
+            anatomy,
+            weights,
+            tokenizer: Arc::new(tokenizer),
+            files,
+            checkpoint,
+        })
     }
 
     /// What a plan must know of it.
@@ -136,6 +168,12 @@ impl Small {
                 small.check(self.anatomy.shape, plan.grown(&self.anatomy).shape)
             }
         }
+    }
+
+    /// Steps of the optimiser that the moments have heard of which grow with it; `None` where none do.
+    pub fn updates(&self) -> Option<u64> {
+        let (run, mode) = self.checkpoint.as_ref()?;
+        (*mode != GrownMoments::Drop).then(|| run.updates())
     }
 
     /// Numbers in its tensors; a tied head counts once.
@@ -181,7 +219,14 @@ impl Small {
         }
         let grown = grow(plan, &self.anatomy, &tensors)?;
         drop(tensors);
-        let count: usize = grown.tensors.values().map(|tensor| tensor.data.len()).sum();
+        let mut count: usize = grown.tensors.values().map(|tensor| tensor.data.len()).sum();
+        let beside = match (&self.checkpoint, &self.kind) {
+            (Some((run, mode)), Kind::Encoder(small)) => {
+                Some(run.grow(plan, &self.anatomy, small.config(), *mode)?)
+            }
+            _ => None,
+        };
+        count += beside.as_ref().map_or(0, beside::Beside::count);
         new_folder(&RealDisk, out)?;
         let mut draft = Draft::begin(&RealDisk, out, Bytes(4 * count as u64))?;
         let arrays: Vec<Array<'_>> = grown
@@ -192,6 +237,10 @@ impl Small {
         draft.put_with("model.safetensors", |file| {
             write_tensors(file, &arrays, &[("format", "pt")])
         })?;
+        if let Some(beside) = beside {
+            let weights = draft.digest("model.safetensors").expect("they were just put");
+            beside.put(&mut draft, weights)?;
+        }
         let config = match &self.kind {
             Kind::Encoder(small) => small.config_json(&grown.anatomy),
             Kind::Decoder(small) => small.config_json(plan, &grown.anatomy),
@@ -212,7 +261,7 @@ impl Small {
     /// # Errors
     /// Where the model cannot answer, as one that was saved with a language-model head alone.
     pub fn outputs(&self, threads: usize) -> Result<Outputs, Failure> {
-        self.kind.outputs(&self.folder, threads)
+        self.kind.outputs(&self.folder, &self.tokenizer, threads)
     }
 
     /// How far the outputs of the model that has grown into `out` are from `before`, this one's.
@@ -224,7 +273,7 @@ impl Small {
         out: &Path,
         threads: usize,
     ) -> Result<Change, Failure> {
-        let after = self.kind.outputs(out, threads)?;
+        let after = self.kind.outputs(out, &self.tokenizer, threads)?;
         let width = |outputs: &Outputs| outputs.values.len() / outputs.rows;
         let units = plan.residual_units(&self.anatomy);
         let origin = |at: usize| match &self.kind {
@@ -281,9 +330,14 @@ impl Kind {
         )))
     }
 
-    fn outputs(&self, folder: &Path, threads: usize) -> Result<Outputs, Failure> {
+    fn outputs(
+        &self,
+        folder: &Path,
+        tokenizer: &Arc<Tokenizer>,
+        threads: usize,
+    ) -> Result<Outputs, Failure> {
         match self {
-            Self::Encoder(_) => encoder::answers(folder, threads),
+            Self::Encoder(_) => encoder::answers(folder, Arc::clone(tokenizer), threads),
             Self::Decoder(_) => decoder::logits(folder, threads),
         }
     }

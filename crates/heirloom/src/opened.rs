@@ -203,7 +203,7 @@ pub fn model_facts(folder: &Path) -> Result<(EncoderConfig, ModelFacts), Failure
         shape: shape(&config),
         labels: if is_classifier(&config) { config.labels.clone() } else { Vec::new() },
         digest: weights_digest(folder)?,
-        grown: None,
+        grown: crate::grow::beside::facts(folder)?,
     };
     Ok((config, facts))
 }

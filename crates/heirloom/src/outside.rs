@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirloom::failure::Failure;
 use heirloom::judge::{deciding, judge};
+use heirloom::processor;
 use heirloom_base::Bytes;
 use heirloom_data::dataset::Dataset;
 use heirloom_recipe::Plan;
 use heirloom_report::evaluate::Evaluation;
 use heirloom_store::{Log, RealDisk};
-use heirloom_train::{Error, EvaluationRecord, Judged, Outside, StepRecord, Trainer};
+use heirloom_train::{
+    Device, Error, EvaluationRecord, GrowthRecord, Judged, Outside, StepRecord, Trainer, Work,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -47,6 +50,7 @@ pub(crate) struct World<'a> {
     show: Show,
     stop: &'a Stop,
     plan: Plan,
+    threads: usize,
     clock: Clock,
     bar: Option<ProgressBar>,
     times: Log<'static>,
@@ -81,6 +85,7 @@ impl<'a> World<'a> {
         stop: &'a Stop,
         trainer: &Trainer,
         folder: &Path,
+        threads: usize,
     ) -> Result<Self, Failure> {
         let plan = trainer.plan().clone();
         let (done, total) = (trainer.progress().step().0, plan.training.total_steps);
@@ -101,6 +106,7 @@ impl<'a> World<'a> {
             show,
             stop,
             plan,
+            threads,
             clock: Clock::start(),
             bar,
             times,
@@ -203,6 +209,20 @@ impl Outside for World<'_> {
         let best = if record.best { " · best so far" } else { "" };
         let of = record.averaged.map_or(String::new(), |n| format!(" · average of {n}"));
         self.line(&format!("step {}: {}{loss}{of}{best}", record.step, scores.join(" · ")));
+    }
+
+    fn device(&mut self, work: Work) -> Device {
+        let training = &self.plan.training;
+        processor::device(work, training.precision, self.threads)
+    }
+
+    fn grown(&mut self, record: &GrowthRecord) {
+        let GrowthRecord { step, method, from, to, .. } = record;
+        self.line(&format!(
+            "step {step}: grown by `{method}` from {from} to {to}; outputs up to {:.3} change by at \
+             most {:.1e}",
+            record.largest_output, record.largest_change
+        ));
     }
 
     fn saved(&mut self, _: &Trainer) {}

@@ -183,6 +183,7 @@ const RULES: &[(&str, Rule)] = &[
     ("training.nonfinite_limit", Asked(&["training.nonfinite_limit"])),
     ("training.precision", Fixed("the steps so far were computed in another precision")),
     ("training.threads", Free),
+    ("stages", Fixed("the student would be of another size")),
     ("output", Free),
 ];
 

@@ -472,6 +472,18 @@ impl Read for Column {
 }
 
 choice! {
+    /// What becomes of the optimiser's moments where a model grows.
+    GrownMoments {
+        /// Every copy has its share: the grown model goes on as the small one would, copies locked.
+        Exact = "exact",
+        /// The first copy keeps its share, the others begin at zero and so learn apart.
+        Asymmetric = "asymmetric",
+        /// All begin at zero.
+        Drop = "drop",
+    }
+}
+
+choice! {
     /// What the label becomes, or what is added to its loss.
     RegularizerKind {
         /// A share of the label is spread over all classes (Szegedy et al. 2016).

@@ -15,6 +15,7 @@ use crate::problem::{Place, ProblemKind, Problems, nearest};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig, Teacher};
 use crate::regularizer;
 use crate::section::numbered;
+use crate::stage;
 use crate::task::{data, kind, labels_and_metric};
 
 /// Keys that are ways to say the same thing, by section: at most one may be written, and an override
@@ -108,6 +109,7 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     check_objective(recipe, problems);
     check_training(recipe, problems);
     group::check(recipe, problems);
+    stage::check(recipe, problems);
 }
 
 fn check_models(recipe: &Recipe, problems: &mut Problems) {

@@ -24,6 +24,7 @@ mod resolve;
 mod section;
 mod show;
 mod smoke;
+mod stage;
 mod task;
 mod tree;
 
@@ -33,10 +34,10 @@ pub use balance::{
 pub use change::{Change, Changed, Verdict, change};
 pub use choices::{
     Activation, Adoption, AverageKind, Column, Course, DivergenceKind, Doubt, Encoding,
-    EstimatorKind, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits,
-    MetaAt, MetaFrom, Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite,
-    PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed,
-    Softening, TaskKind, TeacherTokenizer,
+    EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments, HiddenKind, LabelLoss,
+    LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType, NetworkOutput, Normalize,
+    OnBadLine, OnNonfinite, PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule,
+    Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost};
 pub use divergence::Divergence;
@@ -60,3 +61,4 @@ pub use recipe::{
 pub use regularizer::{Learning, Line, RegularizerPlan};
 pub use resolve::resolve;
 pub use smoke::smoke;
+pub use stage::{Size, StagePlan, When};

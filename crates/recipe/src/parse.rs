@@ -7,7 +7,8 @@
 use crate::decide;
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{
-    NEWEST_VERSION, Objective, Output, Recipe, Student, Task, Teacher, Tokenizer, Top, Training,
+    NEWEST_VERSION, Objective, Output, Recipe, Stage, Student, Task, Teacher, Tokenizer, Top,
+    Training,
 };
 use crate::section::Section;
 use crate::tree::{self, Node, Table, Value};
@@ -46,6 +47,7 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
     together(&root, problems);
     let mut top = Section::new("", root, problems);
     let teachers = top.tables("teacher");
+    let stages = top.tables("stage");
     let mut take = |name: &str| match top.table(name) {
         Some((place, table)) => (Some(place), table),
         None => (None, Table::new()),
@@ -59,6 +61,10 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
     });
     let teacher = teachers.next().unwrap_or_default();
     let other_teachers = teachers.collect();
+    let mut stage = |(path, place, table): (String, Place, Table)| -> Stage {
+        Stage::read(Some(place), Section::new(&path, table, problems))
+    };
+    let stages = stages.into_iter().map(&mut stage).collect();
     Some(Recipe {
         file: name.to_owned(),
         top,
@@ -69,6 +75,7 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
         other_teachers,
         objective: Objective::read(objective.0, Section::new("objective", objective.1, problems)),
         training: Training::read(training.0, Section::new("training", training.1, problems)),
+        stages,
         output: Output::read(output.0, Section::new("output", output.1, problems)),
     })
 }

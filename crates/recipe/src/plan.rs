@@ -36,6 +36,9 @@ pub struct Plan {
     pub objective: ObjectivePlan,
     /// How long, in what steps, and when to look.
     pub training: TrainingPlan,
+    /// How the student grows on the way. Not written where it does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<crate::StagePlan>,
     /// What is left behind.
     pub output: OutputPlan,
 }
@@ -118,7 +121,8 @@ impl Plan {
             (*from_step, *every) = (scaled(*from_step), scaled(*every).max(1));
         }
         training.length = Length::Steps(steps);
-        training.total_steps = steps;
+        let before = std::mem::replace(&mut training.total_steps, steps);
+        crate::stage::shorten(self, steps as f64 / before.max(1) as f64);
     }
 }
 

@@ -7,10 +7,10 @@
 use crate::balance::{MetaLoss, Preconditioner};
 use crate::choices::{
     Activation, Adoption, AverageKind, Column, Course, DivergenceKind, Doubt, Encoding,
-    EstimatorKind, EvalStrategy, EvaluateOn, Format, HiddenKind, LabelLoss, LabelNoiseKind, Logits,
-    MetaAt, MetaFrom, Metric, ModelType, NetworkOutput, Normalize, OnBadLine, OnNonfinite,
-    PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed,
-    Softening, TaskKind, TeacherTokenizer,
+    EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments, HiddenKind, LabelLoss,
+    LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType, NetworkOutput, Normalize,
+    OnBadLine, OnNonfinite, PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule,
+    Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
 };
 use crate::group::Patterns;
 use crate::preset::Preset;
@@ -49,6 +49,8 @@ pub struct Recipe {
     pub objective: Objective,
     /// `[training]`
     pub training: Training,
+    /// `[[stage]]`
+    pub stages: Vec<Stage>,
     /// `[output]`
     pub output: Output,
 }
@@ -77,6 +79,7 @@ pub(crate) fn keys() -> Vec<&'static Key> {
         RegularizerMeta::KEYS,
         Training::KEYS,
         Group::KEYS,
+        Stage::KEYS,
         Output::KEYS,
     ];
     sections.into_iter().flatten().collect()
@@ -90,6 +93,7 @@ pub fn reference() -> String {
         if section != Some(key.section) {
             let title = match key.section {
                 "" => "Top level".to_owned(),
+                "stage" => "`[[stage]]`, for each growth of the student".to_owned(),
                 "objective.hidden" | "training.group" => format!("`[[{}]]`", key.section),
                 "teacher" => "`[teacher]`, or `[[teacher]]` for each of several".to_owned(),
                 name => format!("`[{name}]`"),
@@ -181,6 +185,10 @@ const REGULARIZER_META: Rule<RegularizerMeta> = any("a table such as { split = 0
 const REGULARIZER: Rule<Regularizer> = any("a table such as { method = \"labo\" }");
 const META: Rule<Meta> = any("a table such as { source = \"split\", split = 0.1 }");
 const CONFIG: Rule<StudentConfig> = any("a table such as { model_type = \"bert\", … }");
+const NEGATIVE: Rule<f64> =
+    Rule { words: "a number below 0", holds: |x| x.is_finite() && *x < 0.0 };
+const WINDOW: Rule<u64> =
+    Rule { words: "a whole number from 2 to 10000", holds: |n| (2..=10_000).contains(n) };
 const GROUPS: Rule<Vec<Group>> = any("a list of tables, each under [[training.group]]");
 const PATTERNS: Rule<Patterns> = Rule {
     words: "a parameter's name, or a list of them; `*` stands for any text",
@@ -648,6 +656,49 @@ section! {
             "Optimiser steps for which they stay as they are, before they are trained.";
         warmup_steps: u64 = 0, COUNT_OR_ZERO,
             "Optimiser steps in which their learning rate rises to that of the others, from where they begin to move.";
+    }
+}
+
+section! {
+    /// `[[stage]]`: the student grows in the middle of the run, which goes on with the same data and the
+    /// same schedule. Exactly one of `at_step`, `at_tokens`, `at_examples`, `at_slope`.
+    Stage at "stage" {
+        at_step: u64, COUNT, absent "none" as "500",
+            "Grow after this many optimiser steps.";
+        at_tokens: u64, COUNT, absent "none" as "1000000",
+            "Grow after the step in which this many tokens were read, since the run began.";
+        at_examples: u64, COUNT, absent "none" as "20000",
+            "Grow after the step in which this many examples were read, since the run began.";
+        at_slope: f64, NEGATIVE, absent "none" as "-0.05",
+            "Grow when the loss no longer falls: when the slope of the line through ln(loss) over ln(tokens) of the last steps is above this.";
+        window: u64 = 50, WINDOW,
+            "at_slope: optimiser steps whose losses count, all of them since the stage before.";
+        not_before: u64, COUNT_OR_ZERO, absent "twice `window`" as "100",
+            "at_slope: optimiser steps of the run that are done first.";
+        method: String = "preserve".to_owned(), TEXT,
+            "How it grows, as `heirloom grow --method`.";
+        num_hidden_layers: u64, DEPTH, absent "the same" as "12",
+            "Layers after growing.";
+        hidden_size: u64, WIDTH, absent "the same" as "768",
+            "Width of the hidden states after growing.";
+        num_attention_heads: u64, WIDTH, absent "heads of the same size" as "12",
+            "Attention heads after growing.";
+        intermediate_size: u64, WIDTH, absent "in proportion to `hidden_size`" as "3072",
+            "Width of the feed-forward layers after growing.";
+        moments: GrownMoments = GrownMoments::Asymmetric, GrownMoments::ONE,
+            "What becomes of the optimiser's moments: every copy has its share and copies stay alike; the first copy alone keeps its share, so that they learn apart; or all begin at zero.";
+        rates: bool = true, BOOL,
+            "Whether learning rates are multiplied by what copies ask for: 1/n for what reads n copies.";
+        warmup_steps: u64, COUNT_OR_ZERO, absent "0 for exact moments, else 50" as "50",
+            "Optimiser steps in which the learning rate of parameters with new entries rises from 0.";
+        freezing: bool = true, BOOL,
+            "Whether what the method does not want trained stays as it is (llama-pro: all but the added layers; mslt: all but these and the head).";
+        freezing_steps: u64, COUNT, absent "for ever" as "200",
+            "Optimiser steps after which that is trained as well.";
+        noise: f64 = 0.0, SHARE,
+            "Noise between copies that sums to zero, so that they learn apart, over the size of weights.";
+        seed: u64 = 1, SEED,
+            "Decides which units are copied and what new entries start from.";
     }
 }
 

@@ -19,6 +19,7 @@ use crate::plan::{
 };
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{At, Hidden, Recipe, StudentConfig, Teacher};
+use crate::stage;
 use crate::task::data;
 
 /// Decides everything, or says all that stands against it.
@@ -74,6 +75,9 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         digest: facts.data,
     };
     let training = training(recipe, facts, &data, &examples, problems);
+    if let Some(training) = &training {
+        stage::check_length(recipe, training.total_steps, problems);
+    }
     let (moments, groups) = group::decide(recipe, facts, problems);
     let (student, training) =
         (StudentPlan { moments, ..student }, TrainingPlan { groups, ..training? });
@@ -88,6 +92,7 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         other_teachers: others,
         objective: objective?,
         training,
+        stages: stage::decide(recipe),
         output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
     })
 }

@@ -11,6 +11,7 @@ use crate::plan::{
     Average, Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape,
     Moments, Plan, Save, Split, StudentSource, TeacherPlan, TeacherTokens,
 };
+use crate::stage::StagePlan;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,6 +116,7 @@ fn student(plan: &Plan) -> Vec<String> {
         lines.push(format!("keeps layers {} of it", layers.join(", ")));
     }
     let shape = &student.shape;
+    lines.extend(plan.stages.iter().map(StagePlan::words));
     lines.push(format!(
         "dropout {} hidden, {} attention, {} classifier",
         shape.hidden_dropout_prob, shape.attention_probs_dropout_prob, shape.classifier_dropout

@@ -102,6 +102,11 @@ impl<'d> Draft<'d> {
         }
     }
 
+    /// The digest of a file that was put.
+    pub fn digest(&self, name: &str) -> Option<Digest> {
+        self.files.get(name).map(|facts| facts.digest)
+    }
+
     /// Writes the manifest and gives the folder its final name; replaces a folder of that name.
     ///
     /// After `Ok` not even a power cut takes the folder back. Where the last sync fails the error

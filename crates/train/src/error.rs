@@ -99,6 +99,32 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// A stage of the plan cannot be.
+    #[error("`stage.{stage}`: {source}")]
+    Stage {
+        /// Which one, from 0.
+        stage: usize,
+        /// Why.
+        source: heirloom_growth::Error,
+    },
+    /// A model that does not grow.
+    #[error(transparent)]
+    Growth(#[from] heirloom_growth::Error),
+    /// Moments that are not the student's.
+    #[error(
+        "`{file}` has {found} for `{name}`, whose shape is {expected:?}; grow the checkpoint again, or \
+         begin without `student.moments`"
+    )]
+    Moments {
+        /// The file.
+        file: String,
+        /// The parameter.
+        name: String,
+        /// What it has.
+        found: String,
+        /// The parameter's shape.
+        expected: Vec<usize>,
+    },
     /// Weights or configs.
     #[error(transparent)]
     Model(#[from] heirloom_models::Error),
@@ -128,6 +154,8 @@ impl Error {
             | Self::WrongHypergradient { .. } => 5,
             Self::Foreign { .. } => 3,
             Self::NoSuchParameter { .. } => 2,
+            Self::Stage { source, .. } | Self::Growth(source) => source.exit_code(),
+            Self::Moments { .. } => 3,
             Self::Model(error) => error.exit_code(),
             Self::Data(error) => error.exit_code(),
             Self::Cache { source, .. } => source.exit_code(),

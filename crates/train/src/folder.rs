@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::Learned;
 use crate::trainer::Trainer;
-use crate::{Error, Progress};
+use crate::{Error, Progress, StagesState};
 
 /// The plan's file in a run folder.
 const PLAN: &str = "plan.toml";
@@ -39,6 +39,10 @@ const REGULARIZER: &str = "regularizer.f64";
 const AVERAGE: &str = "average";
 /// Moments, the average of the weights, and projections.
 const STATE: &str = "state.safetensors";
+/// Where the run's growth is, likewise as JSON.
+const STAGES: &str = "stages.json";
+/// The student's config, so that a checkpoint is a model folder but for the tokenizer.
+const CONFIG: &str = "config.json";
 /// Progress, as JSON.
 const PROGRESS: &str = "progress.json";
 
@@ -179,6 +183,41 @@ impl<'d> RunFolder<'d> {
         numbers(committed, REGULARIZER)
     }
 
+    /// How far a run's student had grown at the checkpoint; not at all where its plan has no stage.
+    ///
+    /// # Errors
+    /// Where the checkpoint's file of it cannot be read.
+    pub fn stages(committed: &Committed) -> Result<StagesState, Error> {
+        if !committed.manifest().files.contains_key(STAGES) {
+            return Ok(StagesState::default());
+        }
+        let text = std::fs::read(committed.file(STAGES)?).unwrap_or_default();
+        serde_json::from_slice(&text).map_err(|error| Error::Foreign {
+            folder: committed.folder().display().to_string(),
+            found: format!("a {STAGES} with {error}"),
+            expected: "how far its student had grown".to_owned(),
+        })
+    }
+
+    /// Steps of the optimiser that a run's moments had heard of at the checkpoint.
+    ///
+    /// # Errors
+    /// Where the checkpoint's progress cannot be read.
+    pub fn updates(committed: &Committed) -> Result<u64, Error> {
+        let text = std::fs::read(committed.file(PROGRESS)?).unwrap_or_default();
+        let progress: Progress = serde_json::from_slice(&text).map_err(|error| Error::Foreign {
+            folder: committed.folder().display().to_string(),
+            found: format!("a {PROGRESS} with {error}"),
+            expected: "progress".to_owned(),
+        })?;
+        Ok(progress.updates)
+    }
+
+    /// The disk that it lies on.
+    pub fn disk(&self) -> &'d dyn Disk {
+        self.disk
+    }
+
     /// Adds a line to the record.
     pub fn note(&mut self, record: &impl Serialize) -> Result<(), Error> {
         Ok(self.record.append(record)?)
@@ -202,7 +241,12 @@ impl<'d> RunFolder<'d> {
         let weights = trainer.model().params().weights();
         put_weights(&mut draft, trainer, weights)?;
         put_state(&mut draft, trainer)?;
+        let config = trainer.model().config_json(trainer.plan().labels());
+        draft.put(CONFIG, config.as_bytes())?;
         draft.put(PROGRESS, &pretty(&json!(progress)))?;
+        if let Some(stages) = trainer.stages() {
+            draft.put(STAGES, &pretty(&json!(stages)))?;
+        }
         if let Some(balancing) = &trainer.balancing {
             draft.put(BALANCE, &bytes(balancing.state()))?;
         }
@@ -226,7 +270,8 @@ impl<'d> RunFolder<'d> {
     /// Puts `trainer` where the checkpoint of `step` was, and cuts the record back to it.
     ///
     /// # Errors
-    /// Where the checkpoint is damaged, or of another plan.
+    /// Where the checkpoint is damaged, of another plan, or of a student that has grown more often or
+    /// less than `trainer`'s ([`Trainer::at_stage`]).
     pub fn restore(&mut self, trainer: &mut Trainer, step: Step) -> Result<(), Error> {
         let committed = Committed::open_step(self.disk, &self.path, step)?;
         let foreign = |found: String, expected: String| Error::Foreign {
@@ -237,6 +282,12 @@ impl<'d> RunFolder<'d> {
         let text = std::fs::read(committed.file(PROGRESS)?).unwrap_or_default();
         let progress: Progress = serde_json::from_slice(&text)
             .map_err(|error| foreign(format!("a {PROGRESS} with {error}"), "progress".into()))?;
+        let stages = Self::stages(&committed)?;
+        if stages.grown != trainer.stages.state.grown {
+            let times = |grown: usize| format!("a student that has grown {grown} times");
+            return Err(foreign(times(stages.grown), times(trainer.stages.state.grown)));
+        }
+        trainer.stages.state = stages;
         let weights = TensorFile::open(&committed.file(WEIGHTS)?)?;
         let state = TensorFile::open(&committed.file(STATE)?)?;
         let params = trainer.student.params.clone();

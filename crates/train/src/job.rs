@@ -26,6 +26,8 @@ pub enum Work {
 pub enum StudentWeights {
     /// Drawn from the run's seed.
     Fresh,
+    /// Zeros, for whoever fills them.
+    Later,
     /// A model folder, some of whose layers are kept: for each of the student's, the folder's.
     Folder {
         /// The folder.

@@ -29,6 +29,7 @@ mod regularizing;
 mod replay;
 mod run;
 mod schedule;
+mod stages;
 mod state;
 mod teacher;
 mod terms;
@@ -49,8 +50,12 @@ pub use regularizer::regularizer;
 pub use replay::{Replay, ReplayDamage, ReplayPlan, ReplayRatio, Source};
 pub use run::{Ending, Judged, Outside, run};
 pub use schedule::learning_rate;
+pub use stages::{GrowthRecord, StagesState, config_at, growth_plans, moments_mode};
 pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
-pub use trainer::{EVALUATION_TOKENS, NamedTensor, Trainer, head_of, student_purpose};
-pub use treatment::{Treatment, matches, treatments};
+pub use trainer::{
+    EVALUATION_TOKENS, MOMENTS, NamedTensor, Trainer, begun, head_of, student_anatomy,
+    student_purpose,
+};
+pub use treatment::{Treatment, check_groups, matches, treatments};

@@ -63,6 +63,9 @@ pub struct EvaluationRecord {
     /// Weights in the average that was judged; absent where the weights themselves were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub averaged: Option<u64>,
+    /// How far copies of the last growth are apart; absent where nothing was copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone_gap: Option<f64>,
     /// Everything that was measured.
     pub evaluation: Value,
 }

@@ -3,7 +3,7 @@
 use heirloom_data::dataset::Dataset;
 use serde_json::Value;
 
-use crate::{Error, EvaluationRecord, RunFolder, StepRecord, Trainer};
+use crate::{Device, Error, EvaluationRecord, GrowthRecord, RunFolder, StepRecord, Trainer, Work};
 
 /// Everything that touches the world: the clock, signals, the screen, and the metrics.
 pub trait Outside {
@@ -16,6 +16,10 @@ pub trait Outside {
     fn judge(&mut self, outputs: Vec<f32>, validation: &Dataset) -> Result<Judged, Error>;
     /// Hears of an evaluation.
     fn evaluated(&mut self, record: &EvaluationRecord);
+    /// A device for a student that has grown.
+    fn device(&mut self, work: Work) -> Device;
+    /// Hears that the student has grown.
+    fn grown(&mut self, record: &GrowthRecord);
     /// Hears of a checkpoint.
     fn saved(&mut self, trainer: &Trainer);
     /// Whether somebody asked the run to stop.
@@ -57,8 +61,12 @@ pub fn run(
         if evaluates {
             evaluate(trainer, folder, outside)?;
         }
+        let grows = trainer.grows_now();
+        if grows {
+            grow(trainer, folder, outside)?;
+        }
         let stopping = outside.asked_to_stop();
-        if stopping || trainer.saves_now(evaluates) {
+        if stopping || grows || trainer.saves_now(evaluates) {
             folder.commit(trainer)?;
             outside.saved(trainer);
         }
@@ -70,6 +78,23 @@ pub fn run(
         folder.save_model(trainer, "last")?;
     }
     Ok(Ending::Finished)
+}
+
+/// Grows the student. It happens between two checkpoints: a run that is killed before the next one
+/// does it again, to the same bits.
+fn grow(
+    trainer: &mut Trainer,
+    folder: &mut RunFolder<'_>,
+    outside: &mut dyn Outside,
+) -> Result<(), Error> {
+    if trainer.plan().output.save_model {
+        let stage = trainer.stages().map_or(0, |stages| stages.grown);
+        folder.save_model(trainer, &format!("small-{stage}"))?;
+    }
+    let record = trainer.grow(folder.disk(), &mut |work| outside.device(work))?;
+    folder.note(&record)?;
+    outside.grown(&record);
+    Ok(())
 }
 
 fn evaluate(
@@ -87,6 +112,7 @@ fn evaluate(
         score: judged.score,
         best,
         averaged: trainer.averaged(),
+        clone_gap: trainer.clone_gap()?,
         evaluation: judged.evaluation,
     };
     folder.note(&record)?;

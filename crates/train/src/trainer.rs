@@ -11,13 +11,13 @@ use heirloom_base::Step;
 use heirloom_data::dataset::Dataset;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::micro_ranges;
-use heirloom_engine::{Device, Move};
+use heirloom_engine::{Device, Move, Role};
 use heirloom_models::{Capacity, Head, Loaded, Model, Noise, Purpose, Taps};
 use heirloom_objective::{Counts, Objective, Parts};
 use heirloom_recipe::{
     EarlyStopping, Evaluate, Moments, OnNonfinite, Plan, Save, TaskKind, TeacherPlan,
 };
-use heirloom_store::{Disk, TensorFolder};
+use heirloom_store::{Disk, TensorFile, TensorFolder};
 
 use crate::average::Averaging;
 use crate::balancing::Balancing;
@@ -27,11 +27,12 @@ use crate::hypergradient::{
 use crate::pass::Pass;
 use crate::predict::Predictor;
 use crate::regularizing::Regularizing;
+use crate::stages::Stages;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
-    Adam, Best, Error, Job, Learned, NotFinite, Progress, StepRecord, StudentWeights,
-    TeacherAnswers, TeacherJob, TermRecord, Treatment, answer_all, learning_rate, policy,
-    regularizer, run_capacity, terms, treatments,
+    Adam, Best, Error, Job, Learned, NotFinite, Progress, StagesState, StepRecord, StudentWeights,
+    TeacherAnswers, TeacherJob, TermRecord, Treatment, answer_all, check_groups, learning_rate,
+    policy, regularizer, run_capacity, terms, treatments,
 };
 
 /// Tokens that an evaluation reads at once.
@@ -59,6 +60,7 @@ pub struct Trainer {
     evaluator: Option<Predictor>,
     progress: Progress,
     loaded: Loaded,
+    pub(crate) stages: Stages,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -101,6 +103,23 @@ impl Trainer {
         disk: &dyn Disk,
         new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
     ) -> Result<Self, Error> {
+        Self::at_stage(job, StagesState::default(), disk, new_device)
+    }
+
+    /// The same for a run whose student has grown as `state` says; the weights of one that has are
+    /// zero, to be restored. `job` has the student's config as it was at first.
+    pub fn at_stage(
+        mut job: Job,
+        state: StagesState,
+        disk: &dyn Disk,
+        new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
+    ) -> Result<Self, Error> {
+        let stages = Stages::new(&job.plan, &job.student_config, state)?;
+        check_names(&job, &stages)?;
+        job.student_config = stages.config().clone();
+        if stages.state.grown > 0 {
+            job.student_weights = StudentWeights::Later;
+        }
         let plan = &job.plan;
         let head = head_of(plan);
         let mut kept = Vec::new();
@@ -119,8 +138,17 @@ impl Trainer {
             weight_decay: plan.training.weight_decay,
         };
         let table = Some(model.word_embeddings());
-        let treatments = treatments(model.params(), &plan.training.groups, begun(plan))?;
-        let student = Learned::new(device, model.params().clone(), adam, table).treated(treatments);
+        let before = stages.treatments(model.params());
+        let groups = &plan.training.groups;
+        let treatments = treatments(model.params(), before, groups, begun(plan));
+        let mut student =
+            Learned::new(device, model.params().clone(), adam, table).treated(treatments);
+        let mut progress = Progress::default();
+        if begun(plan) > 0 {
+            load_moments(device, &job, &student)?;
+            progress.updates = begun(plan);
+            student.resumed(device, progress.updates);
+        }
         let averaging = Averaging::new(device, plan.training.average, model.params());
         let (terms, projected) = terms(&plan.objective);
         let taps = Objective::taps(&terms);
@@ -173,8 +201,9 @@ impl Trainer {
             teaching,
             averaging,
             evaluator,
-            progress: Progress::default(),
+            progress,
             loaded,
+            stages,
             job,
         })
     }
@@ -332,7 +361,7 @@ impl Trainer {
             }
             balancing.record()
         });
-        Ok(StepRecord {
+        let record = StepRecord {
             kind: "step".to_owned(),
             step: after.step,
             epoch: cursor.epoch,
@@ -346,7 +375,9 @@ impl Trainer {
             tokens: counts.tokens,
             micro_batches: ranges.len() as u64,
             skipped: !finite,
-        })
+        };
+        self.stages.hear(&record);
+        Ok(record)
     }
 
     /// The learning rate of each group of the plan in the step just taken.
@@ -683,8 +714,50 @@ impl Trainer {
     }
 }
 
+/// The file beside a grown model's weights with the optimiser's moments.
+pub const MOMENTS: &str = "moments.safetensors";
+
+/// Puts the moments beside the student's weights into `student`.
+fn load_moments(device: &mut dyn Device, job: &Job, student: &Learned) -> Result<(), Error> {
+    let StudentWeights::Folder { path, .. } = &job.student_weights else { return Ok(()) };
+    let file = TensorFile::open(&path.join(MOMENTS))?;
+    for (order, space) in [("first", student.first), ("second", student.second)] {
+        for param in student.params.index().iter().filter(|param| param.role != Role::Carried) {
+            let name = format!("{order}.{}", param.name);
+            let refuse = |found: String| Error::Moments {
+                file: file.path().display().to_string(),
+                name: param.name.clone(),
+                found,
+                expected: param.shape.clone(),
+            };
+            if !file.has(&name) {
+                return Err(refuse("no moment".to_owned()));
+            }
+            if file.shape(&name)? != param.shape {
+                return Err(refuse(format!("a moment of shape {:?}", file.shape(&name)?)));
+            }
+            device.write(student.params.view(param, space), &file.read_f32(&name)?);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the plan's groups name parameters of the student, before or after it has grown.
+fn check_names(job: &Job, stages: &Stages) -> Result<(), Error> {
+    let groups = &job.plan.training.groups;
+    if groups.is_empty() || stages.state.grown > 0 {
+        return Ok(());
+    }
+    let configs = [stages.first(), stages.largest()];
+    let names: std::collections::BTreeSet<String> = configs
+        .into_iter()
+        .flat_map(|config| growing::shapes(config, &job.plan).into_keys())
+        .collect();
+    check_groups(groups, names.iter().map(String::as_str))
+}
+
 /// Steps that the optimiser had taken before the run: those of the moments that it begins with.
-fn begun(plan: &Plan) -> u64 {
+pub fn begun(plan: &Plan) -> u64 {
     match plan.student.moments {
         Moments::Zero => 0,
         Moments::Kept { updates, .. } => updates,
@@ -776,6 +849,7 @@ fn load_student(device: &mut dyn Device, job: &Job, model: &Model) -> Result<Loa
             model.init(device, seed);
             Ok(Loaded::default())
         }
+        StudentWeights::Later => Ok(Loaded::default()),
         StudentWeights::Folder { path, layers } => {
             let folder = TensorFolder::open(path)?;
             let map = heirloom_growth::LayerMap::of(layers);
@@ -783,6 +857,10 @@ fn load_student(device: &mut dyn Device, job: &Job, model: &Model) -> Result<Loa
         }
     }
 }
+
+mod growing;
+
+pub use growing::student_anatomy;
 
 #[cfg(test)]
 mod tests;

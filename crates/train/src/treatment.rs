@@ -6,11 +6,12 @@
 
 use heirloom_engine::Params;
 use heirloom_recipe::{Frozen, GroupPlan};
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// How one parameter is treated. Steps are the optimiser's, those left out not counted.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Treatment {
     /// Factor of the learning rate.
     pub rate: f64,
@@ -65,44 +66,52 @@ impl Treatment {
             Frozen::Always => Self::NEVER,
         };
         let frozen_until = self.frozen_until.max(until);
-        let rises_over = self.rises_over.max(group.warmup_steps);
+        let rises = group.warmup_steps > 0 && frozen_until != Self::NEVER;
         Self {
             rate: self.rate * group.learning_rate_factor,
             decay: self.decay * group.weight_decay_factor,
             frozen_until,
             born: if group.fresh { self.born.max(begun) } else { self.born },
             // Who was frozen rises from where it begins to move.
-            rises_from: if frozen_until == Self::NEVER { 0 } else { frozen_until.max(begun) },
-            rises_over,
+            rises_from: if rises { frozen_until.max(begun) } else { self.rises_from },
+            rises_over: if rises { group.warmup_steps } else { self.rises_over },
         }
     }
 }
 
-/// The treatment of each parameter of `params`, in their order, by `groups`, in a run that begins
-/// after `begun` steps of the optimiser.
+/// Whether every pattern of `groups` matches one of `names`.
 ///
 /// # Errors
 /// [`Error::NoSuchParameter`] where a pattern matches none.
-pub fn treatments(
-    params: &Params,
+pub fn check_groups<'n>(
     groups: &[GroupPlan],
-    begun: u64,
-) -> Result<Vec<Treatment>, Error> {
-    let names = || params.index().iter().map(|param| param.name.as_str());
+    names: impl Iterator<Item = &'n str> + Clone,
+) -> Result<(), Error> {
     for pattern in groups.iter().flat_map(|group| &group.parameters) {
-        if !names().any(|name| matches(pattern, name)) {
+        if !names.clone().any(|name| matches(pattern, name)) {
             return Err(Error::NoSuchParameter {
                 pattern: pattern.clone(),
-                nearest: nearest(pattern, names()).to_owned(),
-                count: names().count(),
+                nearest: nearest(pattern, names.clone()).to_owned(),
+                count: names.count(),
             });
         }
     }
-    let of = |name: &str| {
-        let holds = |group: &&GroupPlan| group.parameters.iter().any(|p| matches(p, name));
-        groups.iter().filter(holds).fold(Treatment::USUAL, |all, group| all.and(group, begun))
+    Ok(())
+}
+
+/// The treatment of each parameter of `params`, in their order: that of `before`, and `groups` in a
+/// run that begins after `begun` steps of the optimiser.
+pub fn treatments(
+    params: &Params,
+    before: Vec<Treatment>,
+    groups: &[GroupPlan],
+    begun: u64,
+) -> Vec<Treatment> {
+    let of = |(param, before): (&heirloom_engine::Param, Treatment)| {
+        let holds = |group: &&GroupPlan| group.parameters.iter().any(|p| matches(p, &param.name));
+        groups.iter().filter(holds).fold(before, |all, group| all.and(group, begun))
     };
-    Ok(names().map(of).collect())
+    params.index().iter().zip(before).map(of).collect()
 }
 
 /// Whether `name` is what `pattern` describes, in which `*` stands for any text, also for none.

@@ -1,17 +1,21 @@
 //! `heirloom grow`: a larger model of a trained one.
 
-use heirloom::answer::model_folder;
+use heirloom::answer::{PLAN, model_folder};
 use heirloom::failure::Failure;
 use heirloom::gather::available_memory;
+use heirloom::grow::beside::Checkpoint;
 use heirloom::grow::{Change, Small};
+use heirloom::places::Places;
+use heirloom_data::tokens::Tokenizer;
 use heirloom_growth::{GrowthPlan, Level, Method, Target};
+use heirloom_recipe::GrownMoments;
 use serde_json::json;
 
 use crate::args::GrowArgs;
 use crate::show::Show;
 
 pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Failure> {
-    let small = Small::open(&model_folder(&args.model)?)?;
+    let small = open(args)?;
     let plan = plan(args, &small)?;
     let anatomy = small.anatomy();
     let (from, to) = (anatomy.shape, plan.grown(anatomy).shape);
@@ -66,6 +70,13 @@ pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Fai
                 text += &format!("not measured: {why}\n");
             }
         }
+        if let Some(updates) = small.updates() {
+            result["updates"] = json!(updates);
+            text += &format!(
+                "moments of {updates} steps grow with it; to go on from there: `[student]` with \
+                 `model`, `moments = true`, `rates = true`\n"
+            );
+        }
         text += &format!("wrote `{}`\n", out.display());
         if !show.json {
             show.data(&text);
@@ -75,6 +86,47 @@ pub(crate) fn run(args: &GrowArgs, threads: usize, show: Show) -> Result<u8, Fai
         show.json(&result);
     }
     Ok(0)
+}
+
+/// The small model: of a run folder its checkpoint, with moments.
+fn open(args: &GrowArgs) -> Result<Small, Failure> {
+    let run = &args.model;
+    if !run.join(PLAN).is_file() {
+        for (flag, given) in
+            [("--step", args.step.is_some()), ("--moments", args.moments.is_some())]
+        {
+            if given {
+                return Err(Failure::usage(format!(
+                    "{flag} is for run folders, and `{0}` is none: it has no {PLAN}; `{0}` grows \
+                     without the optimiser's moments",
+                    run.display(),
+                )));
+            }
+        }
+        return Small::open(&model_folder(run)?);
+    }
+    let moments = match args.moments.as_deref() {
+        None => GrownMoments::Asymmetric,
+        Some(name) => {
+            *GrownMoments::ALL.iter().find(|mode| mode.name() == name).ok_or_else(|| {
+                let all: Vec<&str> = GrownMoments::ALL.iter().map(|mode| mode.name()).collect();
+                Failure::usage(format!("--moments is `{name}`, expected one of {}", all.join(", ")))
+            })?
+        }
+    };
+    let checkpoint = Checkpoint::open(run, args.step)?;
+    let planned = &checkpoint.plan.tokenizer;
+    let path = Places::from_environment().model("tokenizer.path", &planned.path)?;
+    let tokenizer = Tokenizer::open(&path)?;
+    if tokenizer.digest() != planned.digest {
+        return Err(Failure::input(format!(
+            "tokenizer `{}` is not the one this run began with (digest {}, was {}); put it back",
+            path.display(),
+            tokenizer.digest().short(),
+            planned.digest.short(),
+        )));
+    }
+    Small::of_run(checkpoint, tokenizer, moments)
 }
 
 fn plan(args: &GrowArgs, small: &Small) -> Result<GrowthPlan, Failure> {

@@ -9,7 +9,7 @@ use heirloom_base::Step;
 use heirloom_data::dataset::KeepTexts;
 use heirloom_recipe::{Plan, change};
 use heirloom_store::{Committed, Holder, RealDisk, step_name};
-use heirloom_train::{Ending, RunFolder};
+use heirloom_train::{Ending, RunFolder, StagesState};
 
 use super::STOPPED;
 use super::train::{SEEDS, SeedList, Summary, begin, begun, go_on, make_cache_dir, report};
@@ -100,7 +100,14 @@ fn one(
     }
     make_cache_dir(&gathered.job)?;
     let planned = gathered.cost.total();
-    let mut trainer = begun(gathered.job, threads, show)?;
+    let stages = match found.steps.last() {
+        Some(&step) => Committed::open_step(&RealDisk, path, step)
+            .map_err(heirloom_train::Error::from)
+            .and_then(|committed| RunFolder::stages(&committed))
+            .map_err(|error| with_older(error, path, &found.steps))?,
+        None => StagesState::default(),
+    };
+    let mut trainer = begun(gathered.job, stages, threads, show)?;
     let mut folder = found.folder;
     match found.steps.last() {
         Some(&step) => {
@@ -117,7 +124,7 @@ fn one(
     if !set.is_empty() {
         folder.replace_plan(&text)?;
     }
-    go_on(&mut trainer, &mut folder, planned, show, stop)
+    go_on(&mut trainer, &mut folder, planned, threads, show, stop)
 }
 
 /// The plan with the keys of `plan.toml` that `--set` names, where a resumed run may change them.

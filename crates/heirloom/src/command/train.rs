@@ -12,7 +12,7 @@ use heirloom_recipe::Plan;
 use heirloom_report::seeds::Seeds;
 use heirloom_report::table::{Cell, Table};
 use heirloom_store::{Holder, RealDisk, write_atomic};
-use heirloom_train::{Ending, Job, RunFolder, Trainer, run as run_loop};
+use heirloom_train::{Ending, Job, RunFolder, StagesState, Trainer, run as run_loop};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -108,7 +108,7 @@ pub(crate) fn begin(
     RunFolder::refuse_taken(&RealDisk, &path)?;
     let job = Job { plan, ..gathered.job.clone() };
     make_cache_dir(&job)?;
-    let mut trainer = begun(job, threads, show)?;
+    let mut trainer = begun(job, StagesState::default(), threads, show)?;
     let text = trainer.plan().to_toml();
     let mut folder = RunFolder::create(&RealDisk, &path, &holder, &text)?;
     let loaded = trainer.loaded();
@@ -118,17 +118,23 @@ pub(crate) fn begin(
     if !loaded.unused.is_empty() {
         show.say(&format!("note: not used: {}", shortened(&loaded.unused)));
     }
-    go_on(&mut trainer, &mut folder, gathered.cost.total(), show, stop)
+    go_on(&mut trainer, &mut folder, gathered.cost.total(), threads, show, stop)
 }
 
 /// The trainer of a job, on a device of the plan's precision, and a note where that is not the
 /// usual one.
-pub(crate) fn begun(job: Job, threads: usize, show: Show) -> Result<Trainer, Failure> {
+pub(crate) fn begun(
+    job: Job,
+    stages: StagesState,
+    threads: usize,
+    show: Show,
+) -> Result<Trainer, Failure> {
     let precision = job.plan.training.precision;
     if let Some(note) = processor::note(processor::of(precision)) {
         show.say(note);
     }
-    Ok(Trainer::new(job, &RealDisk, &mut |work| processor::device(work, precision, threads))?)
+    let mut new_device = |work| processor::device(work, precision, threads);
+    Ok(Trainer::at_stage(job, stages, &RealDisk, &mut new_device)?)
 }
 
 fn shortened(names: &[String]) -> String {
@@ -154,11 +160,12 @@ pub(crate) fn go_on(
     trainer: &mut Trainer,
     folder: &mut RunFolder<'_>,
     planned: Bytes,
+    threads: usize,
     show: Show,
     stop: &Stop,
 ) -> Result<(Ending, Summary), Failure> {
     let path = folder.path().to_owned();
-    let mut world = World::new(show, stop, trainer, &path)?;
+    let mut world = World::new(show, stop, trainer, &path, threads)?;
     let ended = run_loop(trainer, folder, &mut world);
     let (seconds, failure) = (world.seconds(), world.failure());
     let peak = peak_memory();

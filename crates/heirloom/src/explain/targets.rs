@@ -16,7 +16,7 @@ use heirloom_store::{Committed, RealDisk};
 use heirloom_train::{Job, RunFolder, regularizer};
 use serde::Serialize;
 
-use super::{answers_of, at_checkpoint};
+use super::{answers_of, at_checkpoint, config_then};
 use crate::failure::Failure;
 use crate::gather::reopen_to_read;
 use crate::places::Places;
@@ -167,8 +167,13 @@ struct Judged {
 impl All {
     fn of(job: &Job, committed: &Committed, threads: usize) -> Result<Self, Failure> {
         let wide = |logits: Vec<f32>| logits.into_iter().map(f64::from).collect();
-        let student =
-            answers_of(job, committed.folder(), &job.student_config, &job.train, threads)?;
+        let student = answers_of(
+            job,
+            committed.folder(),
+            &config_then(job, committed)?,
+            &job.train,
+            threads,
+        )?;
         let teacher = match job.teachers().next() {
             None => None,
             Some((_, teacher)) => {

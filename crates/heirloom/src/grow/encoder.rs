@@ -1,11 +1,13 @@
 //! An encoder that grows: its anatomy, the config of what it becomes, its answers.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use heirloom_data::label::{Labels, RawLabel};
 use heirloom_data::source::{OnBadLine, Row, Rows, Skipped};
-use heirloom_growth::{Anatomy, Family, LmHead, Norm, Placement, Shape};
-use heirloom_models::{EncoderConfig, Head, ModelType};
+use heirloom_data::tokens::Tokenizer;
+use heirloom_growth::{Anatomy, LmHead};
+use heirloom_models::{EncoderConfig, Head};
 use heirloom_store::TensorFolder;
 use serde_json::{Value, json};
 
@@ -27,6 +29,10 @@ impl SmallEncoder {
         Ok(Self { config, head })
     }
 
+    pub(super) fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
     /// Whether its outputs are hidden states.
     pub(super) fn embeds(&self) -> bool {
         matches!(self.head, Head::Embedding | Head::MaskedLm)
@@ -34,50 +40,20 @@ impl SmallEncoder {
 
     pub(super) fn anatomy(&self, weights: &TensorFolder) -> Anatomy {
         let config = &self.config;
-        let family = match config.model_type {
-            ModelType::Bert | ModelType::Roberta => Family::Bert,
-            ModelType::DistilBert => Family::DistilBert,
-        };
         let heads = ["cls.predictions.transform.dense", "lm_head.dense", "vocab_transform"];
         let has_head = weights.names().any(|name| heads.iter().any(|head| name.starts_with(head)));
         let untied = config.raw.get("tie_word_embeddings") == Some(&Value::Bool(false));
-        Anatomy {
-            family,
-            norm: Norm::Layer,
-            placement: Placement::Post,
-            norm_eps: config.layer_norm_eps,
-            rotary: false,
-            head_norms: false,
-            lm_head: match (has_head, untied) {
-                (false, _) => LmHead::None,
-                (true, false) => LmHead::Tied,
-                (true, true) => LmHead::Untied,
-            },
-            shape: Shape {
-                layers: config.layers,
-                hidden: config.hidden_size,
-                intermediate: config.intermediate_size,
-                kv_heads: config.heads,
-                group: 1,
-                head_dim: config.hidden_size / config.heads,
-                vocab: config.vocab_size,
-                positions: config.max_positions,
-            },
-        }
+        let lm_head = match (has_head, untied) {
+            (false, _) => LmHead::None,
+            (true, false) => LmHead::Tied,
+            (true, true) => LmHead::Untied,
+        };
+        Anatomy::of_encoder(config, lm_head)
     }
 
     /// The text of the grown model's `config.json`.
     pub(super) fn config_json(&self, grown: &Anatomy) -> String {
-        let shape = grown.shape;
-        let config = EncoderConfig {
-            hidden_size: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads(),
-            intermediate_size: shape.intermediate,
-            vocab_size: shape.vocab,
-            max_positions: shape.positions,
-            ..self.config.clone()
-        };
+        let config = grown.encoder_config(&self.config);
         let mut map = config.to_map();
         // What another program recorded about the small model says nothing about this one.
         for key in ["_name_or_path", "transformers_version"] {
@@ -93,8 +69,12 @@ impl SmallEncoder {
 }
 
 /// What the head of the model in `folder` says of each sentence.
-pub(super) fn answers(folder: &Path, threads: usize) -> Result<Outputs, Failure> {
-    let mut model = Answerer::open(folder, LONGEST, threads)?;
+pub(super) fn answers(
+    folder: &Path,
+    tokenizer: Arc<Tokenizer>,
+    threads: usize,
+) -> Result<Outputs, Failure> {
+    let mut model = Answerer::with_tokenizer(folder, tokenizer, LONGEST, threads)?;
     let row = |(line, text): (u64, &&str)| Row {
         line,
         text: (*text).to_owned(),

@@ -5,6 +5,7 @@
 mod averages;
 mod cutting;
 mod groups;
+mod growing;
 mod nonfinite;
 mod recomputing;
 mod regularizing;

@@ -1,0 +1,274 @@
+//! A run that grows by the command: its checkpoint into a model with moments, and in the middle of
+//! itself.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use heirloom_base::{Purpose, uniform, word};
+use serde_json::Value;
+
+mod place;
+
+use place::Place;
+
+impl Place {
+    /// Exit code, stdout and stderr.
+    fn run(&self, line: &str) -> (i32, String, String) {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let output = self.command(&arguments).args(["--threads", "1"]).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    #[track_caller]
+    fn done(&self, line: &str) -> String {
+        let (code, said, why) = self.run(line);
+        assert_eq!(code, 0, "{line}\n{said}{why}");
+        said
+    }
+
+    #[track_caller]
+    fn refuses(&self, line: &str) -> (i32, String) {
+        let (code, said, why) = self.run(line);
+        assert_ne!(code, 0, "{line}\n{said}");
+        (code, why.trim_end().to_owned())
+    }
+
+    fn records(&self, run: &str, kind: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.path(run).join("run.jsonl")).unwrap();
+        let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records.filter(|record| record["kind"] == kind).collect()
+    }
+}
+
+fn recipe(student: &str, rest: &str, steps: u64) -> String {
+    format!(
+        "[task]\nkind = \"classification\"\npath = \".\"\ntrain = \"train.tsv\"\n\
+         validation = \"dev.tsv\"\ntext = \"sentence\"\nlabel = \"label\"\nmax_length = 32\n\
+         allow_overlap = true\n[tokenizer]\npath = \"words\"\n[student]\n{student}\n{rest}\
+         [training]\nmax_steps = {steps}\nbatch_size = 12\nlearning_rate = 1e-3\nwarmup_steps = 0\n\
+         lr_scheduler_type = \"constant\"\nmax_grad_norm = 0\nadam_epsilon = 1e-12\nsave_steps = 5\n\
+         eval_steps = 10\nseed = 7\n",
+    )
+}
+
+const SMALL: &str = "config = { model_type = \"bert\", hidden_size = 16, num_hidden_layers = 2, \
+     num_attention_heads = 2, intermediate_size = 32, max_position_embeddings = 32 }\n\
+     hidden_dropout_prob = 0\nattention_probs_dropout_prob = 0\nclassifier_dropout = 0";
+const GROWN: &str = "model = \"grown\"\nhidden_dropout_prob = 0\nattention_probs_dropout_prob = 0\n\
+     classifier_dropout = 0";
+
+#[test]
+fn a_checkpoint_grows_with_its_moments_and_training_begins_from_them() {
+    let place = Place::with_data();
+    place.write("small.toml", &recipe(SMALL, "", 20));
+    place.done("train small.toml --into small");
+    let said =
+        place.done("grow small --hidden 32 --method hypercloning --moments exact --out grown");
+    assert!(said.contains("moments of 20 steps grow with it"), "{said}");
+    place.done("verify grown");
+    let more = format!("{GROWN}\nmoments = true\nrates = true");
+    place.write("grown.toml", &recipe(&more, "", 20));
+    let plan = place.done("plan grown.toml");
+    assert!(plan.contains("with the optimiser's moments after 20 steps"), "{plan}");
+    assert!(plan.contains("learning rate × 0.5, decay × 2"), "{plan}");
+    place.done("train grown.toml --into large");
+    // The same data from the start, by the small model with its own moments.
+    place.done("grow small --layers 3 --method stack --moments exact --out stacked");
+    let (own, grown) = (place.records("small", "step"), place.records("large", "step"));
+    let loss = |records: &[Value], at: usize| records[at]["loss"].as_f64().unwrap();
+    assert!(loss(&grown, 0) < loss(&own, 0) - 0.05, "it knows what the small one had learnt");
+    // Without moments the first steps are those of a fresh optimiser: longer.
+    place.write("without.toml", &recipe(GROWN, "", 20));
+    place.done("train without.toml --into without");
+    let without = place.records("without", "step");
+    assert_eq!(loss(&grown, 0), loss(&without, 0));
+    assert_ne!(loss(&grown, 1), loss(&without, 1));
+    assert_eq!(grown[0]["group_learning_rates"].as_array().unwrap().len(), 1);
+    // A resumed run has the same bits.
+    place.done("train grown.toml --into again --set training.max_steps=20");
+    let want = fs::read(place.path("large/last/model.safetensors")).unwrap();
+    assert!(fs::read(place.path("again/last/model.safetensors")).unwrap() == want);
+    fs::remove_dir_all(place.path("again/step-000000020")).unwrap();
+    place.done("resume again");
+    assert!(fs::read(place.path("again/last/model.safetensors")).unwrap() == want);
+}
+
+#[test]
+fn what_moments_do_not_belong_to_is_refused() {
+    let place = Place::with_data();
+    place.write("small.toml", &recipe(SMALL, "", 5));
+    place.done("train small.toml --into small");
+    let (code, said) = place.refuses("grow small --layers 3 --step 4 --out grown");
+    assert_eq!(
+        (code, said.as_str()),
+        (2, "error: `small` has no checkpoint of step 4; it has those of steps 5")
+    );
+    let (code, said) = place.refuses("grow small --layers 3 --moments all --out grown");
+    assert_eq!(
+        (code, said.as_str()),
+        (2, "error: --moments is `all`, expected one of exact, asymmetric, drop")
+    );
+    let (code, said) = place.refuses("grow small/best --layers 3 --moments exact --out grown");
+    assert!(
+        code == 2 && said.contains("--moments is for run folders, and `small/best` is none"),
+        "{said}"
+    );
+    place.done("grow small --layers 3 --method llama-pro --out grown");
+    place.done("grow small --layers 4 --method llama-pro --out deeper");
+    let with = |key: &str| format!("{GROWN}\n{key} = true");
+    // The weights of another growth beside these moments.
+    let weights = "model.safetensors";
+    fs::rename(place.path("grown").join(weights), place.path("kept")).unwrap();
+    fs::copy(place.path("deeper").join(weights), place.path("grown").join(weights)).unwrap();
+    place.write("grown.toml", &recipe(&with("moments"), "", 5));
+    let (code, said) = place.refuses("train grown.toml --into large");
+    assert!(code == 3 && said.contains("belongs to weights with digest"), "{said}");
+    fs::rename(place.path("kept"), place.path("grown").join(weights)).unwrap();
+    // A model that nobody grew.
+    place.write("plain.toml", &recipe(&with("moments").replace("grown", "small/best"), "", 5));
+    let (code, said) = place.refuses("train plain.toml --into large");
+    assert!(
+        code == 2 && said.contains("`student.moments` needs a model that `heirloom grow RUN`"),
+        "{said}"
+    );
+    // Only the added layer is trained.
+    place.write("grown.toml", &recipe(&with("freezing"), "", 5));
+    place.done("train grown.toml --into large");
+    let [before, after] = ["grown", "large/last"].map(|folder| {
+        let file = heirloom_store::TensorFolder::open(&place.path(folder)).unwrap();
+        ["layer.0", "layer.2"].map(|layer| {
+            file.read_f32(&format!("bert.encoder.{layer}.output.dense.weight")).unwrap()
+        })
+    });
+    assert!(before[0] == after[0] && before[1] != after[1]);
+}
+
+fn staged() -> String {
+    let stages = "[[stage]]\nat_step = 8\nmethod = \"stack\"\nnum_hidden_layers = 4\n\
+                  [[stage]]\nat_examples = 190\nhidden_size = 32\nnum_attention_heads = 4\n";
+    let student = SMALL.replace("_prob = 0", "_prob = 0.1");
+    recipe(&student, stages, 30)
+}
+
+#[test]
+fn a_recipe_with_stages_grows_in_one_run_and_says_so() {
+    let place = Place::with_data();
+    place.write("staged.toml", &staged());
+    let plan = place.done("plan staged.toml");
+    assert!(
+        plan.contains(
+            "after 8 steps it grows by `stack` to layers 4; moments asymmetric, what is \
+                       new warmed up for 50 steps"
+        ),
+        "{plan}"
+    );
+    place.done("train staged.toml --into run");
+    let growths = place.records("run", "growth");
+    let [depth, width] = growths.as_slice() else { panic!("{growths:?}") };
+    assert_eq!((&depth["step"], &depth["predicted"]), (&8.into(), &"not".into()));
+    assert_eq!((&width["step"], &width["predicted"]), (&16.into(), &"exact".into()));
+    assert!(width["largest_change"].as_f64().unwrap() < 1e-5, "{width}");
+    let config = fs::read_to_string(place.path("run/last/config.json")).unwrap();
+    assert!(config.contains("\"num_hidden_layers\": 4") && config.contains("\"hidden_size\": 32"));
+    let gap = place.records("run", "evaluation").last().unwrap()["clone_gap"].as_f64().unwrap();
+    assert!(gap > 0.0, "copies learn apart by default");
+    // The small models of the way are models of their own.
+    for small in ["small-0", "small-1"] {
+        place.done(&format!("verify run/{small}"));
+        place.done(&format!("predict run/{small} --text fine"));
+    }
+    // A run that has grown grows by the command as well.
+    let said = place.done("grow run --layers 5 --out more");
+    assert!(said.contains("moments of 30 steps grow with it"), "{said}");
+}
+
+#[test]
+fn a_staged_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone() {
+    let place = Place::with_data();
+    place.write("staged.toml", &staged());
+    let begun = std::time::Instant::now();
+    place.done("train staged.toml --into alone");
+    let whole = begun.elapsed();
+    let outcome = |run: &str| {
+        ["last/model.safetensors", "run.jsonl", "best/model.safetensors"]
+            .map(|file| fs::read(place.path(run).join(file)).unwrap())
+    };
+    let want = outcome("alone");
+    let mut kills = 0;
+    for round in 0..30 {
+        if kills >= 8 {
+            break;
+        }
+        let run = format!("round-{round}");
+        let killed = |verb: &[&str], share: f64| {
+            let mut child = place
+                .command(verb)
+                .args(["--threads", "1"])
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            sleep(Duration::from_secs_f64(whole.as_secs_f64() * share));
+            let _ = child.kill();
+            u32::from(!child.wait().unwrap().success())
+        };
+        let moment = |index| uniform(word(round, Purpose::Bootstrap, 0, index));
+        kills += killed(&["train", "staged.toml", "--into", &run], moment(0));
+        if !place.path(&run).join("plan.toml").is_file() {
+            place.done(&format!("train staged.toml --into {run}"));
+        } else {
+            kills += killed(&["resume", &run], moment(1));
+            place.done(&format!("resume {run}"));
+        }
+        assert!(outcome(&run) == want, "round {round}");
+        fs::remove_dir_all(place.path(&run)).unwrap();
+    }
+    assert!(kills >= 8, "only {kills} kills met a running process");
+}
+
+#[test]
+fn stages_that_cannot_be_are_refused_before_a_folder_is_made() {
+    let place = Place::with_data();
+    let with = |stage: &str| recipe(SMALL, &format!("[[stage]]\n{stage}\n"), 30);
+    for (stage, want) in [
+        (
+            "at_step = 8\nnum_hidden_layers = 1",
+            "`stage.0`: the number of layers cannot go from 2 to 1",
+        ),
+        (
+            "at_step = 30\nnum_hidden_layers = 4",
+            "`stage.0.at_step` is 30, expected a step before the run's last, 30",
+        ),
+        (
+            "at_step = 8\nat_tokens = 9\nhidden_size = 32",
+            "`stage.0.at_tokens` and `stage.0.at_step` contradict each other",
+        ),
+        ("at_step = 8", "`stage.0.num_hidden_layers` is missing"),
+        (
+            "hidden_size = 32",
+            "one of `stage.0.at_step`, `stage.0.at_tokens`, `stage.0.at_examples`, `stage.0.at_slope` is missing",
+        ),
+        ("at_step = 8\nhidden_size = 32\nwindow = 9", "`stage.0.window` needs `at_slope`"),
+        (
+            "at_step = 8\nhidden_size = 32\nmethod = \"stak\"",
+            "`stage.0`: there is no method `stak`",
+        ),
+        (
+            "at_step = 8\nhidden_size = 40\nmethod = \"hypercloning\"",
+            "whole copies need a multiple",
+        ),
+        (
+            "at_slope = 0.5\nhidden_size = 32",
+            "`stage.0.at_slope` is 0.5, expected a number below 0",
+        ),
+    ] {
+        place.write("bad.toml", &with(stage));
+        let (code, said) = place.refuses("train bad.toml --into run");
+        assert!(code == 2 && said.contains(want), "{stage}: {said}");
+        assert!(!place.path("run").exists());
+    }
+}

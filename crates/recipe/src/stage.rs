@@ -1,0 +1,277 @@
+//! Growth in the middle of a run: what a recipe says of it, decided.
+//!
+//! In: `[[stage]]`. Out: when the student grows, by which method, to which sizes. Never: knows what a
+//! method does; only the crate that grows does.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::choices::{GrownMoments, RegularizerKind};
+use crate::decide::{missing, needs, value, wrong};
+use crate::group::Frozen;
+use crate::plan::Plan;
+use crate::problem::{Place, ProblemKind, Problems};
+use crate::recipe::{At, Recipe, Stage};
+
+/// One growth of the student.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StagePlan {
+    /// When it grows.
+    pub when: When,
+    /// By which method, by its name.
+    pub method: String,
+    /// L.
+    pub num_hidden_layers: Size,
+    /// C.
+    pub hidden_size: Size,
+    /// Heads.
+    pub num_attention_heads: Size,
+    /// F.
+    pub intermediate_size: Size,
+    /// What becomes of the optimiser's moments.
+    pub moments: GrownMoments,
+    /// Whether learning rates are multiplied by what copies ask for.
+    pub rates: bool,
+    /// Optimiser steps in which the learning rate of what is new rises from 0.
+    pub warmup_steps: u64,
+    /// How long what the method does not want trained stays as it is.
+    pub freezing: Frozen,
+    /// Noise between copies.
+    pub noise: f64,
+    /// Decides what is drawn.
+    pub seed: u64,
+}
+
+/// When the student grows: after the first step for which this holds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// So many optimiser steps are done.
+    Step(u64),
+    /// So many tokens were read.
+    Tokens(u64),
+    /// So many examples were read.
+    Examples(u64),
+    /// The line through the last losses, `ln(loss)` over `ln(tokens)`, rises above this slope.
+    Slope {
+        /// Below 0.
+        above: f64,
+        /// Optimiser steps whose losses count.
+        window: u64,
+        /// Optimiser steps that are done first.
+        not_before: u64,
+    },
+}
+
+/// One of the grown model's sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Size {
+    /// What follows from the others; the small model's where nothing does.
+    Follows,
+    /// This.
+    To(u64),
+}
+
+impl Size {
+    fn of(at: &Option<At<u64>>) -> Self {
+        value(at).map_or(Self::Follows, Self::To)
+    }
+
+    /// The size, where it is said.
+    pub fn said(self) -> Option<u64> {
+        match self {
+            Self::Follows => None,
+            Self::To(size) => Some(size),
+        }
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(steps) => write!(f, "after {steps} steps"),
+            Self::Tokens(tokens) => write!(f, "after {tokens} tokens"),
+            Self::Examples(examples) => write!(f, "after {examples} examples"),
+            Self::Slope { above, window, not_before } => write!(
+                f,
+                "when the slope of ln(loss) over ln(tokens) in {window} steps is above {above}, not \
+                 before step {not_before}"
+            ),
+        }
+    }
+}
+
+impl StagePlan {
+    pub(crate) fn words(&self) -> String {
+        let sizes = [
+            ("layers", self.num_hidden_layers),
+            ("width", self.hidden_size),
+            ("heads", self.num_attention_heads),
+            ("feed-forward width", self.intermediate_size),
+        ];
+        let sizes =
+            sizes.iter().filter_map(|(name, size)| Some(format!("{name} {}", size.said()?)));
+        let mut said = format!(
+            "{} it grows by `{}` to {}; moments {}",
+            self.when,
+            self.method,
+            sizes.collect::<Vec<_>>().join(", "),
+            self.moments
+        );
+        if !self.rates {
+            said += ", rates as before";
+        }
+        if self.warmup_steps > 0 {
+            said += &format!(", what is new warmed up for {} steps", self.warmup_steps);
+        }
+        match self.freezing {
+            Frozen::No => said += ", everything trained",
+            Frozen::Until(steps) => said += &format!(", what the method freezes for {steps} steps"),
+            Frozen::Always => (),
+        }
+        said
+    }
+}
+
+/// Steps of warm-up where copies begin without moments and nobody says how many. Their first updates
+/// are longer than a learning rate otherwise.
+const USUAL_WARMUP: u64 = 50;
+
+pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
+    let mut before: Option<u64> = None;
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        let place = || stage.place.clone().unwrap_or(Place::Whole);
+        let key = |name: &str| format!("stage.{index}.{name}");
+        let whens: Vec<(&str, &Place)> = [
+            ("at_step", stage.at_step.as_ref().map(|at| &at.place)),
+            ("at_tokens", stage.at_tokens.as_ref().map(|at| &at.place)),
+            ("at_examples", stage.at_examples.as_ref().map(|at| &at.place)),
+            ("at_slope", stage.at_slope.as_ref().map(|at| &at.place)),
+        ]
+        .into_iter()
+        .filter_map(|(name, place)| Some((name, place?)))
+        .collect();
+        match whens.as_slice() {
+            [] => {
+                let keys = ["at_step", "at_tokens", "at_examples", "at_slope"].map(key).to_vec();
+                let meaning = "when the student grows".to_owned();
+                problems.push(place(), ProblemKind::NoneOf { keys, meaning });
+            }
+            [(first, _), others @ ..] => {
+                for (name, place) in others {
+                    let (key, other) = (key(name), key(first));
+                    problems.push((*place).clone(), ProblemKind::Together { key, other });
+                }
+            }
+        }
+        let sizes = [
+            &stage.num_hidden_layers,
+            &stage.hidden_size,
+            &stage.num_attention_heads,
+            &stage.intermediate_size,
+        ];
+        if sizes.iter().all(|size| size.is_none()) {
+            let meaning = "what grows: also hidden_size, num_attention_heads or intermediate_size";
+            missing(place(), &key("num_hidden_layers"), meaning, problems);
+        }
+        for (name, at) in [("window", &stage.window), ("not_before", &stage.not_before)] {
+            if let Some(at) = at.as_ref().filter(|_| stage.at_slope.is_none()) {
+                needs(at, &key(name), "`at_slope`", problems);
+            }
+        }
+        if let Some(at) = stage.freezing_steps.as_ref().filter(|_| !stage.freezing()) {
+            needs(at, &key("freezing_steps"), "`freezing = true`", problems);
+        }
+        if let Some(at) = &stage.at_step {
+            if before.is_some_and(|before| before >= at.value) {
+                let expected = "a later step than the stage before".to_owned();
+                wrong(at, &key("at_step"), at.value.to_string(), expected, None, problems);
+            }
+            before = Some(at.value);
+        }
+        let objective = &recipe.objective;
+        if objective.hidden.as_ref().is_some_and(|hidden| !hidden.value.is_empty()) {
+            let needs =
+                "no `[[objective.hidden]]`, whose layers and projections belong to one size \
+                         of the student"
+                    .to_owned();
+            problems.push(place(), ProblemKind::Needs { key: format!("stage.{index}"), needs });
+        }
+        let per_instance = objective.regularizer.as_ref().is_some_and(|regularizer| {
+            value(&regularizer.value.method) == Some(RegularizerKind::PerInstance)
+        });
+        if let Some(at) = stage.hidden_size.as_ref().filter(|_| per_instance) {
+            let needed = "a regularizer other than per_instance, whose network sees hidden states";
+            needs(at, &key("hidden_size"), needed, problems);
+        }
+    }
+}
+
+pub(crate) fn decide(recipe: &Recipe) -> Vec<StagePlan> {
+    recipe.stages.iter().map(of_recipe).collect()
+}
+
+fn of_recipe(stage: &Stage) -> StagePlan {
+    let window = stage.window();
+    let when = match (&stage.at_step, &stage.at_tokens, &stage.at_examples, &stage.at_slope) {
+        (Some(at), ..) => When::Step(at.value),
+        (_, Some(at), ..) => When::Tokens(at.value),
+        (_, _, Some(at), _) => When::Examples(at.value),
+        (_, _, _, at) => When::Slope {
+            above: value(at).unwrap_or_default(),
+            window,
+            not_before: value(&stage.not_before).unwrap_or(2 * window),
+        },
+    };
+    let moments = stage.moments();
+    let usual = if moments == GrownMoments::Exact { 0 } else { USUAL_WARMUP };
+    StagePlan {
+        when,
+        method: stage.method(),
+        num_hidden_layers: Size::of(&stage.num_hidden_layers),
+        hidden_size: Size::of(&stage.hidden_size),
+        num_attention_heads: Size::of(&stage.num_attention_heads),
+        intermediate_size: Size::of(&stage.intermediate_size),
+        moments,
+        rates: stage.rates(),
+        warmup_steps: value(&stage.warmup_steps).unwrap_or(usual),
+        freezing: match (stage.freezing(), value(&stage.freezing_steps)) {
+            (false, _) => Frozen::No,
+            (true, None) => Frozen::Always,
+            (true, Some(steps)) => Frozen::Until(steps),
+        },
+        noise: stage.noise(),
+        seed: stage.seed(),
+    }
+}
+
+/// Says so where a stage comes after the run's last step.
+pub(crate) fn check_length(recipe: &Recipe, total_steps: u64, problems: &mut Problems) {
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        if let Some(at) = stage.at_step.as_ref().filter(|at| at.value >= total_steps) {
+            let key = format!("stage.{index}.at_step");
+            let expected = format!("a step before the run's last, {total_steps}");
+            wrong(at, &key, at.value.to_string(), expected, None, problems);
+        }
+    }
+}
+
+/// Stages of a run that is cut to `share` of its steps.
+pub(crate) fn shorten(plan: &mut Plan, share: f64) {
+    let scaled = |count: &mut u64| *count = ((*count as f64 * share) as u64).max(1);
+    for stage in &mut plan.stages {
+        match &mut stage.when {
+            When::Step(count) | When::Tokens(count) | When::Examples(count) => scaled(count),
+            When::Slope { window, not_before, .. } => {
+                scaled(window);
+                *window = (*window).max(2);
+                scaled(not_before);
+            }
+        }
+        if let Frozen::Until(steps) = &mut stage.freezing {
+            scaled(steps);
+        }
+    }
+}
