@@ -4,9 +4,10 @@ use heirloom_data::text::Rows;
 use heirloom_engine::{Device, IGNORED};
 use heirloom_models::Decoder;
 
-use crate::choose::ln_total;
+use crate::choose::{choose, ln_total};
 use crate::keep::Reader;
-use crate::{Error, Kept, KnownRows};
+use crate::record::Code;
+use crate::{Error, Kept, Kind, KnownRows, Values};
 
 /// Distances of a kept answer from the teacher's, in nats. What is kept is taken for a distribution:
 /// what the unknown tokens have together is spread evenly over them.
@@ -45,6 +46,34 @@ pub fn distance(
         }
     }
     Distance { forward, backward }
+}
+
+/// One answer as it would be kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trial {
+    /// Bytes of the answer itself; [`block_bytes`](crate::block_bytes) says what goes with them.
+    pub bytes: usize,
+    /// How far what is read back is from the answer.
+    pub distance: Distance,
+    /// What unknown tokens have together.
+    pub rest: f64,
+}
+
+/// Keeps the answer `softmax(logits / temperature)` to the token at `place`, a row and a position,
+/// and reads it back.
+pub fn trial(
+    (kind, values): (Kind, Values),
+    logits: &[f32],
+    temperature: f64,
+    seed: u64,
+    place: (usize, usize),
+) -> Trial {
+    let code = Code { kind, values, vocabulary: logits.len() as u32 };
+    let bytes = code.known(&choose(kind, logits, temperature, seed, place));
+    let (mut ids, mut probabilities) = (Vec::new(), Vec::new());
+    let rest = code.read_known(&bytes, &mut ids, &mut probabilities).expect("was just written");
+    let distance = distance(logits, temperature, (&ids, &probabilities, rest));
+    Trial { bytes: bytes.len(), distance, rest: rest.into() }
 }
 
 /// Means over some tokens.

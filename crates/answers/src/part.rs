@@ -41,6 +41,13 @@ const DIGEST: usize = 32;
 /// Tokens, bytes, bits.
 const BLOCK_HEAD: usize = 4 + 4 + 1;
 
+/// Bytes of a block whose answers have these many each.
+pub fn block_bytes(lengths: &[usize]) -> usize {
+    let longest = lengths.iter().copied().max().unwrap_or(0) as u64;
+    let bits = lengths.len() * bits_for(longest + 1) as usize;
+    BLOCK_HEAD + bits.div_ceil(8) + lengths.iter().sum::<usize>() + DIGEST
+}
+
 /// The name of a file.
 pub(crate) fn part_name(part: u64) -> String {
     format!("part-{part:05}.answers")

@@ -9,7 +9,8 @@
 //!
 //! Ids ascend. They are written with `⌈log₂ V⌉` bits each, or as distances by the code of Golomb and
 //! Rice (Rice 1979): a distance less one is `q · 2ʳ + rest`, written as q zeros, a one, and r bits.
-//! Five bits say r, or 31 for the first way: whatever is smallest for this answer. Draws are written
+//! Five bits say r, or 31 for the first way: whatever is smallest for this answer. Bytes of `ln p` are
+//! written as distances from the largest one by the same code, or as they stand. Draws are written
 //! by Elias's γ (1975): of most tokens there is one, which is one bit.
 
 use half::bf16;
@@ -54,7 +55,7 @@ impl Code {
             Kind::TopK { k } => {
                 debug_assert_eq!(known.ids.len(), k as usize);
                 self.put_ids(&mut bits, &known.ids);
-                known.ln_p.iter().for_each(|&ln_p| self.values.put(&mut bits, ln_p));
+                self.values.put_all(&mut bits, &known.ln_p);
                 if k < self.vocabulary {
                     self.values.put(&mut bits, known.ln_rest);
                 }
@@ -64,7 +65,7 @@ impl Code {
                 self.put_ids(&mut bits, &known.ids);
                 known.draws.iter().for_each(|&draws| put_gamma(&mut bits, draws));
                 if proposal != 1.0 {
-                    known.ln_p.iter().for_each(|&ln_p| self.values.put(&mut bits, ln_p));
+                    self.values.put_all(&mut bits, &known.ln_p);
                 }
             }
             Kind::States { .. } => unreachable!("hidden states name no token"),
@@ -86,11 +87,11 @@ impl Code {
             Kind::TopK { k } => {
                 self.take_ids(&mut bits, k as usize, ids)?;
                 let mut total = 0.0;
-                for _ in 0..k {
-                    let p = self.values.take(&mut bits)?.exp();
+                self.values.take_all(&mut bits, k as usize, |ln_p| {
+                    let p = ln_p.exp();
                     total += f64::from(p);
                     probabilities.push(p);
-                }
+                })?;
                 let rest =
                     if k < self.vocabulary { self.values.take(&mut bits)?.exp() } else { 0.0 };
                 // What is kept is not exact, and a distribution all the same.
@@ -108,11 +109,13 @@ impl Code {
                 let weights = &mut probabilities[first_p..];
                 if proposal != 1.0 {
                     // p over the proposal, up to a factor that the sum takes away.
-                    for weight in weights.iter_mut() {
-                        let ln_p = f64::from(self.values.take(&mut bits)?);
-                        let by = libm::exp((1.0 - 1.0 / proposal) * ln_p.max(-200.0));
+                    let mut place = weights.iter_mut();
+                    self.values.take_all(&mut bits, place.len(), |ln_p| {
+                        let ln_p = f64::from(ln_p).max(-200.0);
+                        let by = libm::exp((1.0 - 1.0 / proposal) * ln_p);
+                        let weight = place.next().expect("as many as ids");
                         *weight = (f64::from(*weight) * by) as f32;
-                    }
+                    })?;
                 }
                 let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
                 weights.iter_mut().for_each(|w| *w = (f64::from(*w) / total) as f32);

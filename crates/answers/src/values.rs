@@ -22,6 +22,9 @@ pub enum Values {
 const FARTHEST: f64 = 26.0;
 /// The byte that says so.
 const ZERO: u32 = 255;
+/// In place of r: bytes stand as they are.
+const PLAIN: u32 = 7;
+const WAY_BITS: u32 = 3;
 
 impl Values {
     /// Bits of a number.
@@ -50,9 +53,9 @@ impl Values {
         step * minus_ln.sqrt() + step * step / 4.0
     }
 
-    /// Adds `ln p`; −∞ is kept as it is.
-    pub(crate) fn put(self, to: &mut BitWriter, ln_p: f32) {
-        let kept = match self {
+    /// What `ln p` is kept as; −∞ is kept as it is.
+    fn code(self, ln_p: f32) -> u32 {
+        match self {
             Self::Byte => {
                 let minus = f64::from(-ln_p).max(0.0);
                 let code = (minus / FARTHEST).sqrt() * f64::from(ZERO - 1);
@@ -61,14 +64,11 @@ impl Values {
             }
             Self::Bf16 => bf16::from_f32(ln_p).to_bits().into(),
             Self::F32 => ln_p.to_bits(),
-        };
-        to.put(kept, self.bits());
+        }
     }
 
-    /// Takes one out.
-    pub(crate) fn take(self, from: &mut BitReader<'_>) -> Option<f32> {
-        let kept = from.take(self.bits())?;
-        Some(match self {
+    fn decode(self, kept: u32) -> f32 {
+        match self {
             Self::Byte if kept == ZERO => f32::NEG_INFINITY,
             Self::Byte => {
                 let part = f64::from(kept) / f64::from(ZERO - 1);
@@ -76,7 +76,65 @@ impl Values {
             }
             Self::Bf16 => bf16::from_bits(kept as u16).to_f32(),
             Self::F32 => f32::from_bits(kept),
-        })
+        }
+    }
+
+    /// Adds `ln p`.
+    pub(crate) fn put(self, to: &mut BitWriter, ln_p: f32) {
+        to.put(self.code(ln_p), self.bits());
+    }
+
+    /// Takes one out.
+    pub(crate) fn take(self, from: &mut BitReader<'_>) -> Option<f32> {
+        Some(self.decode(from.take(self.bits())?))
+    }
+
+    /// Adds several. Most known tokens are about as unlikely as the unlikeliest of them, so bytes are
+    /// written as their distances from the largest one, `q · 2ʳ + rest`, as ids are: three bits say r,
+    /// or 7 that they stand as they are.
+    pub(crate) fn put_all(self, to: &mut BitWriter, ln_p: &[f32]) {
+        let codes = || ln_p.iter().map(|&ln_p| self.code(ln_p));
+        let largest = codes().max().unwrap_or(0);
+        let cost = |r: u32| 8 + codes().map(|code| ((largest - code) >> r) + 1 + r).sum::<u32>();
+        let best = (0..PLAIN).map(|r| (cost(r), r)).min();
+        match best.filter(|_| self == Self::Byte) {
+            Some((cost, r)) if cost < 8 * ln_p.len() as u32 => {
+                to.put(r, WAY_BITS);
+                to.put(largest, 8);
+                for code in codes() {
+                    let distance = largest - code;
+                    to.put_unary(distance >> r);
+                    to.put(distance & ((1 << r) - 1), r);
+                }
+            }
+            _ => {
+                if self == Self::Byte {
+                    to.put(PLAIN, WAY_BITS);
+                }
+                codes().for_each(|code| to.put(code, self.bits()));
+            }
+        }
+    }
+
+    /// Takes `count` out, each of which `each` hears.
+    pub(crate) fn take_all(
+        self,
+        from: &mut BitReader<'_>,
+        count: usize,
+        mut each: impl FnMut(f32),
+    ) -> Option<()> {
+        let way = if self == Self::Byte { from.take(WAY_BITS)? } else { PLAIN };
+        let largest = if way == PLAIN { 0 } else { from.take(8)? };
+        for _ in 0..count {
+            if way == PLAIN {
+                each(self.take(from)?);
+                continue;
+            }
+            let quotient = from.take_unary().filter(|&quotient| quotient < 256)?;
+            let distance = (quotient << way) + from.take(way)?;
+            each(self.decode(largest.checked_sub(distance)?));
+        }
+        Some(())
     }
 }
 
@@ -108,6 +166,33 @@ mod tests {
             // The bound is no idle one.
             assert!(farthest > 0.4 * values.error_bound() || values == Values::F32);
         }
+    }
+
+    #[test]
+    fn several_come_back_as_each_alone_and_take_no_more_than_bytes() {
+        let rows: [&[f32]; 5] = [
+            &[-0.1, -8.0, -8.2, -9.0, -8.5, -7.9, -8.8, -8.1, -8.3, -8.9],
+            &[-0.5, -1.0, f32::NEG_INFINITY, -20.0],
+            &[0.0],
+            &[-3.0; 60],
+            &[],
+        ];
+        for values in [Values::Byte, Values::Bf16, Values::F32] {
+            for ln_p in rows {
+                let mut bits = BitWriter::default();
+                values.put_all(&mut bits, ln_p);
+                let bytes = bits.finish();
+                assert!(bytes.len() <= (3 + ln_p.len() * values.bits() as usize).div_ceil(8));
+                let mut read = Vec::new();
+                let each = |ln_p| read.push(ln_p);
+                values.take_all(&mut BitReader::new(&bytes), ln_p.len(), each).unwrap();
+                let alone: Vec<f32> = ln_p.iter().map(|&ln_p| kept(values, ln_p)).collect();
+                assert_eq!(read, alone, "{values:?}");
+            }
+        }
+        let mut bits = BitWriter::default();
+        Values::Byte.put_all(&mut bits, rows[3]);
+        assert!(bits.finish().len() < 10, "equal ones take a bit each");
     }
 
     #[test]

@@ -405,6 +405,8 @@ pub(crate) enum BenchCommand {
     Products(BenchProductsArgs),
     /// A language model's head with its losses: all logits at once against chunks of rows
     Head(BenchHeadArgs),
+    /// Kept answers of a language model: bytes of a token and what is lost, by kind; no times
+    Cache(BenchCacheArgs),
 }
 
 /// What `bench step` takes.
@@ -490,6 +492,20 @@ pub(crate) struct BenchHeadArgs {
     /// Leave out the way that has all logits at once, which may not fit in memory
     #[arg(long)]
     pub(crate) chunked_only: bool,
+}
+
+/// What `bench cache` takes.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct BenchCacheArgs {
+    /// Words of the vocabulary
+    #[arg(long, default_value_t = 50_257)]
+    pub(crate) vocab: usize,
+    /// Tokens whose answers are kept
+    #[arg(long, default_value_t = 512)]
+    pub(crate) tokens: usize,
+    /// Divides the logits
+    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    pub(crate) temperature: f64,
 }
 
 /// Shapes that are timed.

@@ -182,8 +182,13 @@ pub(crate) fn decide(
             Moments::Kept { updates: grown.updates }
         }
     };
-    groups.extend(value(&recipe.training.group).unwrap_or_default().iter().map(of_recipe));
+    groups.extend(written(recipe));
     (moments, groups)
+}
+
+/// The groups of `[[training.group]]`.
+pub(crate) fn written(recipe: &Recipe) -> Vec<GroupPlan> {
+    value(&recipe.training.group).unwrap_or_default().iter().map(of_recipe).collect()
 }
 
 fn of_recipe(group: &Group) -> GroupPlan {

@@ -18,7 +18,10 @@ mod error;
 mod folder;
 mod hypergradient;
 mod job;
+
+mod language;
 mod learned;
+mod nonfinite;
 mod on_policy;
 mod pass;
 mod policy;
@@ -34,6 +37,7 @@ mod state;
 mod teacher;
 mod terms;
 mod trainer;
+mod trains;
 mod treatment;
 
 pub use balancing::BalanceRecord;
@@ -41,6 +45,10 @@ pub use capacity::{micro_capacity, run_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
+pub use language::{
+    Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
+    language_memory,
+};
 pub use learned::{Adam, Learned};
 pub use on_policy::{OnPolicy, add_written, prompts_of};
 pub use policy::policy;
@@ -58,4 +66,5 @@ pub use trainer::{
     EVALUATION_TOKENS, MOMENTS, NamedTensor, Trainer, begun, head_of, student_anatomy,
     student_purpose,
 };
+pub use trains::Trains;
 pub use treatment::{Treatment, check_groups, matches, treatments};

@@ -114,6 +114,17 @@ pub fn treatments(
     params.index().iter().zip(before).map(of).collect()
 }
 
+/// The learning rate of each of `groups` in step number `update` of the optimiser, of a run that begins
+/// after `begun` steps.
+pub(crate) fn group_rates(
+    groups: &[GroupPlan],
+    learning_rate: f64,
+    (update, begun): (u64, u64),
+) -> Vec<f64> {
+    let rate = |group| learning_rate * Treatment::USUAL.and(group, begun).rate_at(update);
+    groups.iter().map(rate).collect()
+}
+
 /// Whether `name` is what `pattern` describes, in which `*` stands for any text, also for none.
 ///
 /// ```

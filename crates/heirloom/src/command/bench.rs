@@ -10,6 +10,7 @@
 //! clears the gradient. Measuring and clipping the gradient's length, which every step of a run does,
 //! is left out by both unless asked.
 
+mod cache;
 mod classifier;
 mod dump;
 mod head;
@@ -110,7 +111,7 @@ pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Fa
     let precision = match &args.what {
         BenchCommand::Step(args) => args.precision,
         BenchCommand::Products(args) => args.precision,
-        BenchCommand::Head(_) => BenchPrecision::F32,
+        BenchCommand::Head(_) | BenchCommand::Cache(_) => BenchPrecision::F32,
     };
     if let Some(note) = processor::note(of(precision)) {
         show.say(note);
@@ -130,6 +131,10 @@ pub(crate) fn run(args: &BenchArgs, threads: usize, show: Show) -> Result<u8, Fa
         BenchCommand::Head(args) => {
             let heads = head::measure(args, threads)?;
             show_result(show, &heads, heads.table());
+        }
+        BenchCommand::Cache(args) => {
+            let kept = cache::measure(args)?;
+            show_result(show, &kept, kept.table());
         }
     }
     Ok(0)

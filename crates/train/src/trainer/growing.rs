@@ -11,7 +11,7 @@ use heirloom_growth::{
 
 use super::*;
 use crate::stages::{anatomy, moments_mode};
-use crate::{GrowthRecord, StagesState};
+use crate::{GrowthRecord, StagesState, Trains};
 
 impl Trainer {
     /// Whether the student grows before the coming step.
@@ -120,7 +120,7 @@ impl Trainer {
         if let (Some(old), Some(new)) = (&self.balancing, &mut large.balancing) {
             assert!(new.restore(&old.state()), "a policy's state has no size of the student");
         }
-        if let (Some(old), Some(new)) = (self.regularizing(), large.regularizing_mut()) {
+        if let (Some(old), Some(new)) = (&self.pass.regularizing, &mut large.pass.regularizing) {
             assert!(new.restore(&old.state()), "a regularizer that sees widths was refused");
         }
         large.loaded = self.loaded.clone();

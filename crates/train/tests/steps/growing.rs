@@ -216,7 +216,13 @@ fn what_cannot_grow_is_refused_before_the_run() {
 struct Nobody(fn() -> Device);
 
 impl Outside for Nobody {
-    fn step(&mut self, _: &Trainer, _: &StepRecord) {}
+    fn step(&mut self, _: &StepRecord) {}
+    fn judge_text(
+        &mut self,
+        _: &heirloom_train::Foreseen,
+    ) -> Result<Judged, heirloom_train::Error> {
+        unreachable!("a task has labels")
+    }
     fn judge(&mut self, _: Vec<f32>, _: &heirloom_data::dataset::Dataset) -> Result<Judged, Error> {
         unreachable!("nothing is evaluated")
     }
@@ -225,7 +231,6 @@ impl Outside for Nobody {
         self.0()
     }
     fn grown(&mut self, _: &GrowthRecord) {}
-    fn saved(&mut self, _: &Trainer) {}
     fn asked_to_stop(&mut self) -> bool {
         false
     }
