@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use heirloom_base::Digest;
 
+use crate::text::TextError;
+
 /// Why data could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -164,6 +166,12 @@ pub enum Error {
         /// The longest sequence asked for.
         max_length: usize,
     },
+    /// Text for language models that cannot be used.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The disk, or a folder on it, is not what it should be.
+    #[error(transparent)]
+    Store(#[from] heirloom_store::StoreError),
     /// A teacher cache made from something else.
     #[error(
         "the teacher cache was made with another {what} ({found}, this run has {expected}); \
@@ -253,6 +261,8 @@ impl Error {
                 crate::vocabulary::Refused::Unknown { .. } => 3,
                 _ => 2,
             },
+            Self::Text(error) => error.exit_code(),
+            Self::Store(error) => error.exit_code(),
             _ => 3,
         }
     }
@@ -364,6 +374,57 @@ pub enum Problem {
         /// What it should hold.
         expected: String,
     },
+    /// Bytes that are not UTF-8, in a file that can only be UTF-8.
+    #[error("not UTF-8, expected UTF-8 text; convert the file, as with `iconv -f latin1 -t utf-8`")]
+    NotText,
+    /// A document beyond the limit.
+    #[error("the document is longer than {limit} bytes; part it, as with a separator")]
+    DocumentTooLong {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// A message of a conversation that is not as it should be.
+    #[error("message {number}: {reason}")]
+    Message {
+        /// Its number, from 1.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A conversation that needs a template, where there is none.
+    #[error("messages, and no chat template that makes a text of them; name one")]
+    NoTemplate,
+    /// What the template says about a conversation.
+    #[error("the chat template refuses the conversation: {reason}")]
+    Template {
+        /// What it says.
+        reason: String,
+    },
+    /// A conversation whose beginning a template renders otherwise alone than in the whole.
+    #[error(
+        "message {number} cannot be found in the rendered conversation: what comes before it has \
+         {expected:?} at character {character}, the whole has {found:?}; the template rewrites \
+         earlier messages, so mark its replies with {{% generation %}}"
+    )]
+    Prefix {
+        /// The message's number, from 1.
+        number: usize,
+        /// The first character that differs, from 1.
+        character: usize,
+        /// What the longer rendering has there.
+        found: String,
+        /// What the shorter one has.
+        expected: String,
+    },
+    /// An example that would teach nothing.
+    #[error("nothing to learn: there is no reply of the assistant, or an empty one")]
+    NothingLearnt,
+    /// A file that is not a JSON list.
+    #[error("not a JSON list: {reason}")]
+    NotAList {
+        /// Why.
+        reason: String,
+    },
     /// A line without the separator that ends its label.
     #[error("no {separator:?} ends the label, expected `label{separator}text`")]
     NoSeparator {
@@ -386,6 +447,13 @@ impl Problem {
             Self::Null { .. } => "null",
             Self::WrongType { .. } => "wrong type",
             Self::UnknownLabel { .. } => "unknown label",
+            Self::NotText => "not text",
+            Self::DocumentTooLong { .. } => "document too long",
+            Self::Message { .. } => "message",
+            Self::NoTemplate | Self::Template { .. } => "chat template",
+            Self::Prefix { .. } => "prefix",
+            Self::NothingLearnt => "nothing to learn",
+            Self::NotAList { .. } => "not a list",
             Self::NoSeparator { .. } => "no separator",
         }
     }

@@ -4,6 +4,8 @@
 //! Out: ids and type ids with special tokens, cut to a length; a digest; files for a saved model.
 //! Never: pads, and never cuts because the file says so. Both are decided by the caller.
 
+mod spans;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use tokenizers::{EncodeInput, Encoding as Raw, PostProcessor};
 
 use crate::error::{Error, reading};
 use crate::pack::LONGEST_SEQUENCE;
+
+pub use spans::{Pieces, TextTokens};
 
 /// A tokenizer.
 #[derive(Debug)]
@@ -90,6 +94,9 @@ impl Tokenizer {
         }
         if let Some(map) = map {
             tokenizer.files.insert(SPECIAL_MAP.to_owned(), map);
+        }
+        if let Some(template) = optional(folder, CHAT_TEMPLATE)? {
+            tokenizer.files.insert(CHAT_TEMPLATE.to_owned(), template);
         }
         Ok(tokenizer)
     }
@@ -271,6 +278,7 @@ const TOKENIZER: &str = "tokenizer.json";
 const VOCABULARY: &str = "vocab.txt";
 const CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_MAP: &str = "special_tokens_map.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// Ids from here on are damage: the largest vocabularies of today have 2¹⁸ tokens, and a table
 /// over all ids must fit in memory.

@@ -1,0 +1,10 @@
+//! Text for language models: documents, kept tokens, packed rows.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod chat;
+mod documents;
+mod masking;
+mod packed;
+mod place;
+mod shards;
