@@ -18,7 +18,10 @@ mod error;
 mod folder;
 mod hypergradient;
 mod job;
+
+mod language;
 mod learned;
+mod nonfinite;
 mod on_policy;
 mod pass;
 mod policy;
@@ -33,12 +36,17 @@ mod state;
 mod teacher;
 mod terms;
 mod trainer;
+mod trains;
 
 pub use balancing::BalanceRecord;
 pub use capacity::{micro_capacity, run_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
+pub use language::{
+    Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
+    language_memory,
+};
 pub use learned::{Adam, Learned};
 pub use on_policy::{OnPolicy, add_written, prompts_of};
 pub use policy::policy;
@@ -52,3 +60,4 @@ pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
 pub use trainer::{EVALUATION_TOKENS, NamedTensor, Trainer, head_of, student_purpose};
+pub use trains::Trains;
