@@ -9,6 +9,8 @@ pub(crate) mod grow;
 pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod resume;
+pub(crate) mod tokenize;
+pub(crate) mod tokenizer;
 pub(crate) mod train;
 pub(crate) mod verify;
 
