@@ -78,6 +78,10 @@ impl DenseLosses {
                     let teacher = signals.teacher.expect("a term compares with a teacher");
                     (wanted.target(teacher, labels), step.taught)
                 }
+                TokenLoss::Sorted(wanted) => {
+                    let teacher = signals.teacher.expect("a term compares with a teacher");
+                    (wanted.target(teacher), step.taught)
+                }
             };
             let first = place * self.rows;
             let losses = self.losses.row_range(first..first + rows);

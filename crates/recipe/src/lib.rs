@@ -40,14 +40,14 @@ pub use choices::{
     LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType, NetworkOutput,
     Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position, Precision,
     RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
-    TextFormat, TextKind,
+    TeacherVocabulary, TextFormat, TextKind,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost, cost_of};
 pub use divergence::Divergence;
 pub use facts::{Facts, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts};
 pub use language::{
     AnyPlan, DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
-    LanguageTeacherPlan, Masking, TextPlan,
+    LanguageTeacherPlan, Masking, OnPolicyPlan, TextPlan, UldPlan,
 };
 pub use parse::parse;
 pub use plan::{

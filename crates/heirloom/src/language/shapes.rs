@@ -110,7 +110,7 @@ pub fn config_of(shape: &LanguageShape, tokenizer: &Tokenizer) -> Result<Languag
     if let (Value::Object(keys), Value::Object(more)) = (&mut keys, more) {
         keys.extend(more);
         // GPT-2's own ids are of its own vocabulary; others' config says what ends a text here.
-        let end = tokenizer.named("eos_token").and_then(|token| tokenizer.id(token));
+        let end = tokenizer.named("eos_token").and_then(|token| tokenizer.id(&token));
         keys.insert("eos_token_id".to_owned(), json!(end));
         keys.insert("bos_token_id".to_owned(), json!(end));
     }
