@@ -43,7 +43,7 @@ impl Spans {
     /// # Errors
     /// Where the tokenizer refuses the text, or it has 2³² bytes.
     pub fn of(tokenizer: &Tokenizer, text: &str, max_length: usize) -> Result<Self, Error> {
-        let mut spans = Self::encode(tokenizer, text, true)?;
+        let mut spans = Self::encode(tokenizer, text)?;
         // The ends were found before: that of a character's first bytes stays unknown.
         spans.ids.truncate(max_length);
         spans.ends.truncate(max_length);
@@ -55,31 +55,52 @@ impl Spans {
     /// # Errors
     /// As [`Spans::of`].
     pub fn whole(tokenizer: &Tokenizer, text: &str) -> Result<Self, Error> {
-        Self::encode(tokenizer, text, false)
+        check_length(text)?;
+        let tokens = tokenizer.encode_text(text)?;
+        Ok(Self { ends: ends_of(&tokens.spans), ids: tokens.ids })
     }
 
-    fn encode(tokenizer: &Tokenizer, text: &str, special: bool) -> Result<Self, Error> {
-        if u32::try_from(text.len()).is_err() {
-            return Err(Error::Encode { reason: "the text has 2³² bytes or more".to_owned() });
-        }
-        let encoding = tokenizer.raw().encode(text, special).map_err(refused)?;
+    fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Self, Error> {
+        check_length(text)?;
+        let encoding = tokenizer.raw().encode(text, true).map_err(refused)?;
         let special = encoding.get_special_tokens_mask();
         // Without text, what comes after it cannot be told from what comes before: the first does.
         let before = special.iter().position(|&special| special == 0).unwrap_or(1);
-        let (mut ends, mut read) = (Vec::with_capacity(special.len()), 0);
-        for (at, (&(_, end), &special)) in encoding.get_offsets().iter().zip(special).enumerate() {
-            // What a tokenizer adds has no place in the text.
-            read = if special == 0 { read.max(end as u32) } else { read };
-            ends.push(if special == 1 && at >= before { NO_END } else { read });
-        }
-        // Of a character cut into several tokens each claims the whole; only the last has read it.
-        for at in 1..ends.len() {
-            if ends[at] == ends[at - 1] && ends[at] != NO_END {
-                ends[at - 1] = NO_END;
-            }
-        }
+        // What a tokenizer adds has no place in the text, and comes before all of it or after.
+        let after = special.iter().rposition(|&special| special == 0).map_or(before, |at| at + 1);
+        let place = |(&span, &special)| if special == 1 { (0, 0) } else { span };
+        let places: Vec<_> =
+            encoding.get_offsets().iter().zip(special).take(after).map(place).collect();
+        let mut ends = ends_of(&places);
+        ends.resize(special.len(), NO_END);
         Ok(Self { ids: encoding.get_ids().to_vec(), ends })
     }
+}
+
+fn check_length(text: &str) -> Result<(), Error> {
+    match u32::try_from(text.len()) {
+        Ok(bytes) if bytes != NO_END => Ok(()),
+        _ => Err(Error::Encode { reason: "the text has 2³² bytes or more".to_owned() }),
+    }
+}
+
+/// Bytes that have been read after each of tokens that lie at `spans`. Of a character cut into several
+/// tokens each claims the whole; only the last has read it.
+pub(crate) fn ends_of(spans: &[(usize, usize)]) -> Vec<u32> {
+    let mut read = 0;
+    let mut ends: Vec<u32> = spans
+        .iter()
+        .map(|&(_, end)| {
+            read = read.max(end as u32);
+            read
+        })
+        .collect();
+    for at in 1..ends.len() {
+        if ends[at] == ends[at - 1] {
+            ends[at - 1] = NO_END;
+        }
+    }
+    ends
 }
 
 /// For each of the student's positions the teacher's that has read the same bytes, or [`UNMATCHED`],

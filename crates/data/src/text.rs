@@ -33,6 +33,7 @@ mod elements;
 mod error;
 mod masking;
 mod packed;
+mod paired;
 mod prepare;
 mod shards;
 mod template;
@@ -45,8 +46,9 @@ pub use documents::{Reading, Separator, Shape, TextFormat, files};
 pub use error::TextError;
 pub use masking::{Masked, Masker, Masking};
 pub use packed::{Long, OnLong, Pack, PackedRows};
+pub use paired::{Paired, PairedRows};
 pub use shards::{About, Counts, FORMAT, Selection, Shards, SourceFile, Token};
-pub use write::{Corpus, find_or_write, open, write};
+pub use write::{Corpus, find_or_write, measure, open, write};
 
 /// In the place of a label: nothing is learnt here.
 pub const NOT_LEARNT: u32 = u32::MAX;

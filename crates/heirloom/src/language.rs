@@ -9,19 +9,21 @@ mod shapes;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use heirloom_base::{Bytes, Digest, Hasher, Tokens};
 use heirloom_data::order::{BatchRule, Order};
-use heirloom_data::text::Rows;
+use heirloom_data::text::{PairedRows, Rows};
 use heirloom_data::tokens::{Tokenizer, first_difference};
+use heirloom_data::vocabulary::{Choice, Side, compare};
 use heirloom_engine::Cpu;
 use heirloom_recipe::{
     Batch, Cost, Counts, LanguageFacts, LanguageModelFacts, LanguagePlan, LanguageTeacherPlan,
-    Recipe, StudentSource, TokenDifference, TokenizerFacts, cost_of, resolve_language,
-    smoke_language,
+    Limit, Recipe, StudentSource, TeacherVocabulary, TextPlan, TokenDifference, TokenizerFacts,
+    cost_of, resolve_language, smoke_language,
 };
 use heirloom_train::{
-    LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, language_memory,
+    LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads, language_memory,
 };
 
 pub use shapes::{config_of, open_config, shape_of};
@@ -74,12 +76,37 @@ pub fn gather_language(
     let teacher = teacher_path.as_deref().map(facts_of).transpose()?;
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
     let theirs = teacher_path.as_deref().and_then(|path| Tokenizer::open(path).ok());
+    let uld = recipe.objective.uld.is_some();
+    if let (true, None, Some(path)) = (uld, &theirs, &teacher_path) {
+        return Err(Failure::usage(format!(
+            "`objective.uld` needs the teacher's own tokenizer, and `{}` holds none",
+            path.display()
+        )));
+    }
     if smoke {
         wanted.train_limit = heirloom_recipe::Limit::First(wanted.train_limit.of(200));
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     }
-    let OpenedText { text, train, validation, notes } =
+    let OpenedText { text, mut train, validation, mut notes } =
         open_text(wanted, &folder, &tokenizer, kept)?;
+    let pairs = match (&recipe.objective.uld, &theirs, &teacher) {
+        (Some(uld), Some(theirs), Some((_, teacher))) => {
+            let length =
+                uld.value.sequence_length.as_ref().map_or(text.sequence_length, |at| at.value);
+            let longest = teacher.shape.longest_input();
+            if length > longest {
+                return Err(Failure::usage(format!(
+                    "`objective.uld.sequence_length` is {length}, and the teacher reads at most {longest} \
+                     tokens; lower it"
+                )));
+            }
+            let (pairs, note) =
+                own_tokens(&text, &folder, [&tokenizer, theirs], length, &mut train)?;
+            notes.push(note);
+            Some(pairs)
+        }
+        _ => None,
+    };
     let tokens: u64 = (0..train.len()).map(|row| train.length(row) as u64).sum();
     let facts = LanguageFacts {
         train_rows: train.len() as u64,
@@ -105,6 +132,7 @@ pub fn gather_language(
         student: student.map(|(config, _)| config),
         student_path,
         teacher: teacher.zip(teacher_path).map(|((config, _), path)| (path, config)),
+        pairs,
     };
     joined(plan, opened, &tokenizer, notes)
 }
@@ -125,8 +153,18 @@ pub fn reopen_language(
     if tokenizer.digest() != was {
         return Err(changed("tokenizer", &tokenizer_path, was, tokenizer.digest()));
     }
-    let OpenedText { train, validation, notes, .. } =
+    let OpenedText { mut train, validation, mut notes, .. } =
         open_text(plan.text.clone(), &folder, &tokenizer, kept)?;
+    let pairs = match (plan.objective.uld, &plan.teacher) {
+        (Some(uld), LanguageTeacherPlan::Model { path, .. }) => {
+            let theirs = Tokenizer::open(&places.model("teacher.model", path)?)?;
+            let (both, length) = ([&tokenizer, &theirs], uld.sequence_length);
+            let (pairs, note) = own_tokens(&plan.text, &folder, both, length, &mut train)?;
+            notes.push(note);
+            Some(pairs)
+        }
+        _ => None,
+    };
     let found = digest(&*train, validation.as_deref());
     if found != plan.examples.digest {
         return Err(changed("text in", &folder, plan.examples.digest, found));
@@ -150,17 +188,78 @@ pub fn reopen_language(
         StudentSource::Fresh | StudentSource::Teacher { .. } => None,
     };
     let (student_path, student) = student.unzip();
-    let opened = Opened { train, validation, student, student_path, teacher };
+    let opened = Opened { train, validation, student, student_path, teacher, pairs };
     joined(plan.clone(), opened, &tokenizer, notes)
 }
 
 /// What was opened.
 struct Opened {
-    train: std::sync::Arc<dyn Rows>,
-    validation: Option<std::sync::Arc<dyn Rows>>,
+    train: Arc<dyn Rows>,
+    validation: Option<Arc<dyn Rows>>,
     student: Option<LanguageConfig>,
     student_path: Option<PathBuf>,
     teacher: Option<(PathBuf, LanguageConfig)>,
+    /// The teacher's rows, where it reads tokens of its own.
+    pairs: Option<Arc<PairedRows>>,
+}
+
+/// The training text in the tokens of both models, which takes the place of `train`, and what a person
+/// should hear of it.
+fn own_tokens(
+    text: &TextPlan,
+    folder: &Path,
+    tokenizers: [&Tokenizer; 2],
+    teacher_length: u64,
+    train: &mut Arc<dyn Rows>,
+) -> Result<(Arc<PairedRows>, String), Failure> {
+    let pairs = Arc::new(text::open_pairs(text, folder, tokenizers, teacher_length)?);
+    let rows = Arc::clone(&pairs) as Arc<dyn Rows>;
+    *train = match text.train_limit {
+        Limit::All => rows,
+        Limit::First(count) => limited::first(rows, count),
+    };
+    let [matched, learnt] = pairs.matched();
+    let left_out = match pairs.dropped() {
+        0 => String::new(),
+        count => {
+            format!("; {count} tokens are left out, between common ends farther apart than a row")
+        }
+    };
+    let note = format!(
+        "the teacher is heard at {matched} of {learnt} tokens, where both have read the same bytes{left_out}"
+    );
+    Ok((pairs, note))
+}
+
+/// What the teacher in `folder` reads where the student reads a row.
+fn reads(
+    plan: &LanguagePlan,
+    tokenizer: &Tokenizer,
+    student: usize,
+    (folder, config): (&Path, &LanguageConfig),
+    pairs: Option<Arc<PairedRows>>,
+) -> Result<TeacherReads, Failure> {
+    if let Some(pairs) = pairs {
+        return Ok(TeacherReads::Own(pairs));
+    }
+    let choice = match &plan.teacher {
+        LanguageTeacherPlan::Model { vocabulary: TeacherVocabulary::Pad, .. } => Choice::Pad,
+        LanguageTeacherPlan::Model { vocabulary: TeacherVocabulary::Intersect, .. } => {
+            Choice::Intersect
+        }
+        _ => return Ok(TeacherReads::Same),
+    };
+    // A folder without a tokenizer is taken to have the run's.
+    let own = Tokenizer::open(folder).ok();
+    let found = compare([
+        Side { tokenizer, rows: Some(student) },
+        Side { tokenizer: own.as_ref().unwrap_or(tokenizer), rows: Some(config.vocab_size()) },
+    ]);
+    let map = found.map(choice).map_err(|refused| {
+        let refused = heirloom_data::Error::from(refused);
+        Failure { code: refused.exit_code(), message: format!("`teacher.vocabulary`: {refused}") }
+    })?;
+    Ok(TeacherReads::Mapped(Arc::new(map.to_teacher().to_vec())))
 }
 
 fn joined(
@@ -169,7 +268,7 @@ fn joined(
     tokenizer: &Tokenizer,
     notes: Vec<String>,
 ) -> Result<GatheredLanguage, Failure> {
-    let Opened { train, validation, student, student_path, teacher } = opened;
+    let Opened { train, validation, student, student_path, teacher, pairs } = opened;
     let shape = &plan.student.shape;
     let (config, weights) = match (&plan.student.source, student, &teacher) {
         (StudentSource::Model { .. }, Some(config), _) => (config, student_path),
@@ -178,10 +277,17 @@ fn joined(
         }
         _ => (config_of(shape, tokenizer)?, None),
     };
+    let teacher = match teacher {
+        None => None,
+        Some((path, teacher)) => {
+            let reads = reads(&plan, tokenizer, config.vocab_size(), (&path, &teacher), pairs)?;
+            Some(LanguageTeacher { path, config: teacher, reads })
+        }
+    };
     let job = LanguageJob {
         student: shapes::with_dropout(config, shape),
         weights: weights.map_or(LanguageWeights::Fresh, LanguageWeights::Folder),
-        teacher: teacher.map(|(path, config)| LanguageTeacher { path, config }),
+        teacher,
         tokenizer_files: tokenizer.files().clone(),
         train,
         validation,

@@ -57,7 +57,14 @@ impl StandIn {
             place.write(&format!("data/{name}"), &format!("{header}{rows}"));
         }
         place.write("data/tokenizers/bert-base-uncased/vocab.txt", &synthetic::vocabulary());
+        let asked = |e: &SyntheticExample| {
+            let (first, second) = halves(&e.text);
+            serde_json::json!({"instruction": first, "input": "", "output": second})
+        };
+        let asked: Vec<serde_json::Value> = train.iter().map(asked).collect();
+        place.write("data/instruct/alpaca.json", &serde_json::to_string(&asked).unwrap());
         place.make_models();
+        place.make_decoders();
         place
     }
 
@@ -94,6 +101,30 @@ impl StandIn {
         fs::write(&config, text.replace("BertForSequenceClassification", "BertModel")).unwrap();
         let tensors = "models/all-MiniLM-L6-v2/model.safetensors";
         self.drop_classifier(&self.root.path().join(tensors));
+    }
+
+    /// Two decoders of one tokenizer, trained for a step: student and teacher of instructions.
+    fn make_decoders(&self) {
+        let words = synthetic::vocabulary();
+        for (name, layers) in [("alpaca-student", 1), ("alpaca-teacher", 2)] {
+            self.write("words/vocab.txt", &words);
+            let end = r#"{"do_lower_case": true, "eos_token": "[SEP]"}"#;
+            self.write("words/tokenizer_config.json", end);
+            let recipe = format!(
+                "[text]\nkind = \"causal\"\npath = \"instruct\"\ntrain = [\"alpaca.json\"]\n\
+                 validation_split = 0.2\nshape = \"instruction\"\nsequence_length = 512\n\
+                 [tokenizer]\npath = \"words\"\n[student]\nconfig = {{ model_type = \"llama\", \
+                 hidden_size = 16, num_hidden_layers = {layers}, num_attention_heads = 2, \
+                 intermediate_size = 32 }}\n[training]\nmax_steps = 1\nbatch_size = 2\n\
+                 eval_strategy = \"end\"\n"
+            );
+            self.write("decoder.toml", &recipe);
+            let into = format!("models/{name}-run");
+            let output = self.heirloom(&["train", "decoder.toml", "--into", &into]);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let made = self.root.path().join(&into).join("last");
+            fs::rename(made, self.root.path().join("models").join(name)).unwrap();
+        }
     }
 
     /// Rewrites a weights file without its classifier.

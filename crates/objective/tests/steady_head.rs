@@ -5,8 +5,8 @@
 use heirloom_base::Bytes;
 use heirloom_engine::{Cpu, Device, Divergence, Ids, View};
 use heirloom_objective::{
-    ChunkPlan, ChunkedHead, TeacherTerm, TeacherTokens, TokenCounts, TokenGradients, TokenLoss,
-    TokenSignals, TokenTerm,
+    ChunkPlan, ChunkedHead, SortedTerm, TeacherTerm, TeacherTokens, TeacherVocabulary, TokenCounts,
+    TokenGradients, TokenLoss, TokenSignals, TokenTerm,
 };
 use heirloom_testkit::{Allocations, Counting};
 
@@ -38,7 +38,23 @@ fn after_the_first_step_only_the_sums_are_asked_for() {
         budget: Bytes((42 * 3 * VOCABULARY * 4) as u64),
     };
     assert_eq!(plan.rows(), 42);
-    let head = ChunkedHead::new(device, terms, plan);
+    let plain = ChunkedHead::new(device, terms.clone(), plan);
+    // Beside a teacher whose tokens have other numbers, and one that is compared by rank.
+    let shared = Ids::at(device.alloc_ids(VOCABULARY), 0, VOCABULARY);
+    let numbers = |at: u32| if at % 7 == 2 { heirloom_engine::IGNORED } else { at };
+    device.write_ids(shared, &(0..VOCABULARY as u32).map(numbers).collect::<Vec<u32>>());
+    let other = TeacherVocabulary { size: VOCABULARY, shared: Some(shared) };
+    let over_shared = ChunkedHead::between(device, terms.clone(), plan, other);
+    let rank = TokenLoss::Sorted(SortedTerm { temperature: 1.0, top: 50 });
+    let by_rank = vec![terms[0], TokenTerm { weight: 0.5, loss: rank }];
+    let other = TeacherVocabulary { size: VOCABULARY, shared: None };
+    let by_rank = ChunkedHead::between(device, by_rank, plan, other);
+    for head in [plain, over_shared, by_rank] {
+        steps(device, &head);
+    }
+}
+
+fn steps(device: &mut Cpu, head: &ChunkedHead) {
     let mut matrix = |rows, cols| View::matrix(device.alloc(rows * cols), 0, rows, cols);
     let (states, d_states) = (matrix(TOKENS, WIDTH), matrix(TOKENS, WIDTH));
     let (w, dw) = (matrix(VOCABULARY, WIDTH), matrix(VOCABULARY, WIDTH));

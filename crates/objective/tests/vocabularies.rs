@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
+use std::path::Path;
+
 use heirloom_base::{Bytes, Purpose, uniform, word};
 use heirloom_engine::{
     Cpu, Device, Divergence, IGNORED, Ids, Linear, Reference, RowLoss, Target, View,
@@ -11,6 +13,8 @@ use heirloom_objective::{
     ChunkPlan, ChunkedHead, SortedTerm, TeacherTerm, TeacherTokens, TeacherVocabulary, TokenCounts,
     TokenGradients, TokenLoss, TokenSignals, TokenTerm,
 };
+
+use heirloom_store::TensorFile;
 
 /// Farthest allowed of the largest number: the order of sums over chunks, in each precision.
 const DOUBLE: f64 = 1e-10;
@@ -323,6 +327,46 @@ fn gradients_are_those_of_the_total_by_finite_differences() {
                 assert!(near, "{term:?}: [{at}] is {got}, should be {want}");
             }
             device.write_f64(view, &before);
+        }
+    }
+}
+
+#[test]
+fn losses_between_vocabularies_are_those_of_pytorch() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sorted.safetensors");
+    let file = TensorFile::open(&file).unwrap();
+    let numbers = |name: &str| file.read::<f64>(name).unwrap();
+    let shared: Vec<u32> =
+        file.read::<i64>("shared").unwrap().into_iter().map(|id| id as u32).collect();
+    for (mut device, bound) in devices() {
+        let device = &mut *device;
+        for (name, temperature) in [("t1", 1.0), ("t2", 2.0)] {
+            let (x, dx) =
+                (matrix(device, 6, 9, &numbers("student")), matrix(device, 6, 9, &[0.0; 54]));
+            let logits = matrix(device, 6, 12, &numbers("teacher"));
+            let losses = matrix(device, 6, 1, &[0.0; 6]);
+            let check = |device: &mut dyn Device, what: &str, target| {
+                device.fill(dx, 0.0);
+                let scale = 1.0 / 6.0;
+                device.row_loss(&RowLoss { x, target, scale, weights: None, losses, dx: Some(dx) });
+                let name = format!("{what}.{name}");
+                close(&name, &device.read_f64(losses), &numbers(&format!("{name}.rows")), bound);
+                close(&name, &device.read_f64(dx), &numbers(&format!("{name}.grad")), bound);
+            };
+            for (what, top) in [("sorted", 12), ("sorted", usize::MAX), ("sorted.top3", 3)] {
+                check(device, what, Target::Sorted { logits, temperature, factor: 1.0, top });
+            }
+            let (columns, placed) = (ids(device, &shared), matrix(device, 6, 9, &[0.0; 54]));
+            device.pick_columns(logits, columns, placed);
+            device.forbid_columns(x, columns);
+            for (what, divergence) in
+                [("shared.kl", Divergence::ForwardKl), ("shared.reverse", Divergence::ReverseKl)]
+            {
+                let (factor, labels) = (temperature * temperature, None);
+                let logits = placed;
+                let target = Target::Teacher { logits, divergence, temperature, factor, labels };
+                check(device, what, target);
+            }
         }
     }
 }

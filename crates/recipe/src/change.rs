@@ -158,6 +158,7 @@ const RULES: &[(&str, Rule)] = &[
     ("teacher", Fixed(TEACHER)),
     ("other_teachers", Fixed(TEACHER)),
     ("teacher.model.path", Free),
+    ("teacher.model.vocabulary", Fixed(TEACHER)),
     ("teacher.model.logits", Free),
     ("teacher.model.batch_tokens", Free),
     ("objective", Fixed("the saved projections belong to other terms")),
@@ -165,6 +166,8 @@ const RULES: &[(&str, Rule)] = &[
     ("objective.temperature", Asked(&["objective.temperature"])),
     ("objective.temperature.from", Fixed(COURSE)),
     ("objective.temperature.to", Fixed(COURSE)),
+    ("objective.uld", Fixed("the rows would be others")),
+    ("objective.on_policy", Fixed("the student would have written other texts, at other steps")),
     ("objective.until_overtaken", Asked(&["objective.until_overtaken"])),
     ("objective.scale_by_temperature_squared", Asked(&["objective.scale_by_temperature_squared"])),
     (

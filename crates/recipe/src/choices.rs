@@ -420,6 +420,18 @@ choice! {
 }
 
 choice! {
+    /// What is done where a teacher's vocabulary is not the student's.
+    TeacherVocabulary {
+        /// It is refused.
+        Refuse = "refuse",
+        /// Ids that stand for no token are never possible.
+        Pad = "pad",
+        /// Distributions are compared over the tokens that both have.
+        Intersect = "intersect",
+    }
+}
+
+choice! {
     /// Where a second set comes from.
     MetaFrom {
         /// A part of the training set.

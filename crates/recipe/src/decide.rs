@@ -276,6 +276,15 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     if let Some(at) = &objective.until_overtaken {
         needs(at, "objective.until_overtaken", needed, problems);
     }
+    if let Some(at) = &objective.uld {
+        needs(at, "objective.uld", needed, problems);
+    }
+    if let Some(at) = &objective.on_policy {
+        needs(at, "objective.on_policy", needed, problems);
+    }
+    if let Some(at) = &recipe.teacher.vocabulary {
+        needs(at, "teacher.vocabulary", needed, problems);
+    }
     policy::check(recipe, problems);
     regularizer::check(recipe, problems);
     let Some(hidden) = &objective.hidden else { return };

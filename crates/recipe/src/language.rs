@@ -7,7 +7,8 @@ use heirloom_base::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::choices::{
-    Architecture, DocumentShape, Documents, OnLong, Packing, TextFormat, TextKind,
+    Architecture, DocumentShape, Documents, OnLong, Packing, TeacherVocabulary, TextFormat,
+    TextKind,
 };
 use crate::divergence::Divergence;
 use crate::plan::{
@@ -210,7 +211,38 @@ pub enum LanguageTeacherPlan {
         digest: Digest,
         /// Its shape.
         shape: LanguageShape,
+        /// What is done where its vocabulary is not the student's. Not written where that is refused.
+        #[serde(default = "refuse", skip_serializing_if = "is_refuse")]
+        vocabulary: TeacherVocabulary,
     },
+}
+
+fn refuse() -> TeacherVocabulary {
+    TeacherVocabulary::Refuse
+}
+
+fn is_refuse(choice: &TeacherVocabulary) -> bool {
+    *choice == TeacherVocabulary::Refuse
+}
+
+/// How probabilities are compared by their size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UldPlan {
+    /// Ranks that are compared one by one.
+    pub top: u64,
+    /// The teacher's tokens of a row.
+    pub sequence_length: u64,
+}
+
+/// Batches whose replies the student writes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OnPolicyPlan {
+    /// Share of the steps.
+    pub share: f64,
+    /// Most tokens after a prompt.
+    pub max_new_tokens: u64,
+    /// Of the drawing.
+    pub temperature: f64,
 }
 
 /// What the student is trained to do, token by token.
@@ -231,6 +263,12 @@ pub struct LanguageObjective {
     /// How the teacher's term compares the two.
     #[serde(default, skip_serializing_if = "Divergence::is_usual")]
     pub divergence: Divergence,
+    /// Whether probabilities are compared by their size, with a teacher that reads its own tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uld: Option<UldPlan>,
+    /// Batches whose replies the student writes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_policy: Option<OnPolicyPlan>,
     /// What the next token becomes before the student learns it: smoothing or LABO.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regularizer: Option<RegularizerPlan>,

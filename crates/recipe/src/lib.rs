@@ -42,7 +42,7 @@ pub use choices::{
     HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType,
     NetworkOutput, Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position,
     Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
-    TeacherTokenizer, TextFormat, TextKind,
+    TeacherTokenizer, TeacherVocabulary, TextFormat, TextKind,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost, cost_of};
 pub use divergence::Divergence;
@@ -52,7 +52,7 @@ pub use facts::{
 pub use group::{Frozen, GroupPlan, Patterns};
 pub use language::{
     AnyPlan, DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
-    LanguageTeacherPlan, Masking, TextPlan,
+    LanguageTeacherPlan, Masking, OnPolicyPlan, TextPlan, UldPlan,
 };
 pub use parse::parse;
 pub use plan::{

@@ -288,11 +288,10 @@ pub enum ProblemKind {
         /// The longest text of the model.
         longest: u64,
     },
-    /// A teacher with fewer tokens than the student.
+    /// A teacher with logits for more or fewer words than the student's, of the same tokens.
     #[error(
-        "the teacher has {teacher} tokens, the student {student}; the teacher's must be those of the \
-         student or more of them (a padded vocabulary), so take a student with the teacher's \
-         tokenizer and no more embeddings"
+        "the teacher has logits for {teacher} words, the student for {student}; where ids that stand \
+         for no token make the difference, leave them out with `teacher.vocabulary = \"pad\"`"
     )]
     FewerTokens {
         /// Rows of the teacher's head.

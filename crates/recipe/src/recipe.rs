@@ -11,7 +11,7 @@ use crate::choices::{
     HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, NetworkOutput,
     Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position, Precision,
     RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
-    TextFormat, TextKind,
+    TeacherVocabulary, TextFormat, TextKind,
 };
 use crate::group::Patterns;
 use crate::preset::Preset;
@@ -76,6 +76,8 @@ pub(crate) fn keys() -> Vec<&'static Key> {
         StudentConfig::KEYS,
         Teacher::KEYS,
         Objective::KEYS,
+        Uld::KEYS,
+        OnPolicy::KEYS,
         Hidden::KEYS,
         Balance::KEYS,
         Meta::KEYS,
@@ -190,6 +192,8 @@ const RANGE: Rule<Vec<f64>> = Rule {
 };
 const BALANCE: Rule<Balance> = any("a table such as { policy = \"rw_kd\" }");
 const REGULARIZER_META: Rule<RegularizerMeta> = any("a table such as { split = 0.1 }");
+const ULD: Rule<Uld> = any("a table such as { top = 64 }");
+const ON_POLICY: Rule<OnPolicy> = any("a table such as { share = 0.5 }");
 const REGULARIZER: Rule<Regularizer> = any("a table such as { method = \"labo\" }");
 const META: Rule<Meta> = any("a table such as { source = \"split\", split = 0.1 }");
 const CONFIG: Rule<StudentConfig> = any("a table such as { model_type = \"bert\", … }");
@@ -413,6 +417,8 @@ section! {
             "Of several teachers under `[[teacher]]`: this one's weight among them. Together they have `objective.alpha`.";
         tokenizer: TeacherTokenizer = TeacherTokenizer::Shared, TeacherTokenizer::ONE,
             "Whether it reads with the run's tokenizer or with the one in its folder; the latter for answers that are kept.";
+        vocabulary: TeacherVocabulary = TeacherVocabulary::Refuse, TeacherVocabulary::ONE,
+            "What is done where its vocabulary is not the student's (`[text]`): refuse it; leave out ids that stand for no token, as all tokens are the same; or compare over the tokens that both have. `heirloom tokenizer compare` says which can be.";
     }
 }
 
@@ -443,8 +449,35 @@ section! {
             "Terms that compare hidden states or attention, see below.";
         balance: Balance, BALANCE, absent "none: `alpha` for every sample" as "{ policy = \"wsl\" }",
             "How much each sample learns from its label and how much from the teacher, see below.";
+        uld: Uld, ULD, absent "none: distributions are compared token by token" as "{ top = 64 }",
+            "Compare probabilities by their size, where the teacher reads tokens of its own (`[text]`), see below.";
+        on_policy: OnPolicy, ON_POLICY, absent "none: all batches are the data's" as "{ share = 0.5 }",
+            "Batches whose replies the student writes itself (`[text]`), see below.";
         regularizer: Regularizer, REGULARIZER, absent "none: the label as it is" as "{ method = \"labo\" }",
             "What the label becomes before the student learns from it, see below.";
+    }
+}
+
+section! {
+    /// `[objective.uld]`: universal logit distillation, between models of different tokenizers.
+    Uld at "objective.uld" {
+        top: u64 = 64, COUNT,
+            "How many of each side's probabilities are compared one by one, the largest; the others count as one sum. As many as tokens is exact.";
+        sequence_length: u64, LENGTH, absent "`text.sequence_length`" as "512",
+            "The teacher's tokens of a row.";
+    }
+}
+
+section! {
+    /// `[objective.on_policy]`: batches whose replies the student writes itself, for the teacher to
+    /// judge.
+    OnPolicy at "objective.on_policy" {
+        share: f64, SHARE, absent "required" as "0.5",
+            "Share of the steps whose replies the student writes; in these the teacher's term alone counts.";
+        max_new_tokens: u64 = 128, COUNT,
+            "Most tokens that it writes after a prompt; a prompt that leaves less room in a row is left out.";
+        temperature: f64 = 1.0, NOT_NEGATIVE,
+            "Divides the logits before a token is drawn; 0 takes the most probable.";
     }
 }
 
@@ -801,6 +834,8 @@ nested!(Group);
 nested!(Hidden);
 nested!(Balance);
 nested!(Meta);
+nested!(Uld);
+nested!(OnPolicy);
 nested!(Regularizer);
 nested!(RegularizerMeta);
 

@@ -2,13 +2,13 @@
 
 use heirloom_base::{Digest, Tokens};
 
-use crate::choices::{Architecture, TextKind};
+use crate::choices::{Architecture, TeacherVocabulary, TextKind};
 use crate::decide::{check, value};
 use crate::divergence;
 use crate::facts::{TokenDifference, TokenizerFacts};
 use crate::language::{
     DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
-    LanguageTeacherPlan, TextPlan,
+    LanguageTeacherPlan, OnPolicyPlan, TextPlan, UldPlan,
 };
 use crate::plan::{Examples, FORMAT, OutputPlan, StudentSource, TrainingPlan};
 use crate::problem::{ProblemKind, Problems};
@@ -129,6 +129,16 @@ fn objective(recipe: &Recipe, teacher: &LanguageTeacherPlan) -> LanguageObjectiv
         temperature: Line { from, to: value(&objective.temperature_end).unwrap_or(from) },
         scale_by_temperature_squared: objective.scale_by_temperature_squared(),
         divergence: divergence::divergence(objective),
+        uld: objective.uld.as_ref().map(|at| UldPlan {
+            top: at.value.top(),
+            sequence_length: value(&at.value.sequence_length)
+                .unwrap_or_else(|| recipe.text.sequence_length()),
+        }),
+        on_policy: objective.on_policy.as_ref().map(|at| OnPolicyPlan {
+            share: value(&at.value.share).unwrap_or_default(),
+            max_new_tokens: at.value.max_new_tokens(),
+            temperature: at.value.temperature(),
+        }),
         regularizer: recipe.regularizer(),
     }
 }
@@ -164,7 +174,8 @@ fn teacher(
     let Some(at) = &recipe.teacher.model else { return Some(LanguageTeacherPlan::Nobody) };
     let found = known(at, "the teacher", facts.teacher.as_ref(), facts.text.kind, problems)?;
     let (path, digest, shape) = (at.value.clone(), found.digest, found.shape);
-    Some(LanguageTeacherPlan::Model { path, digest, shape })
+    let vocabulary = recipe.teacher.vocabulary();
+    Some(LanguageTeacherPlan::Model { path, digest, shape, vocabulary })
 }
 
 fn student(
@@ -243,14 +254,19 @@ fn check_vocabulary(
     problems: &mut Problems,
 ) {
     let ours = facts.tokenizer;
+    // Where the recipe says what is done, tokens are compared one by one when both are opened.
+    let chosen =
+        recipe.teacher.vocabulary() != TeacherVocabulary::Refuse || recipe.objective.uld.is_some();
     let at = place(&recipe.teacher.model, &recipe.teacher.place);
-    if let Some(theirs) = facts.teacher_tokenizer.filter(|theirs| theirs.digest != ours.digest) {
+    if let Some(theirs) =
+        facts.teacher_tokenizer.filter(|theirs| !chosen && theirs.digest != ours.digest)
+    {
         let (teacher, student) = (theirs.vocab_size, ours.vocab_size);
         let difference = facts.first_difference.as_ref().map(TokenDifference::words);
         problems.push(at, ProblemKind::OtherTokens { teacher, student, difference });
         return;
     }
-    let theirs = shape(teacher);
+    let theirs = shape(teacher).filter(|_| !chosen);
     for (model, shape) in [Some(("student", student.shape)), theirs.map(|shape| ("teacher", shape))]
         .into_iter()
         .flatten()
@@ -264,7 +280,8 @@ fn check_vocabulary(
         }
     }
     let student = student.shape.vocab_size();
-    if let Some(teacher) = theirs.map(|shape| shape.vocab_size()).filter(|&theirs| theirs < student)
+    if let Some(teacher) =
+        theirs.map(|shape| shape.vocab_size()).filter(|&theirs| theirs != student)
     {
         problems.push(at, ProblemKind::FewerTokens { teacher, student });
     }

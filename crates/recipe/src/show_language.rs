@@ -158,6 +158,11 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
     let scale = if objective.scale_by_temperature_squared { ", times T²" } else { "" };
     let temperature = format!("T = {}", objective.temperature);
     let teacher = match objective.divergence {
+        _ if let Some(uld) = &objective.uld => format!(
+            "Σ |q₍ₖ₎ − p₍ₖ₎| at {temperature}, the {} largest by rank and the others as one sum, where both \
+             have read the same bytes",
+            uld.top
+        ),
         Divergence::ForwardKl => format!("divergence from the teacher at {temperature}{scale}"),
         other @ Divergence::MseLogits { .. } => other.to_string(),
         other => format!("{other} at {temperature}{scale}; p the teacher's, q the student's"),
@@ -174,6 +179,13 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
             balance.policy.words(alpha),
         ],
     };
+    if let Some(own) = &objective.on_policy {
+        lines.push(format!(
+            "in {} of the steps the student writes the replies, up to {} tokens at temperature {}, and \
+             the teacher's term alone counts",
+            own.share, own.max_new_tokens, own.temperature
+        ));
+    }
     lines.push("means over all tokens of a step that are learnt".to_owned());
     if objective.until_overtaken {
         lines.push("the teacher falls silent once the student is better than it".to_owned());

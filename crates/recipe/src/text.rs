@@ -270,6 +270,8 @@ pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
             needs(at, "objective.until_overtaken", needed, problems);
         }
     }
+    check_own_words(recipe, problems);
+    check_uld(recipe, problems);
     if let Some(at) = &objective.label_loss
         && at.value != crate::choices::LabelLoss::CrossEntropy
     {
@@ -293,5 +295,69 @@ pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     {
         let needed = "a `[task]`; for a language model it is \"label_smoothing\" or \"labo\"";
         needs(at, "objective.regularizer.method", needed, problems);
+    }
+}
+
+/// Says what stands against batches whose replies the student writes.
+fn check_own_words(recipe: &Recipe, problems: &mut Problems) {
+    const KEY: &str = "objective.on_policy";
+    let Some(at) = &recipe.objective.on_policy else { return };
+    if recipe.teacher.place.is_none() {
+        needs(at, KEY, "a `[teacher]`, which judges what the student writes", problems);
+    }
+    if value(&recipe.text.kind) == Some(TextKind::Masked) {
+        needs(at, KEY, "`kind = \"causal\"`; an encoder does not write", problems);
+    } else if recipe.text.shape() == DocumentShape::Text {
+        let needed = "a `text.shape` with a reply, whose prompts the student goes on with";
+        needs(at, KEY, needed, problems);
+    }
+    if recipe.objective.uld.is_some() {
+        let needed =
+            "no `objective.uld`; a teacher with tokens of its own cannot read the student's";
+        needs(at, KEY, needed, problems);
+    }
+    if at.value.share.is_none() && !problems.is_wrong("objective.on_policy.share") {
+        let meaning = "the share of steps that the student writes for, as 0.5";
+        missing(at.place.clone(), "objective.on_policy.share", meaning, problems);
+    }
+    let (most, length) = (at.value.max_new_tokens(), recipe.text.sequence_length());
+    if most >= length {
+        let expected =
+            format!("less than `text.sequence_length`, {length}, to leave room for prompts");
+        let key = "objective.on_policy.max_new_tokens";
+        let place = at.value.max_new_tokens.as_ref().map_or(&at.place, |at| &at.place);
+        let at = At { value: most, place: place.clone() };
+        wrong(&at, key, most.to_string(), expected, None, problems);
+    }
+}
+
+/// Says what stands against comparing by size.
+fn check_uld(recipe: &Recipe, problems: &mut Problems) {
+    const KEY: &str = "objective.uld";
+    let Some(at) = &recipe.objective.uld else { return };
+    if recipe.teacher.place.is_none() {
+        needs(at, KEY, "a `[teacher]`", problems);
+    }
+    if value(&recipe.text.kind) == Some(TextKind::Masked) {
+        needs(at, KEY, "`kind = \"causal\"`", problems);
+    }
+    if recipe.text.validation_split.is_some() {
+        let needed = "`text.validation` in place of `validation_split`, whose documents are not parted \
+                      for two tokenizers";
+        needs(at, KEY, needed, problems);
+    }
+    let needed = "no `objective.uld`, which compares by size alone";
+    if let Some(at) = &recipe.objective.divergence {
+        needs(at, "objective.divergence", needed, problems);
+    }
+    if let Some(at) = &recipe.objective.scale_by_temperature_squared {
+        needs(at, "objective.scale_by_temperature_squared", needed, problems);
+    }
+    if let Some(at) = &recipe.teacher.vocabulary {
+        needs(at, "teacher.vocabulary", needed, problems);
+    }
+    if let Some(at) = recipe.objective.until_overtaken.as_ref().filter(|at| at.value) {
+        let needed = "a teacher with the student's tokens; losses of others are not comparable";
+        needs(at, "objective.until_overtaken", needed, problems);
     }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heirloom_data::text::{
-    Corpus, OnLong, Pack, PackedRows, Reading, Rows, Separator, Shape, Shards, TextFormat, files,
-    find_or_write,
+    ChatTemplate, Corpus, OnLong, Pack, PackedRows, PairedRows, Reading, Rows, Separator, Shape,
+    Shards, TextFormat, files, find_or_write,
 };
 use heirloom_data::tokens::Tokenizer;
 use heirloom_recipe::{DocumentShape, Documents, Limit, Packing, Split, TextPlan};
@@ -80,7 +80,7 @@ pub fn open_text(
     }
     let (train, validation) = chosen(&text, folder)?;
     let shards = |paths: &[PathBuf]| -> Result<Arc<Shards>, Failure> {
-        let corpus = Corpus::open(paths, reading(&text))?;
+        let corpus = Corpus::open(paths, reading(&text, tokenizer)?)?;
         let kept = kept.folder(corpus.key(tokenizer));
         Ok(Arc::new(find_or_write(&RealDisk, kept, &corpus, tokenizer, &mut |_| ())?.0))
     };
@@ -120,6 +120,22 @@ pub fn open_text(
         }
     };
     Ok(OpenedText { text, train, validation, notes })
+}
+
+/// The training text in the tokens of both models, in rows of at most so many tokens of each.
+///
+/// # Errors
+/// As [`open_text`].
+pub(super) fn open_pairs(
+    text: &TextPlan,
+    folder: &Path,
+    tokenizers: [&Tokenizer; 2],
+    teacher_length: u64,
+) -> Result<PairedRows, Failure> {
+    let (train, _) = chosen(text, folder)?;
+    let corpus = Corpus::open(&train, reading(text, tokenizers[0])?)?;
+    let lengths = [text.sequence_length as usize, teacher_length as usize];
+    Ok(PairedRows::build(&corpus, tokenizers, lengths)?)
 }
 
 /// The files to train and to evaluate on. A name that is not in the folder is refused with the nearest
@@ -163,9 +179,16 @@ fn end_of(tokenizer: &Tokenizer) -> Option<String> {
     tokenizer.named("eos_token").or_else(|| tokenizer.named("sep_token"))
 }
 
-fn reading(text: &TextPlan) -> Reading {
+/// How the files are read. Conversations have the tokenizer's chat template; instructions that of
+/// Alpaca.
+fn reading(text: &TextPlan, tokenizer: &Tokenizer) -> Result<Reading, Failure> {
+    let template = match text.shape {
+        DocumentShape::Messages => Some(ChatTemplate::of(tokenizer)?),
+        DocumentShape::Instruction => Some(ChatTemplate::named("alpaca", tokenizer)?),
+        DocumentShape::Text | DocumentShape::Completion => None,
+    };
     let some = |token: &str| (!token.is_empty()).then(|| token.to_owned());
-    Reading {
+    Ok(Reading {
         format: text.format.map(|format| match format {
             heirloom_recipe::TextFormat::Plain => TextFormat::Plain,
             heirloom_recipe::TextFormat::Jsonl => TextFormat::Jsonl,
@@ -188,8 +211,8 @@ fn reading(text: &TextPlan) -> Reading {
         },
         begin: some(&text.begin),
         end: text.end.as_deref().and_then(some),
-        template: None,
-    }
+        template,
+    })
 }
 
 fn pack(text: &TextPlan) -> Pack {

@@ -77,6 +77,11 @@ impl TextBatch {
         self.labels.iter().map(|&label| f32::from(u8::from(label != IGNORED))).collect()
     }
 
+    /// First token of each document, and N, `[S + 1]`.
+    pub(super) fn starts(&self) -> &[u32] {
+        &self.starts
+    }
+
     /// As a model reads it.
     pub(super) fn inputs(&self) -> Inputs<'_> {
         Inputs {

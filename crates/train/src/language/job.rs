@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use heirloom_data::text::Rows;
+use heirloom_data::text::{PairedRows, Rows};
 use heirloom_models::{DecoderConfig, EncoderConfig};
 use heirloom_recipe::LanguagePlan;
 
@@ -43,6 +43,21 @@ pub struct LanguageTeacher {
     pub path: PathBuf,
     /// Its config.
     pub config: LanguageConfig,
+    /// What it reads where the student reads a row.
+    pub reads: TeacherReads,
+}
+
+/// The tokens of a teacher beside the student's.
+#[derive(Clone, Debug)]
+pub enum TeacherReads {
+    /// The same; a vocabulary that is padded further than the student's counts up to there.
+    Same,
+    /// The same text, token by token under its own ids: the teacher's id of each of the student's
+    /// tokens, or [`NOT_SHARED`](heirloom_data::vocabulary::NOT_SHARED), `[V]`. What is not shared is
+    /// left out of the divergence.
+    Mapped(Arc<Vec<u32>>),
+    /// The same text in tokens of its own; these rows are the job's.
+    Own(Arc<PairedRows>),
 }
 
 /// A run, ready to start. Runs of several seeds share the rows.

@@ -10,11 +10,15 @@ mod evaluate;
 mod job;
 mod network;
 mod objective;
+mod other_tokens;
 mod trainer;
+mod written;
 
 pub use evaluate::Foreseen;
-pub use job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights};
+pub use job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads};
 pub use trainer::{LanguageTrainer, language_memory};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_other_tokens;

@@ -7,13 +7,14 @@
 use heirloom_base::Bytes;
 use heirloom_data::order::BatchRule;
 use heirloom_data::text::Rows;
-use heirloom_engine::{Device, IdSpace, Ids, Params, Space, View};
+use heirloom_data::vocabulary::NOT_SHARED;
+use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Params, Reference, Space, View};
 use heirloom_models::{
     Buffers, Capacity, Decoder, DecoderBuffers, DeviceBatch, Head, Loaded, Model, Noise, Purpose,
 };
 use heirloom_objective::{
     ChunkPlan, ChunkedHead, DenseLosses, DenseSignals, LOGITS_BUDGET, Parts, TeacherTokens,
-    TokenCounts, TokenGradients, TokenSignals, TokenTerm,
+    TeacherVocabulary, TokenCounts, TokenGradients, TokenSignals, TokenTerm,
 };
 use heirloom_recipe::TrainingPlan;
 use heirloom_store::TensorFolder;
@@ -21,6 +22,7 @@ use heirloom_store::TensorFolder;
 use super::batch::TextBatch;
 use super::job::{LanguageConfig, LanguageWeights};
 use super::objective::MOST_TERMS;
+use super::other_tokens::{Other, TokensOfTeacher};
 use crate::Error;
 use crate::trainer::rule;
 
@@ -42,7 +44,17 @@ impl LanguageCapacity {
 /// The most tokens of a micro-batch: as many as its own rule allows, or a whole step has, or the
 /// longest row.
 pub(super) fn language_capacity(rows: &dyn Rows, training: &TrainingPlan) -> LanguageCapacity {
-    let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(1).max(1);
+    let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(1);
+    capacity_of(rows, training, longest)
+}
+
+/// The same where a row may have `longest` tokens.
+pub(super) fn capacity_of(
+    rows: &dyn Rows,
+    training: &TrainingPlan,
+    longest: usize,
+) -> LanguageCapacity {
+    let longest = longest.max(1);
     let most = |batch| match rule(batch) {
         BatchRule::Sequences(count) => count.min(rows.len()).saturating_mul(longest),
         BatchRule::Tokens(tokens) => tokens.max(longest),
@@ -108,6 +120,14 @@ impl Network {
         match self {
             Self::Decoder(model) => model.config().vocab_size,
             Self::Encoder(model) => model.config().vocab_size,
+        }
+    }
+
+    /// Width of the hidden states.
+    fn width(&self) -> usize {
+        match self {
+            Self::Decoder(model) => model.config().hidden_size,
+            Self::Encoder(model) => model.config().hidden_size,
         }
     }
 
@@ -208,7 +228,15 @@ pub(super) struct Planned<'a> {
     /// What is kept of the forward pass.
     pub(super) purpose: &'a Purpose,
     /// The model learnt from, where there is one.
-    pub(super) teacher: Option<&'a Network>,
+    pub(super) teacher: Option<Beside<'a>>,
+}
+
+/// A teacher beside the student.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside<'a> {
+    pub(super) network: &'a Network,
+    /// How its tokens are the student's.
+    pub(super) tokens: TokensOfTeacher<'a>,
 }
 
 /// The room for micro-batches of a model, alone or beside a teacher.
@@ -220,6 +248,8 @@ pub(super) struct TextPass {
     labels: IdSpace,
     /// Which tokens the teacher is heard at, `[N, 1]`.
     heard: View,
+    /// The teacher's side, where it reads other tokens.
+    pub(super) other: Option<Other>,
     pub(super) host: TextBatch,
 }
 
@@ -233,16 +263,27 @@ impl TextPass {
             Network::Decoder(_) => {
                 let plan = chunks(tokens, network.vocabulary(), teacher.is_some(), train);
                 let room = vec![PLACEHOLDER; MOST_TERMS];
-                Losses::Chunked(ChunkedHead::new(device, room, plan))
+                Losses::Chunked(match teacher.and_then(|teacher| vocabulary(device, teacher)) {
+                    None => ChunkedHead::new(device, room, plan),
+                    Some(other) => ChunkedHead::between(device, room, plan, other),
+                })
             }
             Network::Encoder(_) => Losses::Dense(DenseLosses::new(device, MOST_TERMS, tokens)),
         };
         let reader = Reader::new(device, network, capacity, purpose);
-        let teacher =
-            teacher.map(|teacher| Reader::new(device, teacher, capacity, &Purpose::Infer));
+        let other = teacher.and_then(|Beside { network, tokens }| {
+            Other::new(device, tokens, capacity, network.width())
+        });
+        let teacher = teacher.map(|Beside { network, tokens }| {
+            let capacity = match tokens {
+                TokensOfTeacher::Own(capacity) => capacity,
+                TokensOfTeacher::Same | TokensOfTeacher::Mapped(_) => capacity,
+            };
+            Reader::new(device, network, capacity, &Purpose::Infer)
+        });
         let heard = View::matrix(device.alloc(tokens), 0, tokens, 1);
         let labels = device.alloc_ids(tokens);
-        Self { reader, teacher, losses, labels, heard, host: TextBatch::default() }
+        Self { reader, teacher, losses, labels, heard, other, host: TextBatch::default() }
     }
 
     /// Sets the terms of the step.
@@ -273,15 +314,20 @@ impl TextPass {
         (grads, noise): (Option<Space>, Option<Noise>),
     ) -> Parts {
         let learnt = self.host.learnt;
-        let counts = TokenCounts { labelled: learnt, taught: learnt };
         let labels = Ids::at(self.labels, 0, self.host.labels.len());
         device.write_ids(labels, &self.host.labels);
         let theirs = teacher.map(|teacher| {
             let reader = self.teacher.as_mut().expect("the pass was planned with a teacher");
-            reader.read(device, teacher, &self.host, None)
+            let host = self.other.as_mut().map_or(&self.host, |other| other.batch(&self.host));
+            reader.read(device, teacher, host, None)
         });
+        let heard = self.other.as_ref().filter(|_| teacher.is_some()).map(Other::heard);
+        let counts = TokenCounts {
+            labelled: learnt,
+            taught: heard.as_ref().map_or(learnt, |(_, count)| *count),
+        };
         let read = self.reader.read(device, network, &self.host, noise);
-        let Self { reader, losses, .. } = self;
+        let Self { reader, losses, other, .. } = self;
         match (network, &reader.room, losses, read) {
             (
                 Network::Decoder(model),
@@ -292,15 +338,22 @@ impl TextPass {
                 let n = states.rows();
                 // A vocabulary that is padded further than the student's counts up to there.
                 let teacher = theirs.map(|read| match read {
-                    Read::States { states, head: matrix } => {
-                        TeacherTokens::States { states, head: matrix.first_rows(head.rows()) }
-                    }
+                    Read::States { states, head: matrix } => match other {
+                        None => {
+                            TeacherTokens::States { states, head: matrix.first_rows(head.rows()) }
+                        }
+                        Some(other) => TeacherTokens::States {
+                            states: other.beside(device, states, n),
+                            head: matrix,
+                        },
+                    },
                     Read::Logits(_) => unreachable!("both are of one kind"),
                 });
-                let all = learnt == n as u64;
-                let heard = (teacher.is_some() && !all).then(|| self.heard.first_rows(n));
-                if let Some(heard) = heard {
-                    device.write(heard, &self.host.heard());
+                let all = counts.taught == n as u64;
+                let of_teacher = (teacher.is_some() && !all).then(|| self.heard.first_rows(n));
+                if let Some(view) = of_teacher {
+                    let heard = heard.map_or_else(|| self.host.heard(), |(heard, _)| heard);
+                    device.write(view, &heard);
                 }
                 let signals = TokenSignals {
                     states,
@@ -308,7 +361,7 @@ impl TextPass {
                     labels,
                     teacher,
                     label_weights: None,
-                    teacher_weights: heard,
+                    teacher_weights: of_teacher,
                     counts,
                     gradients: grads.map(|grads| TokenGradients {
                         d_states: model.d_states(buffers, n),
@@ -352,6 +405,21 @@ impl TextPass {
 const PLACEHOLDER: TokenTerm =
     TokenTerm { weight: 0.0, loss: heirloom_objective::TokenLoss::Label };
 
+/// The teacher's vocabulary for the losses, where it is another.
+fn vocabulary(device: &mut dyn Device, teacher: Beside<'_>) -> Option<TeacherVocabulary> {
+    let size = teacher.network.vocabulary();
+    match teacher.tokens {
+        TokensOfTeacher::Same => None,
+        TokensOfTeacher::Own(_) => Some(TeacherVocabulary { size, shared: None }),
+        TokensOfTeacher::Mapped(map) => {
+            let ids = Ids::at(device.alloc_ids(map.len()), 0, map.len());
+            let number = |&id: &u32| if id == NOT_SHARED { IGNORED } else { id };
+            device.write_ids(ids, &map.iter().map(number).collect::<Vec<u32>>());
+            Some(TeacherVocabulary { size, shared: Some(ids) })
+        }
+    }
+}
+
 fn chunks(tokens: usize, vocabulary: usize, computes_teacher: bool, train: bool) -> ChunkPlan {
     ChunkPlan { tokens, vocabulary, computes_teacher, train, budget: LOGITS_BUDGET }
 }
@@ -359,26 +427,56 @@ fn chunks(tokens: usize, vocabulary: usize, computes_teacher: bool, train: bool)
 /// Memory of a pass over micro-batches up to `capacity`, without the weights.
 pub(super) fn bytes_needed(
     config: &LanguageConfig,
-    teacher: Option<&LanguageConfig>,
+    teacher: Option<(&LanguageConfig, TokensOfTeacher<'_>)>,
     capacity: LanguageCapacity,
     purpose: &Purpose,
 ) -> Bytes {
     let tokens = capacity.tokens;
     let train = matches!(purpose, Purpose::Train(_) | Purpose::Recompute(_));
-    let of_one = |config: &LanguageConfig, purpose: &Purpose| match config {
-        LanguageConfig::Decoder(config) => {
-            DecoderBuffers::bytes_needed(config, capacity.of_models(false), 0, purpose).0
-        }
-        LanguageConfig::Encoder(config) => {
-            Buffers::bytes_needed(config, &Head::MaskedLm, capacity.of_models(true), purpose).0
-        }
-    };
+    let of_one =
+        |config: &LanguageConfig, capacity: LanguageCapacity, purpose: &Purpose| match config {
+            LanguageConfig::Decoder(config) => {
+                DecoderBuffers::bytes_needed(config, capacity.of_models(false), 0, purpose).0
+            }
+            LanguageConfig::Encoder(config) => {
+                Buffers::bytes_needed(config, &Head::MaskedLm, capacity.of_models(true), purpose).0
+            }
+        };
     let losses = match config {
         LanguageConfig::Decoder(config) => {
-            chunks(tokens, config.vocab_size, teacher.is_some(), train).bytes_needed(MOST_TERMS).0
+            let plan = chunks(tokens, config.vocab_size, teacher.is_some(), train);
+            match teacher.and_then(|(teacher, tokens)| vocabulary_of(teacher, tokens)) {
+                None => plan.bytes_needed(MOST_TERMS).0,
+                Some(other) => plan.bytes_needed_between(MOST_TERMS, other).0,
+            }
         }
         LanguageConfig::Encoder(_) => (4 * MOST_TERMS * tokens) as u64,
     };
-    let theirs = teacher.map_or(0, |teacher| of_one(teacher, &Purpose::Infer));
-    Bytes(of_one(config, purpose) + theirs + losses)
+    let theirs = teacher.map_or(0, |(teacher, tokens)| match tokens {
+        TokensOfTeacher::Own(own) => {
+            let width = match teacher {
+                LanguageConfig::Decoder(config) => config.hidden_size,
+                LanguageConfig::Encoder(config) => config.hidden_size,
+            };
+            of_one(teacher, own, &Purpose::Infer) + (4 * capacity.tokens * width) as u64
+        }
+        _ => of_one(teacher, capacity, &Purpose::Infer),
+    });
+    Bytes(of_one(config, capacity, purpose) + theirs + losses)
+}
+
+/// As [`vocabulary`], for planning alone.
+fn vocabulary_of(
+    teacher: &LanguageConfig,
+    tokens: TokensOfTeacher<'_>,
+) -> Option<TeacherVocabulary> {
+    let size = teacher.vocab_size();
+    match tokens {
+        TokensOfTeacher::Same => None,
+        TokensOfTeacher::Own(_) => Some(TeacherVocabulary { size, shared: None }),
+        TokensOfTeacher::Mapped(map) => {
+            let nowhere = Reference::<f32>::new().alloc_ids(0);
+            Some(TeacherVocabulary { size, shared: Some(Ids::at(nowhere, 0, map.len())) })
+        }
+    }
 }

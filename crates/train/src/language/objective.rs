@@ -6,8 +6,8 @@
 //! the bit.
 
 use heirloom_balance::{At, Schedule};
-use heirloom_objective::{TeacherTerm, TokenLoss, TokenTerm};
-use heirloom_recipe::{LanguageObjective, PolicyPlan, RegularizerPlan, Smoothed};
+use heirloom_objective::{SortedTerm, TeacherTerm, TokenLoss, TokenTerm};
+use heirloom_recipe::{LanguageObjective, PolicyPlan, RegularizerPlan, Smoothed, UldPlan};
 
 use crate::policy::course;
 use crate::terms::divergence;
@@ -33,7 +33,15 @@ pub(super) fn terms(
         temperature: objective.temperature.at(at.progress()),
         scale_by_temperature_squared: objective.scale_by_temperature_squared,
     };
-    let teacher = TokenTerm { weight: share, loss: TokenLoss::Teacher(teacher) };
+    let loss = match objective.uld {
+        None => TokenLoss::Teacher(teacher),
+        Some(UldPlan { top, .. }) => {
+            let (temperature, top) =
+                (teacher.temperature, usize::try_from(top).unwrap_or(usize::MAX));
+            TokenLoss::Sorted(SortedTerm { temperature, top })
+        }
+    };
+    let teacher = TokenTerm { weight: share, loss };
     let all = [("label", label), ("teacher", teacher)];
     all.into_iter().filter(|(_, term)| term.weight > 0.0).collect()
 }

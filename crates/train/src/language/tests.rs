@@ -67,7 +67,7 @@ fn row(documents: &[u64]) -> Row {
 }
 
 /// Twelve rows of two documents each.
-fn pairs() -> Vec<Row> {
+pub(super) fn pairs() -> Vec<Row> {
     (0..12).map(|at| row(&[2 * at, 2 * at + 1])).collect()
 }
 
@@ -97,21 +97,25 @@ fn shape(config: &DecoderConfig) -> LanguageShape {
 
 /// What a test's run is like.
 #[derive(Clone, Copy)]
-struct Setting<'a> {
+pub(super) struct Setting<'a> {
     /// The fixture whose shape the student has, drawn afresh ten times as wide as usual.
-    student: &'a str,
+    pub(super) student: &'a str,
     /// The fixture that teaches.
-    teacher: Option<&'a str>,
+    pub(super) teacher: Option<&'a str>,
     /// Changes to the recipe.
-    sets: &'a [&'a str],
+    pub(super) sets: &'a [&'a str],
     /// Dropout everywhere.
-    dropout: f32,
+    pub(super) dropout: f32,
 }
 
-const PLAIN: Setting<'_> = Setting { student: "gpt2", teacher: None, sets: &[], dropout: 0.0 };
-const TAUGHT: Setting<'_> = Setting { teacher: Some("gpt2"), ..PLAIN };
+pub(super) const PLAIN: Setting<'_> =
+    Setting { student: "gpt2", teacher: None, sets: &[], dropout: 0.0 };
+/// Half of the steps are the student's own words.
+pub(super) const OWN_WORDS: [&str; 2] =
+    ["text.shape=\"completion\"", "objective.on_policy={ share = 0.5, max_new_tokens = 5 }"];
+pub(super) const TAUGHT: Setting<'_> = Setting { teacher: Some("gpt2"), ..PLAIN };
 
-fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
+pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
     let Setting { student, teacher, sets, dropout } = setting;
     let with_teacher = teacher.map_or("", |_| "[teacher]\nmodel = \"teacher\"\n");
     let recipe = format!(
@@ -161,25 +165,26 @@ fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
         teacher: teacher.map(|name| LanguageTeacher {
             path: fixture(name),
             config: LanguageConfig::Decoder(open(name)),
+            reads: TeacherReads::Same,
         }),
         tokenizer_files: [("tokenizer.json".to_owned(), b"{}".to_vec())].into(),
     }
 }
 
-fn double() -> crate::Device {
+pub(super) fn double() -> crate::Device {
     Box::new(Reference::<f64>::new())
 }
 
-fn single() -> crate::Device {
+pub(super) fn single() -> crate::Device {
     Box::new(Cpu::new(1))
 }
 
-fn trainer(job: LanguageJob, device: fn() -> crate::Device) -> LanguageTrainer {
+pub(super) fn trainer(job: LanguageJob, device: fn() -> crate::Device) -> LanguageTrainer {
     LanguageTrainer::new(job, &mut |_| device()).expect("a trainer")
 }
 
 /// Loss and gradient of one step of these rows.
-fn loss_and_gradient(trainer: &mut LanguageTrainer, chosen: &[u32]) -> (f64, Vec<f64>) {
+pub(super) fn loss_and_gradient(trainer: &mut LanguageTrainer, chosen: &[u32]) -> (f64, Vec<f64>) {
     let (_, parts, _) = trainer.accumulate(chosen);
     let gradient = trainer.gradient().into_iter().flat_map(|(_, values)| values).collect();
     let loss = trainer.total(&parts);
@@ -188,7 +193,7 @@ fn loss_and_gradient(trainer: &mut LanguageTrainer, chosen: &[u32]) -> (f64, Vec
 }
 
 /// The farthest difference, relative to the largest number.
-fn apart(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn apart(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     let largest = a.iter().chain(b).fold(1e-300, |most: f64, x| most.max(x.abs()));
     a.iter().zip(b).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest
@@ -365,7 +370,7 @@ fn finished(job: LanguageJob) -> Vec<u64> {
     bits(&mut trainer)
 }
 
-fn bits(trainer: &mut LanguageTrainer) -> Vec<u64> {
+pub(super) fn bits(trainer: &mut LanguageTrainer) -> Vec<u64> {
     let weights = trainer.weights().into_iter();
     weights.flat_map(|(_, values)| values.into_iter().map(f64::to_bits)).collect()
 }
@@ -410,6 +415,7 @@ fn a_run_that_was_cut_off_ends_in_the_bits_of_one_that_was_not() {
         // A table whose rows move when they are seen, an average, and blocks computed again.
         ("llama", &["training.average=\"ema\"", "training.average_decay=0.5"]),
         ("llama", &["training.activation_checkpointing=true"]),
+        ("llama", &OWN_WORDS),
     ] {
         let sets: Vec<&str> = sets.iter().chain(more).copied().collect();
         let job = || job(Setting { student, sets: &sets, dropout: 0.1, ..TAUGHT }, pairs());

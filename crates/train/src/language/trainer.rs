@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use heirloom_balance::At;
 use heirloom_base::{Bytes, Step};
-use heirloom_data::order::Order;
+use heirloom_data::align::UNMATCHED;
+use heirloom_data::order::{Examples, Order};
 use heirloom_data::pack::micro_ranges;
-use heirloom_data::text::Row;
+use heirloom_data::text::{Paired, Row, Rows};
 use heirloom_engine::Move;
 use heirloom_models::{Loaded, Noise, Purpose, Taps};
 use heirloom_objective::{Parts, TokenCounts, TokenTerm};
@@ -17,9 +18,14 @@ use heirloom_recipe::LanguagePlan;
 
 use super::Foreseen;
 use super::evaluate::{self, Examiner};
-use super::job::{LanguageConfig, LanguageJob, LanguageWeights};
-use super::network::{Network, Planned, TextPass, bytes_needed, language_capacity};
+use super::job::{LanguageConfig, LanguageJob, LanguageWeights, TeacherReads};
+use super::network::{
+    Beside, LanguageCapacity, Network, Planned, TextPass, bytes_needed, capacity_of,
+    language_capacity,
+};
 use super::objective::{Named, terms};
+use super::other_tokens::{TokensOfTeacher, heard_in};
+use super::written::{self, Writer};
 use crate::average::Averaging;
 use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
 use crate::trainer::{clip, rule};
@@ -45,8 +51,15 @@ pub struct LanguageTrainer {
     pass: TextPass,
     order: Order,
     /// The rows of the step, and its tokens, each once where somebody looks them up.
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     words: Vec<u32>,
+    /// How many of the rows are the step's.
+    pub(super) held: usize,
+    /// The same rows of both models, where the teacher reads its own tokens.
+    pairs: Vec<Paired>,
+    /// The student's own batches, and what it wrote last.
+    writer: Option<Writer>,
+    written: Vec<Row>,
 }
 
 impl std::fmt::Debug for LanguageTrainer {
@@ -91,12 +104,17 @@ impl LanguageTrainer {
         let treated = treatments(&params, usual, groups, 0);
         let student = Learned::new(device, params, adam, network.looked_up()).treated(treated);
         let averaging = Averaging::new(device, training.average, network.params());
-        let capacity = language_capacity(&*job.train, training);
+        let capacity = capacity(&job);
         let purpose = &purpose(&job.plan);
-        let planned = Planned { capacity, purpose, teacher: teacher.as_ref() };
+        let beside = teacher.as_ref().map(|network| Beside { network, tokens: tokens(&job) });
+        let planned = Planned { capacity, purpose, teacher: beside };
         let pass = TextPass::new(device, &network, planned);
         let examiner = job.validation.as_ref().map(|rows| Examiner::new(device, &network, &**rows));
         let order = Order::new(training.seed, job.train.len());
+        let writer = match &network {
+            Network::Decoder(student) => Writer::new(device, student, &job),
+            Network::Encoder(_) => None,
+        };
         Ok(Self {
             device: boxed,
             network,
@@ -110,6 +128,10 @@ impl LanguageTrainer {
             order,
             rows: Vec::new(),
             words: Vec::new(),
+            held: 0,
+            pairs: Vec::new(),
+            writer,
+            written: Vec::new(),
             job,
         })
     }
@@ -165,8 +187,8 @@ impl LanguageTrainer {
         let step_rule = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, step_rule);
         let (named, parts, cuts) = self.accumulate(&chosen);
-        let tokens = self.rows[..chosen.len()].iter().map(|row| row.ids.len() as u64).sum();
-        let sequences = chosen.len() as u64;
+        let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();
+        let sequences = self.held as u64;
         let loss = self.pass.total(&parts);
         let norm = self.student.squares(&*self.device).sqrt();
         let learning_rate = learning_rate(&self.job.plan.training, Step(cursor.step));
@@ -223,17 +245,23 @@ impl LanguageTrainer {
         let micro = rule(training.micro_batch);
         let at = At { step, total, learning_rate: learning_rate(training, Step(step)) };
         let silent = self.progress.overtaken.is_some();
-        let named = terms(&self.job.plan.objective, at, silent, self.network.vocabulary());
+        let mut named = terms(&self.job.plan.objective, at, silent, self.network.vocabulary());
+        let taught = named.iter().any(|(name, _)| *name == "teacher");
+        self.read(chosen, taught);
+        if taught && self.writes(step) {
+            // What the student wrote is not to be learnt, but judged.
+            named.retain(|(name, _)| *name == "teacher");
+        }
         let plain: Vec<TokenTerm> = named.iter().map(|(_, term)| *term).collect();
         self.pass.set_terms(&plain);
-        self.read(chosen);
-        let learnt = self.rows[..chosen.len()].iter().map(|row| row.learnt() as u64).sum();
-        let counts = TokenCounts { labelled: learnt, taught: learnt };
-        self.see(chosen.len());
-        let taught = named.iter().any(|(name, _)| *name == "teacher");
+        let rows = &self.rows[..self.held];
+        let learnt: u64 = rows.iter().map(|row| row.learnt() as u64).sum();
+        let counts = TokenCounts { labelled: learnt, taught: self.heard().unwrap_or(learnt) };
+        self.see(self.held);
         let teacher = self.teacher.as_ref().filter(|_| taught).map(|(network, _)| network);
         let noise = Some(Noise { seed, step });
-        let ranges = micro_ranges(&self.job.train, chosen, micro);
+        let all: Vec<u32> = (0..self.held as u32).collect();
+        let ranges = micro_ranges(&Lengths(&self.rows), &all, micro);
         let mut parts = Parts::default();
         for range in &ranges {
             let rows = &self.rows[range.clone()];
@@ -241,17 +269,62 @@ impl LanguageTrainer {
                 continue;
             }
             self.pass.host.refill(rows, range.start, self.network.masked());
+            if let Some(other) = self.pass.other.as_mut().filter(|_| taught) {
+                other.refill(self.pairs.get(range.clone()).unwrap_or_default(), range.start);
+            }
             let (device, to) = (&mut *self.device, (Some(self.student.grads), noise));
             parts.add(&self.pass.run(device, &self.network, teacher, counts, to));
         }
         (named, parts, ranges.len() as u64)
     }
 
-    /// Reads the rows of the step.
-    fn read(&mut self, chosen: &[u32]) {
+    /// Whether the student writes the batch of `step`, in place of the rows that were read.
+    fn writes(&mut self, step: u64) -> bool {
+        let (Some(writer), Network::Decoder(student)) = (&mut self.writer, &self.network) else {
+            return false;
+        };
+        if !writer.writes(step) {
+            return false;
+        }
+        // It looks up any token.
+        self.student.catch_up(&mut *self.device);
+        let rows = &self.rows[..self.held];
+        writer.write(&mut *self.device, student, step, rows, &mut self.written);
+        if self.written.is_empty() {
+            return false;
+        }
+        std::mem::swap(&mut self.rows, &mut self.written);
+        self.held = self.rows.len();
+        true
+    }
+
+    /// At how many tokens of the step the teacher is heard, where that is not all that are learnt.
+    fn heard(&self) -> Option<u64> {
+        match &self.job.teacher.as_ref()?.reads {
+            TeacherReads::Same => None,
+            TeacherReads::Mapped(map) => {
+                Some(self.rows[..self.held].iter().map(|row| heard_in(row, map)).sum())
+            }
+            TeacherReads::Own(_) => {
+                let matched = self.pairs.iter().take(self.held).flat_map(|pair| &pair.matched);
+                Some(matched.filter(|&&at| at != UNMATCHED).count() as u64)
+            }
+        }
+    }
+
+    /// Reads the rows of the step, and the teacher's where it reads its own and is `taught` by.
+    fn read(&mut self, chosen: &[u32], taught: bool) {
+        self.held = chosen.len();
         self.rows.resize_with(self.rows.len().max(chosen.len()), Row::default);
         for (row, &at) in self.rows.iter_mut().zip(chosen) {
             self.job.train.read(at as usize, row);
+        }
+        let teacher = self.job.teacher.as_ref().filter(|_| taught);
+        if let Some(TeacherReads::Own(paired)) = teacher.map(|teacher| &teacher.reads) {
+            self.pairs.resize_with(self.pairs.len().max(chosen.len()), Paired::default);
+            for (pair, &at) in self.pairs.iter_mut().zip(chosen) {
+                paired.read_pair(at as usize, pair);
+            }
         }
     }
 
@@ -268,6 +341,41 @@ impl LanguageTrainer {
         self.words.sort_unstable();
         self.words.dedup();
         self.student.see(&mut *self.device, &self.words);
+    }
+}
+
+/// Rows as their lengths.
+struct Lengths<'a>(&'a [Row]);
+
+impl Examples for Lengths<'_> {
+    fn length(&self, row: usize) -> usize {
+        self.0[row].ids.len()
+    }
+}
+
+/// The largest micro-batch: of the data's rows, or of rows that the student fills.
+fn capacity(job: &LanguageJob) -> LanguageCapacity {
+    let training = &job.plan.training;
+    match job.plan.objective.on_policy {
+        None => language_capacity(&*job.train, training),
+        Some(_) => capacity_of(&*job.train, training, job.plan.text.sequence_length as usize),
+    }
+}
+
+/// How the teacher's tokens are the student's.
+fn tokens(job: &LanguageJob) -> TokensOfTeacher<'_> {
+    match job.teacher.as_ref().map(|teacher| &teacher.reads) {
+        None | Some(TeacherReads::Same) => TokensOfTeacher::Same,
+        Some(TeacherReads::Mapped(map)) => TokensOfTeacher::Mapped(map),
+        Some(TeacherReads::Own(paired)) => {
+            // As many for each of the student's as in the row that has most.
+            let length = |row: usize| [paired.length(row), paired.teacher_length(row)];
+            let lengths: Vec<[usize; 2]> = (0..paired.len()).map(length).collect();
+            let most = lengths.iter().map(|[ours, theirs]| theirs.div_ceil((*ours).max(1))).max();
+            let all: usize = lengths.iter().map(|[_, theirs]| theirs).sum();
+            let tokens = capacity(job).tokens.saturating_mul(most.unwrap_or(1));
+            TokensOfTeacher::Own(LanguageCapacity { tokens: tokens.min(all).max(1) })
+        }
     }
 }
 
@@ -296,10 +404,14 @@ fn asks_teacher(plan: &LanguagePlan) -> bool {
 /// The memory of a language model's run besides weights, gradients and moments: of a step, of a step
 /// with `activation_checkpointing`, and of evaluations.
 pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
-    let capacity = language_capacity(&*job.train, &job.plan.training);
+    let capacity = capacity(job);
     let teacher = job.teacher.as_ref().filter(|_| asks_teacher(&job.plan));
     let teacher: Option<&LanguageConfig> = teacher.map(|teacher| &teacher.config);
-    let step = |purpose: &Purpose| bytes_needed(&job.student, teacher, capacity, purpose);
+    let beside = teacher.map(|config| (config, tokens(job)));
+    let writing = written::memory(job).0;
+    let step = |purpose: &Purpose| {
+        Bytes(bytes_needed(&job.student, beside, capacity, purpose).0 + writing)
+    };
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
         let ours = evaluate::memory(&job.student, &**rows);
         let theirs = teacher.filter(|_| job.plan.objective.until_overtaken);
