@@ -126,5 +126,5 @@ fn what_cannot_work_is_refused_and_leaves_nothing() {
     assert!(code == 2 && err.contains("ask for 258 at least"), "{err}");
     assert!(!place.path("new").exists());
     let (code, _, err) = run(&place, &[&TRAIN[..], &["--out", "texts", "texts"]].concat());
-    assert!(code == 4 && err.contains("texts"), "{err}");
+    assert!(code == 2 && err.contains("`texts` is not empty"), "{err}");
 }
