@@ -374,7 +374,8 @@ fn a_template_that_drops_earlier_thoughts_is_refused_where_they_are_missed() {
     let reading = Reading::chat(Shape::messages(), ChatTemplate { source, tokens, date: None });
     let corpus = Corpus::open(&[file], reading).unwrap();
     let error = said(heirloom_data::text::measure(&corpus, &tokenizer, &mut |_| ()).unwrap_err());
-    let want = "chat.jsonl:1: message 2 cannot be found in the rendered conversation: rendered up to there it has \"<think>\\nTwo.\\n</think\" at character 57, rendered further \
+    let want = "chat.jsonl:1: message 2 cannot be found in the rendered conversation: rendered \
+                up to there it has \"<think>\\nTwo.\\n</think\" at character 57, rendered further \
                 \"2<|im_end|>\\n<|im_sta\"; the template rewrites earlier messages";
     assert!(error.contains(want), "{error}");
 }

@@ -41,6 +41,14 @@ pub(crate) fn run(args: &TokenizeArgs, threads: usize, show: Show) -> Result<u8,
         }
     };
     drop(bar);
+    if let Separator::Marker(marker) = &plain(&args.text).separator
+        && counts.documents + counts.empty <= corpus.sources().len() as u64
+    {
+        show.say(&format!(
+            "note: no file is parted by a line {marker:?}, so each is one document; the other \
+             separators are `file` and `blank-line`"
+        ));
+    }
     say(&corpus, &counts, shards.as_ref().zip(out), show);
     Ok(0)
 }
