@@ -10,7 +10,7 @@ pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod resume;
 pub(crate) mod tokenize;
-pub(crate) mod tokenizer;
+pub(crate) mod tokenizer_train;
 pub(crate) mod train;
 pub(crate) mod verify;
 
