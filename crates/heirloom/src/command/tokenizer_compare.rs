@@ -45,7 +45,7 @@ struct Verdict {
     says: String,
 }
 
-pub(super) fn run(args: &TokenizerCompareArgs, show: Show) -> Result<u8, Failure> {
+pub(crate) fn run(args: &TokenizerCompareArgs, show: Show) -> Result<u8, Failure> {
     let folders = [model_folder(&args.left)?, model_folder(&args.right)?];
     let [left, right] = [Tokenizer::open(&folders[0])?, Tokenizer::open(&folders[1])?];
     let rows = [words_of_model(&folders[0])?, words_of_model(&folders[1])?];
