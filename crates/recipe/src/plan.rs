@@ -54,19 +54,7 @@ impl Plan {
 
     /// Reads what [`Plan::to_toml`] wrote.
     pub fn from_toml(text: &str) -> Result<Self, NotAPlan> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: u64,
-        }
-        let broken = |error: toml::de::Error| NotAPlan::Broken {
-            message: error.message().split_whitespace().collect::<Vec<_>>().join(" "),
-        };
-        // A later format may lack fields of this one, so its number is read first.
-        let Head { format } = toml::from_str(text).map_err(broken)?;
-        if format != FORMAT {
-            return Err(NotAPlan::Format { found: format, known: FORMAT });
-        }
-        toml::from_str(text).map_err(broken)
+        read_plan(text)
     }
 
     /// Optimiser steps of the run.
@@ -106,20 +94,23 @@ impl Plan {
         plan.output.dir = format!("{}/seed-{seed}", self.output.dir.trim_end_matches('/'));
         plan
     }
+}
 
-    /// Sets the length of the run, and the warm-up to the same share of it.
-    pub(crate) fn set_total_steps(&mut self, steps: u64) {
-        let training = &mut self.training;
-        let share = training.warmup_steps as f64 / training.total_steps.max(1) as f64;
-        training.warmup_steps = (steps as f64 * share).ceil() as u64;
-        if let Average::Swa { from_step, every } = &mut training.average {
-            let of_steps = steps as f64 / training.total_steps.max(1) as f64;
-            let scaled = |count: u64| (count as f64 * of_steps).ceil() as u64;
-            (*from_step, *every) = (scaled(*from_step), scaled(*every).max(1));
-        }
-        training.length = Length::Steps(steps);
-        training.total_steps = steps;
+/// Reads a plan of this version.
+pub(crate) fn read_plan<P: serde::de::DeserializeOwned>(text: &str) -> Result<P, NotAPlan> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u64,
     }
+    let broken = |error: toml::de::Error| NotAPlan::Broken {
+        message: error.message().split_whitespace().collect::<Vec<_>>().join(" "),
+    };
+    // A later format may lack fields of this one, so its number is read first.
+    let Head { format } = toml::from_str(text).map_err(broken)?;
+    if format != FORMAT {
+        return Err(NotAPlan::Format { found: format, known: FORMAT });
+    }
+    toml::from_str(text).map_err(broken)
 }
 
 /// Version of the layout of plans.
@@ -550,6 +541,21 @@ pub struct TrainingPlan {
     pub precision: Precision,
     /// Threads.
     pub threads: u64,
+}
+
+impl TrainingPlan {
+    /// Sets the length of the run, and the warm-up to the same share of it.
+    pub(crate) fn set_total_steps(&mut self, steps: u64) {
+        let share = self.warmup_steps as f64 / self.total_steps.max(1) as f64;
+        self.warmup_steps = (steps as f64 * share).ceil() as u64;
+        if let Average::Swa { from_step, every } = &mut self.average {
+            let of_steps = steps as f64 / self.total_steps.max(1) as f64;
+            let scaled = |count: u64| (count as f64 * of_steps).ceil() as u64;
+            (*from_step, *every) = (scaled(*from_step), scaled(*every).max(1));
+        }
+        self.length = Length::Steps(steps);
+        self.total_steps = steps;
+    }
 }
 
 /// The length of a run as it was asked for.

@@ -9,7 +9,7 @@ use crate::choices::{Format, LabelNoiseKind, Logits, OnBadLine, OnNonfinite, Tas
 use crate::divergence::{Divergence, rounded};
 use crate::plan::{
     Average, Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape, Plan,
-    Save, Split, StudentSource, TeacherPlan, TeacherTokens,
+    Save, Split, StudentSource, TeacherPlan, TeacherTokens, TrainingPlan,
 };
 
 impl fmt::Display for Plan {
@@ -20,15 +20,23 @@ impl fmt::Display for Plan {
             ("student", student(self)),
             ("teacher", teachers(self)),
             ("objective", objective(self)),
-            ("training", training(self)),
-            ("output", output(self)),
+            ("training", training(&self.training)),
+            ("output", output(&self.output.dir, self.output.save_model)),
         ];
-        let lines = rows.into_iter().flat_map(|(name, lines)| {
-            let names = std::iter::once(name).chain(std::iter::repeat(""));
-            names.zip(lines).map(|(name, line)| format!("{name:9}  {line}")).collect::<Vec<_>>()
-        });
-        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+        self::rows(f, rows)
     }
+}
+
+/// Each part's name before the first of its lines.
+pub(crate) fn rows<const N: usize>(
+    f: &mut fmt::Formatter<'_>,
+    rows: [(&str, Vec<String>); N],
+) -> fmt::Result {
+    let lines = rows.into_iter().flat_map(|(name, lines)| {
+        let names = std::iter::once(name).chain(std::iter::repeat(""));
+        names.zip(lines).map(|(name, line)| format!("{name:9}  {line}")).collect::<Vec<_>>()
+    });
+    f.write_str(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn data(plan: &Plan) -> Vec<String> {
@@ -154,7 +162,7 @@ fn teacher(teacher: &TeacherPlan) -> Vec<String> {
     }
 }
 
-fn shape(shape: &ModelShape) -> String {
+pub(crate) fn shape(shape: &ModelShape) -> String {
     format!(
         "{}, {} layers, width {}, {} heads",
         shape.model_type, shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
@@ -248,7 +256,7 @@ fn objective(plan: &Plan) -> Vec<String> {
 }
 
 /// A sum in brackets, so that what stands before it is a factor of all of it.
-fn one_term(formula: &str) -> String {
+pub(crate) fn one_term(formula: &str) -> String {
     let (sum, letters) = formula.split_at(formula.find("; ").unwrap_or(formula.len()));
     if sum.contains(" + ") || sum.contains(" − ") {
         return format!("({sum}){letters}");
@@ -256,8 +264,7 @@ fn one_term(formula: &str) -> String {
     formula.to_owned()
 }
 
-fn training(plan: &Plan) -> Vec<String> {
-    let training = &plan.training;
+pub(crate) fn training(training: &TrainingPlan) -> Vec<String> {
     let steps = thousands(training.total_steps);
     let length = match training.length {
         Length::Epochs(epochs) => format!("{epochs} epochs = {steps} steps"),
@@ -289,7 +296,7 @@ fn training(plan: &Plan) -> Vec<String> {
             }
         ),
     ];
-    lines.extend(average(plan));
+    lines.extend(average(training));
     let evaluate = match training.evaluate {
         Evaluate::Never => "never evaluated".to_owned(),
         Evaluate::AtEnd => "evaluated at the end".to_owned(),
@@ -324,8 +331,8 @@ fn training(plan: &Plan) -> Vec<String> {
 }
 
 /// What is averaged, if anything is.
-fn average(plan: &Plan) -> Option<String> {
-    let what = match plan.training.average {
+fn average(training: &TrainingPlan) -> Option<String> {
+    let what = match training.average {
         Average::None => return None,
         Average::Swa { from_step, every } => {
             let steps = match every {
@@ -344,9 +351,9 @@ fn average(plan: &Plan) -> Option<String> {
     Some(format!("evaluated and kept: {what}"))
 }
 
-fn output(plan: &Plan) -> Vec<String> {
-    let model = if plan.output.save_model { "with" } else { "without" };
-    vec![format!("{}, {model} the best model", plan.output.dir)]
+pub(crate) fn output(dir: &str, save_model: bool) -> Vec<String> {
+    let model = if save_model { "with" } else { "without" };
+    vec![format!("{dir}, {model} the best model")]
 }
 
 fn batch(batch: Batch) -> String {
@@ -357,7 +364,7 @@ fn batch(batch: Batch) -> String {
 }
 
 /// `12 345`, as a person groups it.
-fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()

@@ -94,7 +94,7 @@ pub enum Error {
     Cache {
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// What is wrong with it; boxed because it is much larger than the others.
         source: Box<heirloom_data::Error>,
     },
     /// Data.
@@ -116,7 +116,7 @@ impl Error {
             Self::Foreign { .. } => 3,
             Self::Model(error) => error.exit_code(),
             Self::Data(error) => error.exit_code(),
-            Self::Cache { source, .. } => source.exit_code(),
+            Self::Cache { source: error, .. } => error.exit_code(),
             Self::Store(error) => error.exit_code(),
         }
     }

@@ -18,7 +18,10 @@ mod error;
 mod folder;
 mod hypergradient;
 mod job;
+
+mod language;
 mod learned;
+mod nonfinite;
 mod pass;
 mod policy;
 mod predict;
@@ -31,12 +34,17 @@ mod state;
 mod teacher;
 mod terms;
 mod trainer;
+mod trains;
 
 pub use balancing::BalanceRecord;
 pub use capacity::{micro_capacity, run_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
+pub use language::{
+    Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
+    language_memory,
+};
 pub use learned::{Adam, Learned};
 pub use policy::policy;
 pub use predict::Predictor;
@@ -48,3 +56,4 @@ pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
 pub use trainer::{EVALUATION_TOKENS, NamedTensor, Trainer, head_of, student_purpose};
+pub use trains::Trains;
