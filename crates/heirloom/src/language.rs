@@ -9,19 +9,21 @@ mod shapes;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use heirloom_answers::{Expected, Kept, Kind};
 use heirloom_base::{Bytes, Digest, Hasher, Tokens};
 use heirloom_data::order::{BatchRule, Order};
 use heirloom_data::text::Rows;
 use heirloom_data::tokens::{Tokenizer, first_difference};
 use heirloom_engine::Cpu;
 use heirloom_recipe::{
-    Batch, Cost, Counts, LanguageFacts, LanguageModelFacts, LanguagePlan, LanguageTeacherPlan,
-    Recipe, StudentSource, TokenDifference, TokenizerFacts, cost_of, resolve_language,
-    smoke_language,
+    Batch, Cost, Counts, KeptFacts, LanguageFacts, LanguageModelFacts, LanguagePlan,
+    LanguageTeacherPlan, Recipe, StudentSource, TokenDifference, TokenizerFacts, cost_of,
+    resolve_language, smoke_language,
 };
 use heirloom_train::{
-    LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, language_memory,
+    LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, kept_term, language_memory,
 };
 
 pub use shapes::{config_of, open_config, shape_of};
@@ -74,6 +76,8 @@ pub fn gather_language(
     let teacher = teacher_path.as_deref().map(facts_of).transpose()?;
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
     let theirs = teacher_path.as_deref().and_then(|path| Tokenizer::open(path).ok());
+    let kept_path =
+        recipe.cache_path().map(|path| places.model("teacher.cache", path)).transpose()?;
     if smoke {
         wanted.train_limit = heirloom_recipe::Limit::First(wanted.train_limit.of(200));
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
@@ -81,6 +85,19 @@ pub fn gather_language(
     let OpenedText { text, train, validation, notes } =
         open_text(wanted, &folder, &tokenizer, kept)?;
     let tokens: u64 = (0..train.len()).map(|row| train.length(row) as u64).sum();
+    let answers = kept_path
+        .map(|path| {
+            let expected = Expected {
+                teacher: teacher.as_ref().map(|(_, facts)| facts.digest),
+                tokenizer: tokenizer.digest(),
+                rows: train.digest(),
+                chat_template: None,
+                temperature: recipe.objective.temperature(),
+                vocabulary: vocabulary(recipe, &tokenizer, student.as_ref(), teacher.as_ref()),
+            };
+            open_kept(&path, &expected)
+        })
+        .transpose()?;
     let facts = LanguageFacts {
         train_rows: train.len() as u64,
         train_tokens: Tokens(tokens),
@@ -90,12 +107,14 @@ pub fn gather_language(
         tokenizer: tokenizer_facts(&tokenizer),
         student: student.as_ref().map(|(_, facts)| *facts),
         teacher: teacher.as_ref().map(|(_, facts)| *facts),
+        kept: answers.as_ref().map(|kept| kept_facts(kept)),
         teacher_tokenizer: theirs.as_ref().map(tokenizer_facts),
         first_difference: theirs.as_ref().and_then(|theirs| difference(&tokenizer, theirs)),
         threads: threads as u64,
         text,
     };
     let mut plan = resolve_language(recipe, &facts)?;
+    check_kept_term(&plan)?;
     if smoke {
         smoke_language(&mut plan);
     }
@@ -105,6 +124,7 @@ pub fn gather_language(
         student: student.map(|(config, _)| config),
         student_path,
         teacher: teacher.zip(teacher_path).map(|((config, _), path)| (path, config)),
+        kept: answers,
     };
     joined(plan, opened, &tokenizer, notes)
 }
@@ -140,7 +160,7 @@ pub fn reopen_language(
         Ok::<_, Failure>((path, config))
     };
     let teacher = match &plan.teacher {
-        LanguageTeacherPlan::Nobody => None,
+        LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Kept { .. } => None,
         LanguageTeacherPlan::Model { path, digest, .. } => {
             Some(check("teacher.model", path, *digest)?)
         }
@@ -150,7 +170,26 @@ pub fn reopen_language(
         StudentSource::Fresh | StudentSource::Teacher { .. } => None,
     };
     let (student_path, student) = student.unzip();
-    let opened = Opened { train, validation, student, student_path, teacher };
+    let kept = match &plan.teacher {
+        LanguageTeacherPlan::Kept { path, digest, teacher, .. } => {
+            let path = places.model("teacher.cache", path)?;
+            let expected = Expected {
+                teacher: Some(*teacher),
+                tokenizer: tokenizer.digest(),
+                rows: train.digest(),
+                chat_template: None,
+                temperature: plan.objective.temperature.from,
+                vocabulary: plan.student.shape.vocab_size() as u32,
+            };
+            let kept = open_kept(&path, &expected)?;
+            if kept.digest() != *digest {
+                return Err(changed("teacher's kept answers", &path, *digest, kept.digest()));
+            }
+            Some(kept)
+        }
+        LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Model { .. } => None,
+    };
+    let opened = Opened { train, validation, student, student_path, teacher, kept };
     joined(plan.clone(), opened, &tokenizer, notes)
 }
 
@@ -161,6 +200,56 @@ struct Opened {
     student: Option<LanguageConfig>,
     student_path: Option<PathBuf>,
     teacher: Option<(PathBuf, LanguageConfig)>,
+    kept: Option<Arc<Kept>>,
+}
+
+/// Opens kept answers that a run can learn from.
+fn open_kept(path: &Path, expected: &Expected) -> Result<Arc<Kept>, Failure> {
+    let kept = Kept::open(path, expected)?;
+    if let Kind::States { .. } = kept.about().kind {
+        return Err(Failure::usage(format!(
+            "`{}` holds hidden states, from which no run learns yet; keep --top-k or --samples",
+            path.display()
+        )));
+    }
+    Ok(Arc::new(kept))
+}
+
+fn kept_facts(kept: &Kept) -> KeptFacts {
+    let about = kept.about();
+    KeptFacts {
+        digest: kept.digest(),
+        teacher: about.teacher,
+        width: about.width() as u64,
+        drawn: matches!(about.kind, Kind::Samples { .. }),
+    }
+}
+
+/// V of the student to be.
+fn vocabulary(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    student: Option<&(LanguageConfig, LanguageModelFacts)>,
+    teacher: Option<&(LanguageConfig, LanguageModelFacts)>,
+) -> u32 {
+    let model = match (&recipe.student.config, student) {
+        (_, Some(student)) => Some(student),
+        (Some(_), None) => None,
+        (None, None) => teacher,
+    };
+    model.map_or(tokenizer.vocab_size(), |(config, _)| config.vocab_size()) as u32
+}
+
+/// Refuses a loss that kept answers cannot give.
+fn check_kept_term(plan: &LanguagePlan) -> Result<(), Failure> {
+    let LanguageTeacherPlan::Kept { path, drawn, .. } = &plan.teacher else { return Ok(()) };
+    let why = kept_term(plan).and_then(|term| term.refusal(*drawn));
+    why.map_or(Ok(()), |why| {
+        Err(Failure::usage(format!(
+            "`objective.divergence` cannot be taken of the answers in `{path}`: {why}; see \
+             `objective.missing`, or take \"forward_kl\""
+        )))
+    })
 }
 
 fn joined(
@@ -169,7 +258,7 @@ fn joined(
     tokenizer: &Tokenizer,
     notes: Vec<String>,
 ) -> Result<GatheredLanguage, Failure> {
-    let Opened { train, validation, student, student_path, teacher } = opened;
+    let Opened { train, validation, student, student_path, teacher, kept } = opened;
     let shape = &plan.student.shape;
     let (config, weights) = match (&plan.student.source, student, &teacher) {
         (StudentSource::Model { .. }, Some(config), _) => (config, student_path),
@@ -181,7 +270,10 @@ fn joined(
     let job = LanguageJob {
         student: shapes::with_dropout(config, shape),
         weights: weights.map_or(LanguageWeights::Fresh, LanguageWeights::Folder),
-        teacher: teacher.map(|(path, config)| LanguageTeacher { path, config }),
+        teacher: teacher
+            .filter(|_| kept.is_none())
+            .map(|(path, config)| LanguageTeacher { path, config }),
+        kept,
         tokenizer_files: tokenizer.files().clone(),
         train,
         validation,

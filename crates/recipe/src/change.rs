@@ -158,6 +158,7 @@ const RULES: &[(&str, Rule)] = &[
     ("teacher", Fixed(TEACHER)),
     ("other_teachers", Fixed(TEACHER)),
     ("teacher.model.path", Free),
+    ("teacher.kept.path", Free),
     ("teacher.model.logits", Free),
     ("teacher.model.batch_tokens", Free),
     ("objective", Fixed("the saved projections belong to other terms")),

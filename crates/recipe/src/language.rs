@@ -7,7 +7,7 @@ use heirloom_base::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::choices::{
-    Architecture, DocumentShape, Documents, OnLong, Packing, TextFormat, TextKind,
+    Architecture, DocumentShape, Documents, Missing, OnLong, Packing, TextFormat, TextKind,
 };
 use crate::divergence::Divergence;
 use crate::plan::{
@@ -210,6 +210,21 @@ pub enum LanguageTeacherPlan {
         digest: Digest,
         /// Its shape.
         shape: LanguageShape,
+    },
+    /// Answers to the text that were kept.
+    Kept {
+        /// Their folder.
+        path: String,
+        /// Digest of all answers.
+        digest: Digest,
+        /// Digest of the weights of the model that gave them.
+        teacher: Digest,
+        /// Tokens of an answer at most.
+        width: u64,
+        /// Whether they were drawn from it; else they are the likeliest.
+        drawn: bool,
+        /// What becomes of the tokens that an answer does not name.
+        missing: Missing,
     },
 }
 

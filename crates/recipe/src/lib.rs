@@ -37,7 +37,7 @@ pub use change::{Change, Changed, Verdict, change, change_language};
 pub use choices::{
     Activation, Adoption, Architecture, AverageKind, Column, Course, DivergenceKind, DocumentShape,
     Documents, Doubt, Encoding, EstimatorKind, EvalStrategy, EvaluateOn, Format, HiddenKind,
-    LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType, NetworkOutput,
+    LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, Missing, ModelType, NetworkOutput,
     Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position, Precision,
     RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
     TextFormat, TextKind,
@@ -63,5 +63,5 @@ pub use recipe::{
 };
 pub use regularizer::{Learning, Line, RegularizerPlan};
 pub use resolve::resolve;
-pub use resolve_language::{LanguageFacts, LanguageModelFacts, resolve_language};
+pub use resolve_language::{KeptFacts, LanguageFacts, LanguageModelFacts, resolve_language};
 pub use smoke::{smoke, smoke_language};

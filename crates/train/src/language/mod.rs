@@ -14,6 +14,7 @@ mod trainer;
 
 pub use evaluate::Foreseen;
 pub use job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights};
+pub use objective::kept_term;
 pub use trainer::{LanguageTrainer, language_memory};
 
 #[cfg(test)]

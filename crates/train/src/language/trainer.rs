@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use heirloom_answers::KnownRows;
 use heirloom_balance::At;
 use heirloom_base::{Bytes, Step};
 use heirloom_data::order::Order;
@@ -43,6 +44,8 @@ pub struct LanguageTrainer {
     /// The rows of the step, and its tokens, each once where somebody looks them up.
     rows: Vec<Row>,
     words: Vec<u32>,
+    /// Kept answers to the tokens of the step.
+    known: KnownRows,
 }
 
 impl std::fmt::Debug for LanguageTrainer {
@@ -85,7 +88,8 @@ impl LanguageTrainer {
         let averaging = Averaging::new(device, training.average, network.params());
         let capacity = language_capacity(&*job.train, training);
         let purpose = &purpose(&job.plan);
-        let planned = Planned { capacity, purpose, teacher: teacher.as_ref() };
+        let known = known_width(&job);
+        let planned = Planned { capacity, purpose, teacher: teacher.as_ref(), known };
         let pass = TextPass::new(device, &network, planned);
         let examiner = job.validation.as_ref().map(|rows| Examiner::new(device, &network, &**rows));
         let order = Order::new(training.seed, job.train.len());
@@ -101,6 +105,7 @@ impl LanguageTrainer {
             pass,
             order,
             rows: Vec::new(),
+            known: KnownRows::default(),
             words: Vec::new(),
             job,
         })
@@ -156,6 +161,7 @@ impl LanguageTrainer {
         let cursor = self.progress.cursor;
         let step_rule = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, step_rule);
+        self.recall(&chosen)?;
         let (named, parts, cuts) = self.accumulate(&chosen);
         let tokens = self.rows[..chosen.len()].iter().map(|row| row.ids.len() as u64).sum();
         let sequences = chosen.len() as u64;
@@ -210,7 +216,7 @@ impl LanguageTrainer {
         let micro = rule(training.micro_batch);
         let at = At { step, total, learning_rate: learning_rate(training, Step(step)) };
         let silent = self.progress.overtaken.is_some();
-        let named = terms(&self.job.plan.objective, at, silent, self.network.vocabulary());
+        let named = terms(&self.job.plan, at, silent, self.network.vocabulary());
         let plain: Vec<TokenTerm> = named.iter().map(|(_, term)| *term).collect();
         self.pass.set_terms(&plain);
         self.read(chosen);
@@ -221,17 +227,33 @@ impl LanguageTrainer {
         let teacher = self.teacher.as_ref().filter(|_| taught).map(|(network, _)| network);
         let noise = Some(Noise { seed, step });
         let ranges = micro_ranges(&self.job.train, chosen, micro);
-        let mut parts = Parts::default();
+        let (mut parts, mut place) = (Parts::default(), 0);
         for range in &ranges {
             let rows = &self.rows[range.clone()];
+            let tokens = rows.iter().map(|row| row.ids.len()).sum::<usize>();
+            let places = place..place + tokens;
+            place = places.end;
             if rows.iter().all(|row| row.learnt() == 0) {
                 continue;
             }
             self.pass.host.refill(rows, range.start, self.network.masked());
+            if taught && self.job.kept.is_some() {
+                self.pass.recall(&mut *self.device, &self.known, places);
+            }
             let (device, to) = (&mut *self.device, (Some(self.student.grads), noise));
             parts.add(&self.pass.run(device, &self.network, teacher, counts, to));
         }
         (named, parts, ranges.len() as u64)
+    }
+
+    /// Reads what was kept of the teacher's answers to the rows of the step.
+    fn recall(&mut self, chosen: &[u32]) -> Result<(), Error> {
+        let Some(kept) = &self.job.kept else { return Ok(()) };
+        self.known.clear();
+        for &row in chosen {
+            kept.read_known(row as usize, 0..kept.length(row as usize), &mut self.known)?;
+        }
+        Ok(())
     }
 
     /// Reads the rows of the step.
@@ -279,13 +301,20 @@ fn asks_teacher(plan: &LanguagePlan) -> bool {
     !plan.objective.is_without_teacher()
 }
 
+/// Tokens of a kept answer, where some are heard.
+fn known_width(job: &LanguageJob) -> usize {
+    let kept = job.kept.as_ref().filter(|_| asks_teacher(&job.plan));
+    kept.map_or(0, |kept| kept.about().width())
+}
+
 /// The memory of a language model's run besides weights, gradients and moments: of a step, of a step
 /// with `activation_checkpointing`, and of evaluations.
 pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
     let capacity = language_capacity(&*job.train, &job.plan.training);
     let teacher = job.teacher.as_ref().filter(|_| asks_teacher(&job.plan));
     let teacher: Option<&LanguageConfig> = teacher.map(|teacher| &teacher.config);
-    let step = |purpose: &Purpose| bytes_needed(&job.student, teacher, capacity, purpose);
+    let known = known_width(job);
+    let step = |purpose: &Purpose| bytes_needed(&job.student, teacher, known, capacity, purpose);
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
         let ours = evaluate::memory(&job.student, &**rows);
         let theirs = teacher.filter(|_| job.plan.objective.until_overtaken);
