@@ -287,7 +287,7 @@ pub(crate) struct TokenizerCompareArgs {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(group(ArgGroup::new("keeps").required(true).args(["top_k", "samples", "states"])))]
-#[command(group(ArgGroup::new("reads").required(true).args(["text", "tokens"])))]
+#[command(group(ArgGroup::new("reads").required(true).args(["text", "tokens", "recipe"])))]
 #[command(
     after_help = "The folder says of which teacher, tokenizer, text and temperature its answers are, \
 and a run that has others refuses it. A call that was stopped or killed goes on where it was when it \
@@ -295,6 +295,7 @@ is repeated, and ends with the same bytes.\n\n\
 Examples:\n  \
 heirloom cache --teacher big --text novels/*.txt --out kept --top-k 64 --temperature 2\n  \
 heirloom cache --teacher big --tokens tokens-1f2e --out kept --samples 50 --shard 3/8\n  \
+heirloom cache --teacher big --recipe novels-cached.toml --out novels-kept --top-k 64\n  \
 heirloom cache verify kept"
 )]
 pub(crate) struct CacheArgs {
@@ -309,6 +310,12 @@ pub(crate) struct CacheArgs {
     /// Tokens that were kept before, of the teacher's tokenizer, in place of text
     #[arg(long, value_name = "DIR")]
     pub(crate) tokens: Option<PathBuf>,
+    /// The rows that a recipe trains on, at its temperature, in place of both
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["length", "pack", "end_token", "temperature"])]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Change a key of the recipe (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
+    pub(crate) set: Vec<String>,
     /// Folder for the answers
     #[arg(long, required = true, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -11,6 +11,7 @@ mod text;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use heirloom_answers::{Expected, Kept, Kind};
 use heirloom_base::{Bytes, Digest, Hasher, Tokens};
 use heirloom_data::order::{BatchRule, Order};
 use heirloom_data::text::{PairedRows, Rows};
@@ -18,12 +19,13 @@ use heirloom_data::tokens::{Tokenizer, first_difference};
 use heirloom_data::vocabulary::{Choice, Side, compare};
 use heirloom_engine::Cpu;
 use heirloom_recipe::{
-    Batch, Cost, Counts, LanguageFacts, LanguageModelFacts, LanguagePlan, LanguageTeacherPlan,
-    Limit, Recipe, StudentSource, TeacherVocabulary, TextPlan, TokenDifference, TokenizerFacts,
-    cost_of, resolve_language, smoke_language,
+    Batch, Cost, Counts, KeptFacts, LanguageFacts, LanguageModelFacts, LanguagePlan,
+    LanguageTeacherPlan, Limit, Recipe, StudentSource, TeacherVocabulary, TextPlan,
+    TokenDifference, TokenizerFacts, cost_of, resolve_language, smoke_language,
 };
 use heirloom_train::{
-    LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads, language_memory,
+    LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads, kept_term,
+    language_memory,
 };
 
 pub use shapes::{config_of, open_config, shape_of};
@@ -76,6 +78,8 @@ pub fn gather_language(
     let teacher = teacher_path.as_deref().map(facts_of).transpose()?;
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
     let theirs = teacher_path.as_deref().and_then(|path| Tokenizer::open(path).ok());
+    let kept_path =
+        recipe.cache_path().map(|path| places.model("teacher.cache", path)).transpose()?;
     let uld = recipe.objective.uld.is_some();
     if let (true, None, Some(path)) = (uld, &theirs, &teacher_path) {
         return Err(Failure::usage(format!(
@@ -108,6 +112,19 @@ pub fn gather_language(
         _ => None,
     };
     let tokens: u64 = (0..train.len()).map(|row| train.length(row) as u64).sum();
+    let answers = kept_path
+        .map(|path| {
+            let expected = Expected {
+                teacher: teacher.as_ref().map(|(_, facts)| facts.digest),
+                tokenizer: tokenizer.digest(),
+                rows: train.digest(),
+                chat_template: None,
+                temperature: recipe.objective.temperature(),
+                vocabulary: vocabulary(recipe, &tokenizer, student.as_ref(), teacher.as_ref()),
+            };
+            open_kept(&path, &expected)
+        })
+        .transpose()?;
     let facts = LanguageFacts {
         train_rows: train.len() as u64,
         train_tokens: Tokens(tokens),
@@ -117,12 +134,14 @@ pub fn gather_language(
         tokenizer: tokenizer_facts(&tokenizer),
         student: student.as_ref().map(|(_, facts)| *facts),
         teacher: teacher.as_ref().map(|(_, facts)| *facts),
+        kept: answers.as_ref().map(|kept| kept_facts(kept)),
         teacher_tokenizer: theirs.as_ref().map(tokenizer_facts),
         first_difference: theirs.as_ref().and_then(|theirs| difference(&tokenizer, theirs)),
         threads: threads as u64,
         text,
     };
     let mut plan = resolve_language(recipe, &facts)?;
+    check_kept_term(&plan)?;
     if smoke {
         smoke_language(&mut plan);
     }
@@ -133,6 +152,7 @@ pub fn gather_language(
         student_path,
         teacher: teacher.zip(teacher_path).map(|((config, _), path)| (path, config)),
         pairs,
+        kept: answers,
     };
     joined(plan, opened, &tokenizer, notes)
 }
@@ -178,7 +198,7 @@ pub fn reopen_language(
         Ok::<_, Failure>((path, config))
     };
     let teacher = match &plan.teacher {
-        LanguageTeacherPlan::Nobody => None,
+        LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Kept { .. } => None,
         LanguageTeacherPlan::Model { path, digest, .. } => {
             Some(check("teacher.model", path, *digest)?)
         }
@@ -188,7 +208,26 @@ pub fn reopen_language(
         StudentSource::Fresh | StudentSource::Teacher { .. } => None,
     };
     let (student_path, student) = student.unzip();
-    let opened = Opened { train, validation, student, student_path, teacher, pairs };
+    let kept = match &plan.teacher {
+        LanguageTeacherPlan::Kept { path, digest, teacher, .. } => {
+            let path = places.model("teacher.cache", path)?;
+            let expected = Expected {
+                teacher: Some(*teacher),
+                tokenizer: tokenizer.digest(),
+                rows: train.digest(),
+                chat_template: None,
+                temperature: plan.objective.temperature.from,
+                vocabulary: plan.student.shape.vocab_size() as u32,
+            };
+            let kept = open_kept(&path, &expected)?;
+            if kept.digest() != *digest {
+                return Err(changed("teacher's kept answers", &path, *digest, kept.digest()));
+            }
+            Some(kept)
+        }
+        LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Model { .. } => None,
+    };
+    let opened = Opened { train, validation, student, student_path, teacher, pairs, kept };
     joined(plan.clone(), opened, &tokenizer, notes)
 }
 
@@ -201,6 +240,7 @@ struct Opened {
     teacher: Option<(PathBuf, LanguageConfig)>,
     /// The teacher's rows, where it reads tokens of its own.
     pairs: Option<Arc<PairedRows>>,
+    kept: Option<Arc<Kept>>,
 }
 
 /// The training text in the tokens of both models, which takes the place of `train`, and what a person
@@ -262,13 +302,62 @@ fn reads(
     Ok(TeacherReads::Mapped(Arc::new(map.to_teacher().to_vec())))
 }
 
+/// Opens kept answers that a run can learn from.
+fn open_kept(path: &Path, expected: &Expected) -> Result<Arc<Kept>, Failure> {
+    let kept = Kept::open(path, expected)?;
+    if let Kind::States { .. } = kept.about().kind {
+        return Err(Failure::usage(format!(
+            "`{}` holds hidden states, from which no run learns yet; keep --top-k or --samples",
+            path.display()
+        )));
+    }
+    Ok(Arc::new(kept))
+}
+
+fn kept_facts(kept: &Kept) -> KeptFacts {
+    let about = kept.about();
+    KeptFacts {
+        digest: kept.digest(),
+        teacher: about.teacher,
+        width: about.width() as u64,
+        drawn: matches!(about.kind, Kind::Samples { .. }),
+    }
+}
+
+/// V of the student to be.
+fn vocabulary(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    student: Option<&(LanguageConfig, LanguageModelFacts)>,
+    teacher: Option<&(LanguageConfig, LanguageModelFacts)>,
+) -> u32 {
+    let model = match (&recipe.student.config, student) {
+        (_, Some(student)) => Some(student),
+        (Some(_), None) => None,
+        (None, None) => teacher,
+    };
+    model.map_or(tokenizer.vocab_size(), |(config, _)| config.vocab_size()) as u32
+}
+
+/// Refuses a loss that kept answers cannot give.
+fn check_kept_term(plan: &LanguagePlan) -> Result<(), Failure> {
+    let LanguageTeacherPlan::Kept { path, drawn, .. } = &plan.teacher else { return Ok(()) };
+    let why = kept_term(plan).and_then(|term| term.refusal(*drawn));
+    why.map_or(Ok(()), |why| {
+        Err(Failure::usage(format!(
+            "`objective.divergence` cannot be taken of the answers in `{path}`: {why}; see \
+             `objective.missing`, or take \"forward_kl\""
+        )))
+    })
+}
+
 fn joined(
     plan: LanguagePlan,
     opened: Opened,
     tokenizer: &Tokenizer,
     notes: Vec<String>,
 ) -> Result<GatheredLanguage, Failure> {
-    let Opened { train, validation, student, student_path, teacher, pairs } = opened;
+    let Opened { train, validation, student, student_path, teacher, pairs, kept } = opened;
     let shape = &plan.student.shape;
     let (config, weights) = match (&plan.student.source, student, &teacher) {
         (StudentSource::Model { .. }, Some(config), _) => (config, student_path),
@@ -287,7 +376,8 @@ fn joined(
     let job = LanguageJob {
         student: shapes::with_dropout(config, shape),
         weights: weights.map_or(LanguageWeights::Fresh, LanguageWeights::Folder),
-        teacher,
+        teacher: teacher.filter(|_| kept.is_none()),
+        kept,
         tokenizer_files: tokenizer.files().clone(),
         train,
         validation,

@@ -159,6 +159,7 @@ const RULES: &[(&str, Rule)] = &[
     ("other_teachers", Fixed(TEACHER)),
     ("teacher.model.path", Free),
     ("teacher.model.vocabulary", Fixed(TEACHER)),
+    ("teacher.kept.path", Free),
     ("teacher.model.logits", Free),
     ("teacher.model.batch_tokens", Free),
     ("objective", Fixed("the saved projections belong to other terms")),

@@ -192,6 +192,18 @@ choice! {
 }
 
 choice! {
+    /// What becomes of tokens that a teacher's kept answer does not name.
+    Missing {
+        /// They are one token, on both sides.
+        TailBucket = "tail_bucket",
+        /// What they have goes to the others in their shares.
+        Renormalise = "renormalise",
+        /// They are left out.
+        Zero = "zero",
+    }
+}
+
+choice! {
     /// An architecture to start afresh from: encoders, then decoders.
     Architecture {
         /// BERT.

@@ -78,6 +78,11 @@ impl Recipe {
         self.teacher.model.as_ref().map(|at| at.value.as_str())
     }
 
+    /// Folder of a teacher's kept answers, where there is one.
+    pub fn cache_path(&self) -> Option<&str> {
+        self.teacher.cache.as_ref().map(|at| at.value.as_str())
+    }
+
     /// All teachers, each with what its keys begin with: `teacher`, or `teacher.0` and so on where
     /// there are several.
     pub fn teachers(&self) -> Vec<(String, &Teacher)> {
@@ -177,7 +182,10 @@ fn check_models(recipe: &Recipe, problems: &mut Problems) {
 
 fn check_teacher(recipe: &Recipe, path: &str, teacher: &Teacher, problems: &mut Problems) {
     let key = |name: &str| format!("{path}.{name}");
-    if let (Some(place), None) = (&teacher.place, &teacher.model) {
+    if let Some(at) = teacher.cache.as_ref().filter(|_| !recipe.is_language()) {
+        needs(at, &key("cache"), "a `[text]`; a task's teacher keeps its answers itself", problems);
+    }
+    if let (Some(place), None, None) = (&teacher.place, &teacher.model, &teacher.cache) {
         let meaning = "the folder of a model fine-tuned on the task; or remove [teacher]";
         missing(place.clone(), &key("model"), meaning, problems);
     }
@@ -284,6 +292,9 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     }
     if let Some(at) = &recipe.teacher.vocabulary {
         needs(at, "teacher.vocabulary", needed, problems);
+    }
+    if let Some(at) = &objective.missing {
+        needs(at, "objective.missing", needed, problems);
     }
     policy::check(recipe, problems);
     regularizer::check(recipe, problems);

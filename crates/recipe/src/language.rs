@@ -7,8 +7,8 @@ use heirloom_base::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::choices::{
-    Architecture, DocumentShape, Documents, OnLong, Packing, TeacherVocabulary, TextFormat,
-    TextKind,
+    Architecture, DocumentShape, Documents, Missing, OnLong, Packing, TeacherVocabulary,
+    TextFormat, TextKind,
 };
 use crate::divergence::Divergence;
 use crate::plan::{
@@ -214,6 +214,21 @@ pub enum LanguageTeacherPlan {
         /// What is done where its vocabulary is not the student's. Not written where that is refused.
         #[serde(default = "refuse", skip_serializing_if = "is_refuse")]
         vocabulary: TeacherVocabulary,
+    },
+    /// Answers to the text that were kept.
+    Kept {
+        /// Their folder.
+        path: String,
+        /// Digest of all answers.
+        digest: Digest,
+        /// Digest of the weights of the model that gave them.
+        teacher: Digest,
+        /// Tokens of an answer at most.
+        width: u64,
+        /// Whether they were drawn from it; else they are the likeliest.
+        drawn: bool,
+        /// What becomes of the tokens that an answer does not name.
+        missing: Missing,
     },
 }
 

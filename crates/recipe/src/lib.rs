@@ -39,7 +39,7 @@ pub use change::{Change, Changed, Verdict, change, change_language};
 pub use choices::{
     Activation, Adoption, Architecture, AverageKind, Column, Course, DivergenceKind, DocumentShape,
     Documents, Doubt, Encoding, EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments,
-    HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType,
+    HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, Missing, ModelType,
     NetworkOutput, Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position,
     Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
     TeacherTokenizer, TeacherVocabulary, TextFormat, TextKind,
@@ -69,6 +69,6 @@ pub use recipe::{
 };
 pub use regularizer::{Learning, Line, RegularizerPlan};
 pub use resolve::resolve;
-pub use resolve_language::{LanguageFacts, LanguageModelFacts, resolve_language};
+pub use resolve_language::{KeptFacts, LanguageFacts, LanguageModelFacts, resolve_language};
 pub use smoke::{smoke, smoke_language};
 pub use stage::{Size, StagePlan, When};

@@ -8,10 +8,10 @@ use crate::balance::{MetaLoss, Preconditioner};
 use crate::choices::{
     Activation, Adoption, Architecture, AverageKind, Column, Course, DivergenceKind, DocumentShape,
     Documents, Doubt, Encoding, EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments,
-    HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, NetworkOutput,
-    Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position, Precision,
-    RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
-    TeacherVocabulary, TextFormat, TextKind,
+    HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, Missing,
+    NetworkOutput, Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position,
+    Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
+    TeacherTokenizer, TeacherVocabulary, TextFormat, TextKind,
 };
 use crate::group::Patterns;
 use crate::preset::Preset;
@@ -408,7 +408,9 @@ section! {
     /// student learns from labels alone.
     Teacher at "teacher" {
         model: String, PATH, absent "required, where there is a [teacher]" as "\"models/bert-large-sst2\"",
-            "Folder of a model fine-tuned on the task.";
+            "Folder of a model fine-tuned on the task; beside `cache`, of the model that gave the answers.";
+        cache: String, PATH, absent "none: the model answers" as "\"novels-kept\"",
+            "Folder of answers that `heirloom cache` kept, in place of a model that answers (`[text]`).";
         logits: Logits, Logits::ONE, absent "cache; live where `[[objective.hidden]]` needs the teacher" as "\"cache\"",
             "Compute the teacher's answers once and keep them, or at every step.";
         batch_tokens: u64 = 8192, COUNT,
@@ -443,6 +445,8 @@ section! {
             "β: the mixture's share of the teacher (jensen_shannon), the exponent of the student (alpha_beta), the weight of the rest by itself (dkd).";
         divergence_centred: bool, BOOL, absent "`true`, for mse_logits" as "true",
             "Whether the mean of each side's logits is taken from them before they are compared.";
+        missing: Missing = Missing::TailBucket, Missing::ONE,
+            "What becomes of tokens that a kept answer does not name (`teacher.cache`): they are one token, shared out among the others, or left out.";
         label_loss: LabelLoss, LabelLoss::ONE, absent "cross_entropy, bce, mse by `task.kind`" as "\"cross_entropy\"",
             "Loss on the labels.";
         hidden: Vec<Hidden>, HIDDEN, absent "none" as "[{ kind = \"mse\" }]",

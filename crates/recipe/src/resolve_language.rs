@@ -37,12 +37,27 @@ pub struct LanguageFacts {
     pub student: Option<LanguageModelFacts>,
     /// The teacher's folder, where the recipe names one.
     pub teacher: Option<LanguageModelFacts>,
+    /// The teacher's kept answers, where the recipe names some; they belong to text and tokenizer.
+    pub kept: Option<KeptFacts>,
     /// The teacher's own tokenizer, where its folder has one.
     pub teacher_tokenizer: Option<TokenizerFacts>,
     /// The first token at which the two differ.
     pub first_difference: Option<TokenDifference>,
     /// Cores available.
     pub threads: u64,
+}
+
+/// A folder of kept answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeptFacts {
+    /// Digest of all answers.
+    pub digest: Digest,
+    /// Digest of the weights of the model that gave them.
+    pub teacher: Digest,
+    /// Tokens of an answer at most.
+    pub width: u64,
+    /// Whether they were drawn from it.
+    pub drawn: bool,
 }
 
 /// A language model's folder.
@@ -171,6 +186,11 @@ fn teacher(
     facts: &LanguageFacts,
     problems: &mut Problems,
 ) -> Option<LanguageTeacherPlan> {
+    if let (Some(at), Some(kept)) = (&recipe.teacher.cache, facts.kept) {
+        let KeptFacts { digest, teacher, width, drawn } = kept;
+        let (path, missing) = (at.value.clone(), recipe.objective.missing());
+        return Some(LanguageTeacherPlan::Kept { path, digest, teacher, width, drawn, missing });
+    }
     let Some(at) = &recipe.teacher.model else { return Some(LanguageTeacherPlan::Nobody) };
     let found = known(at, "the teacher", facts.teacher.as_ref(), facts.text.kind, problems)?;
     let (path, digest, shape) = (at.value.clone(), found.digest, found.shape);
@@ -240,7 +260,7 @@ fn fresh(config: &StudentConfig, facts: &LanguageFacts) -> Option<LanguageShape>
 
 fn shape(teacher: &LanguageTeacherPlan) -> Option<LanguageShape> {
     match teacher {
-        LanguageTeacherPlan::Nobody => None,
+        LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Kept { .. } => None,
         LanguageTeacherPlan::Model { shape, .. } => Some(*shape),
     }
 }

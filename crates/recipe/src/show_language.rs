@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::choices::{DocumentShape, Documents, Packing, TextKind};
+use crate::choices::{DocumentShape, Documents, Missing, Packing, TextKind};
 use crate::divergence::{Divergence, rounded};
 use crate::language::{
     AnyPlan, DecoderShape, LanguagePlan, LanguageShape, LanguageTeacherPlan, TextPlan,
@@ -143,6 +143,19 @@ fn teacher(plan: &LanguagePlan) -> Vec<String> {
             format!("weights of {path}"),
             "answers computed with every batch".to_owned(),
         ],
+        LanguageTeacherPlan::Kept { path, teacher, width, drawn, missing, .. } => {
+            let what = if *drawn { "draws from" } else { "likeliest tokens of" };
+            let rest = match (drawn, missing) {
+                (true, _) => "",
+                (false, Missing::TailBucket) => ", all others as one",
+                (false, Missing::Renormalise) => ", what all others have shared out among them",
+                (false, Missing::Zero) => ", all others left out",
+            };
+            vec![
+                format!("answers kept in {path}, of weights {}", teacher.short()),
+                format!("{} {what} each{rest}", thousands(*width)),
+            ]
+        }
     }
 }
 

@@ -244,6 +244,31 @@ fn place<T>(at: &Option<At<T>>) -> Option<&Place> {
     at.as_ref().map(|at| &at.place)
 }
 
+/// What cannot be where a teacher's answers were kept, or needs that they were.
+fn check_kept(recipe: &Recipe, problems: &mut Problems) {
+    let objective = &recipe.objective;
+    let Some(cache) = &recipe.teacher.cache else {
+        if let Some(at) = &objective.missing {
+            needs(at, "objective.missing", "`teacher.cache`; a model names every token", problems);
+        }
+        return;
+    };
+    if value(&recipe.text.kind) == Some(TextKind::Masked) {
+        needs(cache, "teacher.cache", "`kind = \"causal\"`; hidden tokens change", problems);
+    }
+    let needed = "a teacher that answers with every batch; what is kept has one temperature";
+    if let Some(at) = &objective.temperature_end {
+        needs(at, "objective.temperature_end", needed, problems);
+    }
+    let needed = "a teacher that answers with every batch; of the validation text nothing is kept";
+    if let Some(at) = objective.until_overtaken.as_ref().filter(|at| at.value) {
+        needs(at, "objective.until_overtaken", needed, problems);
+    }
+    if let Some(at) = &recipe.teacher.logits {
+        needs(at, "teacher.logits", "no `teacher.cache`, which says it", problems);
+    }
+}
+
 /// What the objective of a language model can have.
 pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     let objective = &recipe.objective;
@@ -261,6 +286,7 @@ pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
             needs(at, "objective.temperature_end", needed, problems);
         }
     }
+    check_kept(recipe, problems);
     if let Some(at) = objective.until_overtaken.as_ref().filter(|at| at.value) {
         if no_teacher {
             needs(at, "objective.until_overtaken", without, problems);

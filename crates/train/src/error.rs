@@ -136,12 +136,21 @@ pub enum Error {
         /// What is wrong with it; boxed because it is much larger than the others.
         source: Box<heirloom_data::Error>,
     },
+    /// Kept answers of a language model; boxed as the above.
+    #[error(transparent)]
+    Answers(Box<heirloom_answers::Error>),
     /// Data.
     #[error(transparent)]
     Data(#[from] heirloom_data::Error),
     /// The disk, or what is on it.
     #[error(transparent)]
     Store(#[from] heirloom_store::StoreError),
+}
+
+impl From<heirloom_answers::Error> for Error {
+    fn from(error: heirloom_answers::Error) -> Self {
+        Self::Answers(Box::new(error))
+    }
 }
 
 impl Error {
@@ -159,6 +168,7 @@ impl Error {
             Self::Model(error) => error.exit_code(),
             Self::Data(error) => error.exit_code(),
             Self::Cache { source: error, .. } => error.exit_code(),
+            Self::Answers(error) => error.exit_code(),
             Self::Store(error) => error.exit_code(),
         }
     }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use heirloom::answer::model_folder;
 use heirloom::answers::{self, About, Kept, Kind, Measured, Progress, Shard, Values};
 use heirloom::failure::Failure;
+use heirloom::language::{KeptTokens, open_text};
 use heirloom::opened::weights_digest;
+use heirloom::places::Places;
 use heirloom_base::Bytes;
 use heirloom_data::text::{Corpus, OnLong, Pack, PackedRows, Reading, Rows, find_or_write, open};
 use heirloom_data::tokens::Tokenizer;
@@ -21,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 
-use super::STOPPED;
+use super::{STOPPED, recipe_at};
 use crate::args::{CacheArgs, CacheCommand, CachePack, CacheValues};
 use crate::clock::{Clock, now};
 use crate::outside::Stop;
@@ -84,8 +86,16 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     }
     let lock = out.join(shard.lock());
     let _lock = RunLock::take(&lock, &Holder::this_process(&now()))?;
-    let rows = rows(args, &tokenizer, &lock, &config)?;
-    let about = about(args, &folder, &config, &tokenizer, &rows)?;
+    let (rows, temperature) = rows(args, &tokenizer, &lock)?;
+    let rows = &*rows;
+    let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(0);
+    if longest > config.max_positions {
+        return Err(Failure::usage(format!(
+            "rows of {longest} tokens are longer than the teacher's {} positions; make rows shorter",
+            config.max_positions
+        )));
+    }
+    let about = about(args, &folder, &config, &tokenizer, (rows, longest, temperature))?;
     answers::begin(&RealDisk, out, &about)?;
 
     let mut device = Cpu::new(threads);
@@ -95,7 +105,7 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     let bar = Bar::new(show);
     let mut last = Progress::default();
     let place = (&RealDisk as &dyn Disk, out.as_path(), shard);
-    let ended = answers::keep(&mut device, &model, &rows, &about, place, &mut |progress| {
+    let ended = answers::keep(&mut device, &model, rows, &about, place, &mut |progress| {
         last = progress;
         bar.at(progress);
         !stop.asked()
@@ -110,7 +120,7 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
         return Ok(STOPPED);
     }
     let whole = match Kept::open_any(out) {
-        Ok(kept) => Some(whole(&kept, &mut device, &model, &rows)?),
+        Ok(kept) => Some(whole(&kept, &mut device, &model, rows)?),
         Err(answers::Error::Unfinished { missing, parts, .. }) => {
             let shown = args.shard.as_str();
             show.say(&format!(
@@ -137,13 +147,20 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     Ok(0)
 }
 
-/// The rows of the text or of the kept tokens.
+/// The rows of the text, of the kept tokens or of the recipe's training, and the temperature.
 fn rows(
     args: &CacheArgs,
     tokenizer: &Tokenizer,
     beside: &Path,
-    config: &DecoderConfig,
-) -> Result<PackedRows, Failure> {
+) -> Result<(Arc<dyn Rows>, f64), Failure> {
+    if let Some(path) = &args.recipe {
+        let recipe = recipe_at(path, &args.set)?;
+        let text = recipe.text()?;
+        let folder = Places::from_environment().data("text.path", &text.path)?;
+        let kept = KeptTokens { at: beside.to_owned(), new: None };
+        let opened = open_text(text, &folder, tokenizer, &kept)?;
+        return Ok((opened.train, recipe.objective.temperature()));
+    }
     let shards = match &args.tokens {
         Some(folder) => open(&RealDisk, folder, None, tokenizer)?,
         None => {
@@ -159,13 +176,8 @@ fn rows(
         CachePack::Stream => Pack::Stream,
         CachePack::Whole => Pack::Whole { on_long: OnLong::Cut },
     };
-    if args.length > config.max_positions {
-        return Err(Failure::usage(format!(
-            "rows of {} tokens are longer than the teacher's {} positions; lower --length",
-            args.length, config.max_positions
-        )));
-    }
-    Ok(PackedRows::new(shards, &all, pack, args.length)?)
+    let rows = PackedRows::new(shards, &all, pack, args.length)?;
+    Ok((Arc::new(rows), args.temperature))
 }
 
 fn about(
@@ -173,7 +185,7 @@ fn about(
     folder: &Path,
     config: &DecoderConfig,
     tokenizer: &Tokenizer,
-    rows: &dyn Rows,
+    (rows, longest, temperature): (&dyn Rows, usize, f64),
 ) -> Result<About, Failure> {
     let kind = match (args.top_k, args.samples) {
         (Some(k), _) => Kind::TopK { k },
@@ -198,7 +210,7 @@ fn about(
         tokenizer: tokenizer.digest(),
         rows: rows.digest(),
         chat_template: None,
-        temperature: args.temperature,
+        temperature,
         vocabulary,
         kind,
         values,
@@ -206,7 +218,7 @@ fn about(
         seed: if args.samples.is_some() { args.seed } else { 0 },
         row_count: rows.len() as u64,
         token_count: lengths().map(|length| length as u64).sum(),
-        rows_per_part: About::rows_that_fit(kind, values, vocabulary, args.length),
+        rows_per_part: About::rows_that_fit(kind, values, vocabulary, longest),
         batch_tokens: args.batch_tokens,
     })
 }

@@ -41,7 +41,8 @@ pub(super) struct Examiner {
 impl Examiner {
     /// Plans for the rows of `rows`.
     pub(super) fn new(device: &mut dyn Device, network: &Network, rows: &dyn Rows) -> Self {
-        let planned = Planned { capacity: capacity(rows), purpose: &Purpose::Infer, teacher: None };
+        let planned =
+            Planned { capacity: capacity(rows), purpose: &Purpose::Infer, teacher: None, known: 0 };
         let mut pass = TextPass::new(device, network, planned);
         pass.set_terms(&TERMS);
         Self { pass, row: Vec::new() }
@@ -88,5 +89,5 @@ fn capacity(rows: &dyn Rows) -> LanguageCapacity {
 
 /// Memory that the evaluation of `rows` needs besides the weights.
 pub(super) fn memory(config: &LanguageConfig, rows: &dyn Rows) -> Bytes {
-    bytes_needed(config, None, capacity(rows), &Purpose::Infer)
+    bytes_needed(config, None, 0, capacity(rows), &Purpose::Infer)
 }

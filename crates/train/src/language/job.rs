@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use heirloom_answers::Kept;
 use heirloom_data::text::{PairedRows, Rows};
 use heirloom_models::{DecoderConfig, EncoderConfig};
 use heirloom_recipe::LanguagePlan;
@@ -75,6 +76,8 @@ pub struct LanguageJob {
     pub weights: LanguageWeights,
     /// The teacher, where the plan has one.
     pub teacher: Option<LanguageTeacher>,
+    /// The teacher's answers to `train`, where the plan has kept ones.
+    pub kept: Option<Arc<Kept>>,
     /// Files of the tokenizer, by name, for saved model folders.
     pub tokenizer_files: BTreeMap<String, Vec<u8>>,
 }

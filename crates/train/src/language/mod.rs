@@ -16,6 +16,7 @@ mod written;
 
 pub use evaluate::Foreseen;
 pub use job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads};
+pub use objective::kept_term;
 pub use trainer::{LanguageTrainer, language_memory};
 
 #[cfg(test)]

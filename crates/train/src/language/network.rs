@@ -4,6 +4,7 @@
 //! In: a micro-batch and the terms of the moment. Out: sums per term, and gradients added. Never:
 //! decides what a step is, or moves a weight.
 
+use heirloom_answers::KnownRows;
 use heirloom_base::Bytes;
 use heirloom_data::order::BatchRule;
 use heirloom_data::text::Rows;
@@ -13,8 +14,8 @@ use heirloom_models::{
     Buffers, Capacity, Decoder, DecoderBuffers, DeviceBatch, Head, Loaded, Model, Noise, Purpose,
 };
 use heirloom_objective::{
-    ChunkPlan, ChunkedHead, DenseLosses, DenseSignals, LOGITS_BUDGET, Parts, TeacherTokens,
-    TeacherVocabulary, TokenCounts, TokenGradients, TokenSignals, TokenTerm,
+    ChunkPlan, ChunkedHead, DenseLosses, DenseSignals, KnownTokens, LOGITS_BUDGET, Parts,
+    TeacherTokens, TeacherVocabulary, TokenCounts, TokenGradients, TokenSignals, TokenTerm,
 };
 use heirloom_recipe::TrainingPlan;
 use heirloom_store::TensorFolder;
@@ -229,6 +230,8 @@ pub(super) struct Planned<'a> {
     pub(super) purpose: &'a Purpose,
     /// The model learnt from, where there is one.
     pub(super) teacher: Option<Beside<'a>>,
+    /// Tokens of a kept answer, K; 0 where none are.
+    pub(super) known: usize,
 }
 
 /// A teacher beside the student.
@@ -239,11 +242,44 @@ pub(super) struct Beside<'a> {
     pub(super) tokens: TokensOfTeacher<'a>,
 }
 
+/// Room for kept answers to a micro-batch.
+#[derive(Debug)]
+struct KnownRoom {
+    ids: IdSpace,
+    probabilities: View,
+    rest: View,
+    /// Whether they are those to the batch that is run next.
+    fresh: bool,
+}
+
+impl KnownRoom {
+    fn new(device: &mut dyn Device, tokens: usize, width: usize) -> Self {
+        let mut matrix = |cols| View::matrix(device.alloc(tokens * cols), 0, tokens, cols);
+        let (probabilities, rest) = (matrix(width), matrix(1));
+        Self { ids: device.alloc_ids(tokens * width), probabilities, rest, fresh: false }
+    }
+
+    /// Bytes of it.
+    fn bytes(tokens: usize, width: usize) -> u64 {
+        if width == 0 { 0 } else { (4 * tokens * (2 * width + 1)) as u64 }
+    }
+
+    /// The answers to the `tokens` of this batch; only once.
+    fn take(&mut self, tokens: usize) -> Option<KnownTokens> {
+        std::mem::take(&mut self.fresh).then(|| KnownTokens {
+            ids: Ids::at(self.ids, 0, tokens * self.probabilities.cols()),
+            probabilities: self.probabilities.first_rows(tokens),
+            rest: self.rest.first_rows(tokens),
+        })
+    }
+}
+
 /// The room for micro-batches of a model, alone or beside a teacher.
 #[derive(Debug)]
 pub(super) struct TextPass {
     reader: Reader,
     teacher: Option<Reader>,
+    known: Option<KnownRoom>,
     losses: Losses,
     labels: IdSpace,
     /// Which tokens the teacher is heard at, `[N, 1]`.
@@ -256,7 +292,7 @@ pub(super) struct TextPass {
 impl TextPass {
     /// Asks the device for all memory, once.
     pub(super) fn new(device: &mut dyn Device, network: &Network, room: Planned<'_>) -> Self {
-        let Planned { capacity, purpose, teacher } = room;
+        let Planned { capacity, purpose, teacher, known } = room;
         let train = matches!(purpose, Purpose::Train(_) | Purpose::Recompute(_));
         let tokens = capacity.tokens;
         let losses = match network {
@@ -283,7 +319,8 @@ impl TextPass {
         });
         let heard = View::matrix(device.alloc(tokens), 0, tokens, 1);
         let labels = device.alloc_ids(tokens);
-        Self { reader, teacher, losses, labels, heard, other, host: TextBatch::default() }
+        let known = (known > 0).then(|| KnownRoom::new(device, tokens, known));
+        Self { reader, teacher, known, losses, labels, heard, other, host: TextBatch::default() }
     }
 
     /// Sets the terms of the step.
@@ -300,6 +337,23 @@ impl TextPass {
             Losses::Chunked(head) => head.total(parts),
             Losses::Dense(losses) => losses.total(parts),
         }
+    }
+
+    /// Hands over the kept answers to the tokens of the batch that is run next, of which `known` has
+    /// those at `places`.
+    pub(super) fn recall(
+        &mut self,
+        device: &mut dyn Device,
+        known: &KnownRows,
+        places: std::ops::Range<usize>,
+    ) {
+        let room = self.known.as_mut().expect("the pass was planned with kept answers");
+        let (n, width) = (places.len(), room.probabilities.cols());
+        let numbers = places.start * width..places.end * width;
+        device.write_ids(Ids::at(room.ids, 0, n * width), &known.ids[numbers.clone()]);
+        device.write(room.probabilities.first_rows(n), &known.probabilities[numbers]);
+        device.write(room.rest.first_rows(n), &known.rest[places]);
+        room.fresh = true;
     }
 
     /// Sums of the micro-batch in `host`, of a step with `step` tokens to learn. The gradient of
@@ -327,7 +381,7 @@ impl TextPass {
             taught: heard.as_ref().map_or(learnt, |(_, count)| *count),
         };
         let read = self.reader.read(device, network, &self.host, noise);
-        let Self { reader, losses, other, .. } = self;
+        let Self { reader, losses, known, other, .. } = self;
         match (network, &reader.room, losses, read) {
             (
                 Network::Decoder(model),
@@ -349,6 +403,8 @@ impl TextPass {
                     },
                     Read::Logits(_) => unreachable!("both are of one kind"),
                 });
+                let known = known.as_mut().and_then(|known| known.take(n));
+                let teacher = teacher.or(known.map(TeacherTokens::Known));
                 let all = counts.taught == n as u64;
                 let of_teacher = (teacher.is_some() && !all).then(|| self.heard.first_rows(n));
                 if let Some(view) = of_teacher {
@@ -428,6 +484,7 @@ fn chunks(tokens: usize, vocabulary: usize, computes_teacher: bool, train: bool)
 pub(super) fn bytes_needed(
     config: &LanguageConfig,
     teacher: Option<(&LanguageConfig, TokensOfTeacher<'_>)>,
+    known: usize,
     capacity: LanguageCapacity,
     purpose: &Purpose,
 ) -> Bytes {
@@ -462,7 +519,7 @@ pub(super) fn bytes_needed(
         }
         _ => of_one(teacher, capacity, &Purpose::Infer),
     });
-    Bytes(of_one(config, capacity, purpose) + theirs + losses)
+    Bytes(of_one(config, capacity, purpose) + theirs + losses + KnownRoom::bytes(tokens, known))
 }
 
 /// As [`vocabulary`], for planning alone.

@@ -6,8 +6,12 @@
 //! the bit.
 
 use heirloom_balance::{At, Schedule};
-use heirloom_objective::{SortedTerm, TeacherTerm, TokenLoss, TokenTerm};
-use heirloom_recipe::{LanguageObjective, PolicyPlan, RegularizerPlan, Smoothed, UldPlan};
+use heirloom_engine::SparseLoss;
+use heirloom_objective::{SortedTerm, SparseTerm, TeacherTerm, TokenLoss, TokenTerm};
+use heirloom_recipe::{
+    LanguageObjective, LanguagePlan, LanguageTeacherPlan, Missing, PolicyPlan, RegularizerPlan,
+    Smoothed, UldPlan,
+};
 
 use crate::policy::course;
 use crate::terms::divergence;
@@ -18,14 +22,33 @@ pub(super) const MOST_TERMS: usize = 2;
 /// A term and how records call it.
 pub(super) type Named = (&'static str, TokenTerm);
 
+/// The term that compares with kept answers, where the plan has some.
+pub fn kept_term(plan: &LanguagePlan) -> Option<SparseTerm> {
+    let LanguageTeacherPlan::Kept { drawn, missing, .. } = plan.teacher else { return None };
+    let objective = &plan.objective;
+    let loss = match divergence(objective.divergence) {
+        // Its value has the teacher's mean, too.
+        heirloom_engine::Divergence::ForwardKl if drawn => SparseLoss::CrossEntropy,
+        divergence => SparseLoss::Divergence(divergence),
+    };
+    Some(SparseTerm {
+        loss,
+        missing: match missing {
+            // Draws leave nothing: their shares sum to 1.
+            _ if drawn => heirloom_engine::Missing::Renormalise,
+            Missing::TailBucket => heirloom_engine::Missing::TailBucket,
+            Missing::Renormalise => heirloom_engine::Missing::Renormalise,
+            Missing::Zero => heirloom_engine::Missing::Zero,
+        },
+        temperature: objective.temperature.from,
+        scale_by_temperature_squared: objective.scale_by_temperature_squared,
+    })
+}
+
 /// The terms of the step `at`, of a vocabulary of `classes` tokens; `silent` where the teacher has
 /// been overtaken.
-pub(super) fn terms(
-    objective: &LanguageObjective,
-    at: At,
-    silent: bool,
-    classes: usize,
-) -> Vec<Named> {
+pub(super) fn terms(plan: &LanguagePlan, at: At, silent: bool, classes: usize) -> Vec<Named> {
+    let objective = &plan.objective;
     let share = if silent { 0.0 } else { alpha(objective, at) };
     let label = TokenTerm { weight: 1.0 - share, loss: label(objective, at, classes) };
     let teacher = TeacherTerm {
@@ -33,9 +56,10 @@ pub(super) fn terms(
         temperature: objective.temperature.at(at.progress()),
         scale_by_temperature_squared: objective.scale_by_temperature_squared,
     };
-    let loss = match objective.uld {
-        None => TokenLoss::Teacher(teacher),
-        Some(UldPlan { top, .. }) => {
+    let loss = match (kept_term(plan), objective.uld) {
+        (Some(term), _) => TokenLoss::Known(term),
+        (None, None) => TokenLoss::Teacher(teacher),
+        (None, Some(UldPlan { top, .. })) => {
             let (temperature, top) =
                 (teacher.temperature, usize::try_from(top).unwrap_or(usize::MAX));
             TokenLoss::Sorted(SortedTerm { temperature, top })

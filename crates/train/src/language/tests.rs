@@ -145,6 +145,7 @@ pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
         },
         student: Some(facts_of(&config)),
         teacher: teacher.map(|name| facts_of(&open(name))),
+        kept: None,
         teacher_tokenizer: None,
         first_difference: None,
         threads: 1,
@@ -162,6 +163,7 @@ pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
             ..config
         }),
         weights: LanguageWeights::Fresh,
+        kept: None,
         teacher: teacher.map(|name| LanguageTeacher {
             path: fixture(name),
             config: LanguageConfig::Decoder(open(name)),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use heirloom_answers::KnownRows;
 use heirloom_balance::At;
 use heirloom_base::{Bytes, Step};
 use heirloom_data::align::UNMATCHED;
@@ -60,6 +61,8 @@ pub struct LanguageTrainer {
     /// The student's own batches, and what it wrote last.
     writer: Option<Writer>,
     written: Vec<Row>,
+    /// Kept answers to the tokens of the step.
+    known: KnownRows,
 }
 
 impl std::fmt::Debug for LanguageTrainer {
@@ -107,7 +110,8 @@ impl LanguageTrainer {
         let capacity = capacity(&job);
         let purpose = &purpose(&job.plan);
         let beside = teacher.as_ref().map(|network| Beside { network, tokens: tokens(&job) });
-        let planned = Planned { capacity, purpose, teacher: beside };
+        let known = known_width(&job);
+        let planned = Planned { capacity, purpose, teacher: beside, known };
         let pass = TextPass::new(device, &network, planned);
         let examiner = job.validation.as_ref().map(|rows| Examiner::new(device, &network, &**rows));
         let order = Order::new(training.seed, job.train.len());
@@ -127,6 +131,7 @@ impl LanguageTrainer {
             pass,
             order,
             rows: Vec::new(),
+            known: KnownRows::default(),
             words: Vec::new(),
             held: 0,
             pairs: Vec::new(),
@@ -186,6 +191,7 @@ impl LanguageTrainer {
         let cursor = self.progress.cursor;
         let step_rule = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, step_rule);
+        self.recall(&chosen)?;
         let (named, parts, cuts) = self.accumulate(&chosen);
         let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();
         let sequences = self.held as u64;
@@ -245,7 +251,7 @@ impl LanguageTrainer {
         let micro = rule(training.micro_batch);
         let at = At { step, total, learning_rate: learning_rate(training, Step(step)) };
         let silent = self.progress.overtaken.is_some();
-        let mut named = terms(&self.job.plan.objective, at, silent, self.network.vocabulary());
+        let mut named = terms(&self.job.plan, at, silent, self.network.vocabulary());
         let taught = named.iter().any(|(name, _)| *name == "teacher");
         self.read(chosen, taught);
         if taught && self.writes(step) {
@@ -262,9 +268,12 @@ impl LanguageTrainer {
         let noise = Some(Noise { seed, step });
         let all: Vec<u32> = (0..self.held as u32).collect();
         let ranges = micro_ranges(&Lengths(&self.rows), &all, micro);
-        let mut parts = Parts::default();
+        let (mut parts, mut place) = (Parts::default(), 0);
         for range in &ranges {
             let rows = &self.rows[range.clone()];
+            let tokens = rows.iter().map(|row| row.ids.len()).sum::<usize>();
+            let places = place..place + tokens;
+            place = places.end;
             if rows.iter().all(|row| row.learnt() == 0) {
                 continue;
             }
@@ -272,10 +281,23 @@ impl LanguageTrainer {
             if let Some(other) = self.pass.other.as_mut().filter(|_| taught) {
                 other.refill(self.pairs.get(range.clone()).unwrap_or_default(), range.start);
             }
+            if taught && self.job.kept.is_some() {
+                self.pass.recall(&mut *self.device, &self.known, places);
+            }
             let (device, to) = (&mut *self.device, (Some(self.student.grads), noise));
             parts.add(&self.pass.run(device, &self.network, teacher, counts, to));
         }
         (named, parts, ranges.len() as u64)
+    }
+
+    /// Reads what was kept of the teacher's answers to the rows of the step.
+    fn recall(&mut self, chosen: &[u32]) -> Result<(), Error> {
+        let Some(kept) = &self.job.kept else { return Ok(()) };
+        self.known.clear();
+        for &row in chosen {
+            kept.read_known(row as usize, 0..kept.length(row as usize), &mut self.known)?;
+        }
+        Ok(())
     }
 
     /// Whether the student writes the batch of `step`, in place of the rows that were read.
@@ -401,16 +423,23 @@ fn asks_teacher(plan: &LanguagePlan) -> bool {
     !plan.objective.is_without_teacher()
 }
 
+/// Tokens of a kept answer, where some are heard.
+fn known_width(job: &LanguageJob) -> usize {
+    let kept = job.kept.as_ref().filter(|_| asks_teacher(&job.plan));
+    kept.map_or(0, |kept| kept.about().width())
+}
+
 /// The memory of a language model's run besides weights, gradients and moments: of a step, of a step
 /// with `activation_checkpointing`, and of evaluations.
 pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
     let capacity = capacity(job);
     let teacher = job.teacher.as_ref().filter(|_| asks_teacher(&job.plan));
     let teacher: Option<&LanguageConfig> = teacher.map(|teacher| &teacher.config);
+    let known = known_width(job);
     let beside = teacher.map(|config| (config, tokens(job)));
     let writing = written::memory(job).0;
     let step = |purpose: &Purpose| {
-        Bytes(bytes_needed(&job.student, beside, capacity, purpose).0 + writing)
+        Bytes(bytes_needed(&job.student, beside, known, capacity, purpose).0 + writing)
     };
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
         let ours = evaluate::memory(&job.student, &**rows);

@@ -41,6 +41,9 @@ struct Kept {
     backward_kl: f64,
 }
 
+/// An answer's entropy, and what becomes of it by kind.
+type Tried = (f64, Vec<Trial>);
+
 /// The slowest and the fastest fall of probabilities with rank.
 const FALLS: [f64; 2] = [1.1, 2.2];
 
@@ -90,7 +93,7 @@ pub(super) fn measure(args: &BenchCacheArgs) -> Result<Answers, Failure> {
         .into_iter()
         .filter(|(kind, _)| !matches!(kind, Kind::TopK { k } if *k as usize > vocab))
         .collect();
-    let trials: Vec<(f64, Vec<Trial>)> = (0..tokens)
+    let trials: Vec<Tried> = (0..tokens)
         .into_par_iter()
         .map(|token| {
             let share = (token as f64 + 0.5) / tokens as f64;
@@ -100,8 +103,7 @@ pub(super) fn measure(args: &BenchCacheArgs) -> Result<Answers, Failure> {
             (entropy(&logits, temperature), tried.collect())
         })
         .collect();
-    let mean =
-        |of: &dyn Fn(&(f64, Vec<Trial>)) -> f64| trials.iter().map(of).sum::<f64>() / tokens as f64;
+    let mean = |of: &dyn Fn(&Tried) -> f64| trials.iter().map(of).sum::<f64>() / tokens as f64;
     let kept = |(at, kind): (usize, &(Kind, Values))| {
         let lengths: Vec<usize> = trials.iter().map(|(_, tried)| tried[at].bytes).collect();
         let bytes: usize = lengths.chunks(BLOCK_TOKENS).map(block_bytes).sum();
@@ -144,7 +146,7 @@ fn said((kind, values): (Kind, Values)) -> String {
     };
     match kind {
         Kind::TopK { k } => format!("top-k {k}{values}"),
-        Kind::Samples { draws, proposal } if proposal == 1.0 => format!("{draws} samples"),
+        Kind::Samples { draws, proposal: 1.0 } => format!("{draws} samples"),
         Kind::Samples { draws, proposal } => format!("{draws} samples at {proposal} T{values}"),
         Kind::States { width } => format!("{width} states{values}"),
     }

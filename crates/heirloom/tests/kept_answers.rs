@@ -1,0 +1,250 @@
+//! Learning from a teacher's kept answers: that it is learning from the teacher, that it goes on after
+//! a crash, and that answers of something else are refused.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+mod place;
+
+use place::Place;
+
+/// A teacher of the fixtures with a tokenizer of as many words, another of its kind, texts, and
+/// recipes that learn from the teacher and from its answers in `kept`.
+fn place() -> Place {
+    let place = Place::with_data();
+    let words = (5..60).map(|at| format!("w{at}\n")).collect::<String>();
+    for (name, case) in [("model", "llama"), ("other", "gpt2")] {
+        fs::create_dir(place.path(name)).unwrap();
+        let fixture =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders").join(case);
+        for file in ["config.json", "model.safetensors"] {
+            fs::copy(fixture.join(file), place.path(name).join(file)).unwrap();
+        }
+        let vocabulary = format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n{words}");
+        place.write(&format!("{name}/vocab.txt"), &vocabulary);
+    }
+    fs::create_dir(place.path("text")).unwrap();
+    for (name, first) in [("train", 0), ("valid", 1000)] {
+        let line = |at: usize| {
+            let word = |word: usize| format!("w{}", 5 + (at * 31 + word * word * 7) % 55);
+            (0..9 + at % 7).map(word).collect::<Vec<_>>().join(" ") + "\n\n"
+        };
+        let text: String = (first..first + 90).map(line).collect();
+        place.write(&format!("text/{name}.txt"), &text);
+    }
+    place.write("live.toml", &recipe("model = \"model\""));
+    place.write("kept.toml", &recipe("cache = \"kept\""));
+    place
+}
+
+fn recipe(teacher: &str) -> String {
+    format!(
+        "[text]\nkind = \"causal\"\npath = \"text\"\ntrain = [\"train.txt\"]\n\
+         validation = [\"valid.txt\"]\ndocuments = \"blank_line\"\nsequence_length = 48\n\
+         [tokenizer]\npath = \"model\"\n[student]\nconfig = {{ model_type = \"gpt2\", \
+         hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }}\n\
+         [teacher]\n{teacher}\n[objective]\nalpha = 0.6\ntemperature = 2.0\n\
+         [training]\nmax_steps = 8\nbatch_size = 6\nmicro_batch_size = 4\nlearning_rate = 0.01\n\
+         save_steps = 2\nsave_total_limit = 9\neval_steps = 4\neval_strategy = \"steps\"\nseed = 7\n"
+    )
+}
+
+/// Exit code, stdout, stderr.
+fn run(place: &Place, arguments: &[&str]) -> (i32, String, String) {
+    let output = place.command(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn succeeds(place: &Place, arguments: &[&str]) {
+    let (code, _, err) = run(place, arguments);
+    assert_eq!(code, 0, "{arguments:?}: {err}");
+}
+
+#[track_caller]
+fn keep(place: &Place, out: &str, kind: &[&str]) {
+    let what = ["cache", "--teacher", "model", "--recipe", "live.toml", "--out", out];
+    succeeds(place, &[&what[..], kind].concat());
+}
+
+/// Of each step the loss and the teacher's term.
+fn losses(place: &Place, run: &str) -> Vec<[f64; 2]> {
+    let record = fs::read_to_string(place.path(run).join("run.jsonl")).unwrap();
+    let lines = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let steps = lines.filter(|line| line["kind"] == "step");
+    steps
+        .map(|line| {
+            let teacher = &line["terms"]["teacher"]["mean"];
+            [line["loss"].as_f64().unwrap(), teacher.as_f64().unwrap()]
+        })
+        .collect()
+}
+
+#[test]
+fn all_tokens_kept_exactly_is_the_teacher_itself() {
+    let place = place();
+    keep(&place, "kept", &["--top-k", "60", "--values", "f32"]);
+    succeeds(&place, &["train", "live.toml", "--into", "live"]);
+    succeeds(&place, &["train", "kept.toml", "--into", "from-kept"]);
+    let (want, got) = (losses(&place, "live"), losses(&place, "from-kept"));
+    assert_eq!((want.len(), got.len()), (8, 8));
+    for (want, got) in want.iter().zip(&got) {
+        for (want, got) in want.iter().zip(got) {
+            // Batches are packed otherwise, and a divergence is a difference of such numbers.
+            assert!((want - got).abs() < 1e-4 * want.max(1.0), "{got}, from the teacher {want}");
+        }
+    }
+}
+
+#[test]
+fn few_tokens_and_draws_teach_the_same_to_what_they_leave_out() {
+    let place = place();
+    let zero = "objective.missing=\"zero\"";
+    for (out, kind, set) in [
+        ("few", &["--top-k", "12"][..], "seed=7"),
+        ("zero", &["--top-k", "12"], zero),
+        ("drawn", &["--samples", "20"], "seed=7"),
+    ] {
+        keep(&place, out, kind);
+        let cache = format!("teacher.cache=\"{out}\"");
+        let into = format!("run-{out}");
+        let set = set.replace("seed=7", "training.seed=7");
+        let arguments = ["train", "kept.toml", "--set", &cache, "--set", &set, "--into", &into];
+        succeeds(&place, &arguments);
+        let all = losses(&place, &into);
+        assert!(all.iter().flatten().all(|loss| loss.is_finite()), "{all:?}");
+        assert!(all[7][0] < all[0][0], "{out}: {all:?}");
+    }
+    // Left out and as one token are not one loss.
+    assert_ne!(losses(&place, "run-few"), losses(&place, "run-zero"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_bits_of_one_left_alone() {
+    let place = place();
+    keep(&place, "kept", &["--samples", "9"]);
+    succeeds(&place, &["train", "kept.toml", "--into", "alone"]);
+    copy(&place.path("alone"), &place.path("cut"));
+    for later in ["step-000000006", "step-000000008", "best", "last"] {
+        fs::remove_dir_all(place.path("cut").join(later)).unwrap();
+    }
+    succeeds(&place, &["resume", "cut"]);
+    for file in ["run.jsonl", "last/model.safetensors", "best/model.safetensors"] {
+        let read = |run: &str| fs::read(place.path(run).join(file)).unwrap();
+        assert!(read("cut") == read("alone"), "{file}");
+    }
+
+    // Answers that are others now are not gone on with.
+    fs::remove_dir_all(place.path("kept")).unwrap();
+    keep(&place, "kept", &["--samples", "9", "--seed", "2"]);
+    copy(&place.path("alone"), &place.path("again"));
+    for later in ["step-000000006", "step-000000008", "best", "last"] {
+        fs::remove_dir_all(place.path("again").join(later)).unwrap();
+    }
+    let (code, _, err) = run(&place, &["resume", "again"]);
+    assert_eq!(code, 3, "{err}");
+    assert!(
+        err.contains("teacher's kept answers `kept` is not the one this run began with"),
+        "{err}"
+    );
+}
+
+#[test]
+fn answers_of_something_else_are_refused() {
+    let place = place();
+    keep(&place, "kept", &["--top-k", "5"]);
+    let refused = |sets: &[&str], want: i32, message: &str| {
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let arguments = [&["train", "kept.toml", "--into", "run"], &sets[..]].concat();
+        let (code, _, err) = run(&place, &arguments);
+        assert_eq!(code, want, "{sets:?}: {err}");
+        assert!(err.contains(message), "{sets:?}: {err}");
+        assert!(!place.path("run").exists(), "{sets:?}");
+    };
+    refused(&["objective.temperature=1.0"], 3, "of another temperature (2, expected 1)");
+    refused(
+        &["text.train=[\"valid.txt\"]", "text.validation=[\"train.txt\"]"],
+        3,
+        "of another text (",
+    );
+    refused(&["text.sequence_length=32"], 3, "of another text (");
+    refused(&["teacher.model=\"other\""], 3, "of another teacher (");
+    refused(&["teacher.cache=\"text\""], 3, "`text` holds no kept answers");
+    refused(
+        &["teacher.cache=\"nowhere\""],
+        2,
+        "`teacher.cache` is \"nowhere\", which is not there",
+    );
+    refused(
+        &["objective.divergence=\"reverse_kl\"", "objective.missing=\"renormalise\""],
+        2,
+        "it is infinite where the teacher has 0 and the student has not",
+    );
+    refused(
+        &["objective.divergence=\"dkd\""],
+        2,
+        "it needs the teacher's probability of the label",
+    );
+    refused(&["objective.temperature_end=1.0"], 2, "what is kept has one temperature");
+    refused(&["objective.until_overtaken=true"], 2, "of the validation text nothing is kept");
+    refused(&["teacher.logits=\"live\""], 2, "no `teacher.cache`, which says it");
+
+    place.write(
+        "live-zero.toml",
+        &(recipe("model = \"model\"").replace("alpha", "missing = \"zero\"\nalpha")),
+    );
+    let (code, _, err) = run(&place, &["plan", "live-zero.toml"]);
+    assert!(code == 2 && err.contains("`teacher.cache`; a model names every token"), "{err}");
+
+    keep(&place, "states", &["--states"]);
+    refused(&["teacher.cache=\"states\""], 2, "hidden states, from which no run learns yet");
+    keep(&place, "drawn", &["--samples", "5"]);
+    refused(
+        &["teacher.cache=\"drawn\"", "objective.divergence=\"jensen_shannon\""],
+        2,
+        "of draws only the cross-entropy",
+    );
+
+    // One that is its own, and whole, and then is not.
+    succeeds(&place, &["plan", "kept.toml", "--set", "teacher.model=\"model\""]);
+    let part = place.path("kept/part-00000.answers");
+    let bytes = fs::read(&part).unwrap();
+    fs::write(&part, &bytes[..bytes.len() - 1]).unwrap();
+    refused(&[], 3, "was cut or is no file of answers");
+    fs::remove_file(&part).unwrap();
+    refused(&[], 3, "1 of 1 files are missing");
+    let mut changed = bytes.clone();
+    changed[400] ^= 1;
+    fs::write(&part, changed).unwrap();
+    let (code, _, err) = run(&place, &["train", "kept.toml", "--into", "changed"]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("was changed in block 0 (tokens 0..1024 of the file)"), "{err}");
+}
+
+#[test]
+fn a_plan_says_what_it_learns_from() {
+    let place = place();
+    keep(&place, "kept", &["--top-k", "5"]);
+    let (code, said, err) = run(&place, &["plan", "kept.toml"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(said.contains("answers kept in kept, of weights "), "{said}");
+    assert!(said.contains("5 likeliest tokens of each, all others as one"), "{said}");
+}
