@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => command::explain::run(args, threads, show),
         Command::Predict(args) => command::predict::run(args, threads, show),
         Command::Grow(args) => command::grow::run(args, threads, show),
+        Command::Ledger(args) => command::ledger::run(args, show),
         Command::Generate(args) => command::generate::run(args, threads, show),
         Command::Verify(args) => command::verify::run(args, show),
         Command::Demo(args) => command::demo::run(args, threads, show),

@@ -61,4 +61,4 @@ pub use recipe::{
 pub use regularizer::{Learning, Line, RegularizerPlan};
 pub use resolve::resolve;
 pub use smoke::smoke;
-pub use stage::{Size, StagePlan, When};
+pub use stage::{LIGO, Operator, Size, StagePlan, When};

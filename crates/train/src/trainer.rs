@@ -31,8 +31,8 @@ use crate::stages::Stages;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
     Adam, Best, Error, Job, Learned, NotFinite, Progress, StagesState, StepRecord, StudentWeights,
-    TeacherAnswers, TeacherJob, TermRecord, Treatment, answer_all, check_groups, learning_rate,
-    policy, regularizer, run_capacity, terms, treatments,
+    TeacherAnswers, TeacherJob, TeacherRecord, TermRecord, Treatment, answer_all, check_groups,
+    learning_rate, policy, regularizer, run_capacity, terms, treatments,
 };
 
 /// Tokens that an evaluation reads at once.
@@ -306,6 +306,7 @@ impl Trainer {
     /// [`Error::Diverged`] where loss or gradient is not finite and the plan says stop; the weights
     /// are then those before the step.
     pub fn step(&mut self) -> Result<StepRecord, Error> {
+        let before = self.device.operations();
         let training = &self.job.plan.training;
         let cursor = self.progress.cursor;
         let step_rule = rule(training.batch);
@@ -373,6 +374,7 @@ impl Trainer {
             group_learning_rates: self.group_rates(learning_rate),
             sequences: counts.sequences,
             tokens: counts.tokens,
+            flops: self.device.operations() - before,
             micro_batches: ranges.len() as u64,
             skipped: !finite,
         };
@@ -388,6 +390,33 @@ impl Trainer {
             learning_rate * treatment.rate_at(self.progress.updates)
         };
         groups.iter().map(rate).collect()
+    }
+
+    /// What the kept answers of the plan's teachers take to compute; those that answer at every step
+    /// count there.
+    pub fn teachers(&self) -> Vec<TeacherRecord> {
+        let head = head_of(&self.job.plan);
+        let record = |(at, (plan, teacher)): (usize, (&TeacherPlan, &TeacherJob))| {
+            if runs_live(&self.job.plan, plan) {
+                return None;
+            }
+            let (train, meta) = match &teacher.own {
+                Some(own) => (&own.train, &own.meta),
+                None => (&self.job.train, &self.job.meta),
+            };
+            let sets = [Some(train), meta.as_ref()].into_iter().flatten();
+            let lengths: Vec<u32> = sets
+                .flat_map(|set| (0..set.len()).map(|at| set.example(at).ids.len() as u32))
+                .collect();
+            Some(TeacherRecord {
+                kind: "teacher".to_owned(),
+                teacher: at as u64,
+                examples: lengths.len() as u64,
+                tokens: lengths.iter().map(|&length| u64::from(length)).sum(),
+                flops: teacher.config.operations(head, &lengths, 0),
+            })
+        };
+        self.job.teachers().enumerate().filter_map(record).collect()
     }
 
     /// The batch of the second set that this step is measured against, if it is.
