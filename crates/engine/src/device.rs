@@ -740,6 +740,11 @@ pub trait Device {
     fn alloc_ids(&mut self, len: usize) -> IdSpace;
     /// Bytes held by all spaces.
     fn bytes(&self) -> u64;
+    /// Floating-point operations of the products computed so far, and of optimisers: `2 N I O` for a
+    /// linear layer and for each of its gradients, `4 H D` forward and `10 H D` backward for each pair
+    /// of a query and a key, 16 for a number that AdamW moves by a gradient. They depend on shapes
+    /// alone.
+    fn operations(&self) -> u64;
 
     /// Copies `values` into a view.
     fn write(&mut self, to: View, values: &[f32]);

@@ -15,6 +15,7 @@ mod arena;
 mod cpu;
 mod device;
 mod divergence;
+mod operations;
 mod params;
 mod precision;
 mod profiled;

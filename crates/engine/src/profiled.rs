@@ -77,6 +77,9 @@ impl<D: Device> Device for Profiled<D> {
     fn bytes(&self) -> u64 {
         self.device.bytes()
     }
+    fn operations(&self) -> u64 {
+        self.device.operations()
+    }
     fn write(&mut self, to: View, values: &[f32]) {
         self.time("other", |device| device.write(to, values));
     }

@@ -170,7 +170,7 @@ fn routes_of_layers<T: Number>(
 }
 
 /// The name with another layer's number: the only part of it that is a number.
-fn renamed(name: &str, layer: usize) -> String {
+pub(crate) fn renamed(name: &str, layer: usize) -> String {
     let is_number = |part: &str| part.parse::<usize>().is_ok();
     let rename = |part: &str| if is_number(part) { layer.to_string() } else { part.to_owned() };
     name.split('.').map(rename).collect::<Vec<String>>().join(".")

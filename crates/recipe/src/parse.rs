@@ -45,6 +45,12 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
         return None;
     }
     together(&root, problems);
+    // `--set stage=[]` takes a recipe's stages away.
+    if let Some(Node { value: Value::List(stages), .. }) = root.get("stage")
+        && stages.is_empty()
+    {
+        root.remove("stage");
+    }
     let mut top = Section::new("", root, problems);
     let teachers = top.tables("teacher");
     let stages = top.tables("stage");

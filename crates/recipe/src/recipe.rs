@@ -777,7 +777,11 @@ section! {
         not_before: u64, COUNT_OR_ZERO, absent "twice `window`" as "100",
             "at_slope: optimiser steps of the run that are done first.";
         method: String = "preserve".to_owned(), TEXT,
-            "How it grows, as `heirloom grow --method`.";
+            "How it grows, as `heirloom grow --method`, or `ligo`: by a map that is learnt, from copies and whole layers on (moments then begin at zero, and rates are as before, unless they are said).";
+        operator_steps: u64 = 100, COUNT,
+            "ligo: steps in which its map is learnt, on the batches that come.";
+        operator_learning_rate: f64 = 0.001, RATE,
+            "ligo: size of these steps, of Adam.";
         num_hidden_layers: u64, DEPTH, absent "the same" as "12",
             "Layers after growing.";
         hidden_size: u64, WIDTH, absent "the same" as "768",

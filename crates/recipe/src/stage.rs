@@ -41,6 +41,34 @@ pub struct StagePlan {
     pub noise: f64,
     /// Decides what is drawn.
     pub seed: u64,
+    /// Whether the map from small to large is learnt.
+    #[serde(default, skip_serializing_if = "Operator::is_fixed")]
+    pub operator: Operator,
+}
+
+/// The method whose map is learnt.
+pub const LIGO: &str = "ligo";
+
+/// Where the map from the small model's parameters to the large one's comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operator {
+    /// The method.
+    #[default]
+    Fixed,
+    /// It is learnt from copies and whole layers on.
+    Learnt {
+        /// Steps of its optimiser.
+        steps: u64,
+        /// Their size.
+        learning_rate: f64,
+    },
+}
+
+impl Operator {
+    fn is_fixed(&self) -> bool {
+        *self == Self::Fixed
+    }
 }
 
 /// When the student grows: after the first step for which this holds.
@@ -123,6 +151,9 @@ impl StagePlan {
         if !self.rates {
             said += ", rates as before";
         }
+        if let Operator::Learnt { steps, learning_rate } = self.operator {
+            said += &format!(", its map learnt in {steps} steps of {learning_rate}");
+        }
         if self.warmup_steps > 0 {
             said += &format!(", what is new warmed up for {} steps", self.warmup_steps);
         }
@@ -181,6 +212,15 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
                 needs(at, &key(name), "`at_slope`", problems);
             }
         }
+        if stage.method() != LIGO {
+            let needed = "`method = \"ligo\"`, whose map is learnt";
+            if let Some(at) = &stage.operator_steps {
+                needs(at, &key("operator_steps"), needed, problems);
+            }
+            if let Some(at) = &stage.operator_learning_rate {
+                needs(at, &key("operator_learning_rate"), needed, problems);
+            }
+        }
         if let Some(at) = stage.freezing_steps.as_ref().filter(|_| !stage.freezing()) {
             needs(at, &key("freezing_steps"), "`freezing = true`", problems);
         }
@@ -225,7 +265,10 @@ fn of_recipe(stage: &Stage) -> StagePlan {
             not_before: value(&stage.not_before).unwrap_or(2 * window),
         },
     };
-    let moments = stage.moments();
+    let learns = stage.method() == LIGO;
+    // Moments and rates of copies say nothing of a map that is learnt.
+    let unsaid = if learns { GrownMoments::Drop } else { stage.moments() };
+    let moments = value(&stage.moments).unwrap_or(unsaid);
     let usual = if moments == GrownMoments::Exact { 0 } else { USUAL_WARMUP };
     StagePlan {
         when,
@@ -235,7 +278,7 @@ fn of_recipe(stage: &Stage) -> StagePlan {
         num_attention_heads: Size::of(&stage.num_attention_heads),
         intermediate_size: Size::of(&stage.intermediate_size),
         moments,
-        rates: stage.rates(),
+        rates: value(&stage.rates).unwrap_or(!learns),
         warmup_steps: value(&stage.warmup_steps).unwrap_or(usual),
         freezing: match (stage.freezing(), value(&stage.freezing_steps)) {
             (false, _) => Frozen::No,
@@ -244,6 +287,12 @@ fn of_recipe(stage: &Stage) -> StagePlan {
         },
         noise: stage.noise(),
         seed: stage.seed(),
+        operator: if learns {
+            let (steps, learning_rate) = (stage.operator_steps(), stage.operator_learning_rate());
+            Operator::Learnt { steps, learning_rate }
+        } else {
+            Operator::Fixed
+        },
     }
 }
 
@@ -271,6 +320,9 @@ pub(crate) fn shorten(plan: &mut Plan, share: f64) {
             }
         }
         if let Frozen::Until(steps) = &mut stage.freezing {
+            scaled(steps);
+        }
+        if let Operator::Learnt { steps, .. } = &mut stage.operator {
             scaled(steps);
         }
     }

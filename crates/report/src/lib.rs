@@ -12,6 +12,7 @@ pub mod diagram;
 pub mod error;
 pub mod evaluate;
 pub mod language;
+pub mod ledger;
 pub mod measure;
 pub mod metric;
 pub mod predictions;

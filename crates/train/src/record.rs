@@ -43,10 +43,29 @@ pub struct StepRecord {
     pub sequences: u64,
     /// Tokens.
     pub tokens: u64,
+    /// Floating-point operations of all products and optimisers of this step, by the shapes computed
+    /// (`Device::operations`).
+    #[serde(default)]
+    pub flops: u64,
     /// Micro-batches.
     pub micro_batches: u64,
     /// Whether the step was left out because it was not finite.
     pub skipped: bool,
+}
+
+/// What a teacher's kept answers take to compute, whether this run did or found them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TeacherRecord {
+    /// Always `teacher`.
+    pub kind: String,
+    /// Which one, from 0.
+    pub teacher: u64,
+    /// Examples answered.
+    pub examples: u64,
+    /// Their tokens, as it reads them.
+    pub tokens: u64,
+    /// Floating-point operations of its forward passes.
+    pub flops: u64,
 }
 
 /// One evaluation.

@@ -58,6 +58,11 @@ pub fn run(
     folder: &mut RunFolder<'_>,
     outside: &mut dyn Outside,
 ) -> Result<Ending, Error> {
+    if trainer.progress().cursor.step == 0 {
+        for record in trainer.teachers() {
+            folder.note(&record)?;
+        }
+    }
     while !trainer.progress().finished {
         let record = trainer.step()?;
         folder.note(&record)?;

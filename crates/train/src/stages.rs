@@ -12,7 +12,7 @@ use heirloom_growth::{
     Anatomy, Descent, GrowthPlan, Level, LmHead, Method, MomentsMode, Shape, Target, descents,
 };
 use heirloom_models::EncoderConfig;
-use heirloom_recipe::{Frozen, GrownMoments, Plan, StagePlan, When};
+use heirloom_recipe::{Frozen, GrownMoments, Operator, Plan, StagePlan, When};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, StepRecord, Treatment};
@@ -79,6 +79,26 @@ pub struct GrowthRecord {
     pub tokens: u64,
     /// Examples read before it.
     pub examples: u64,
+    /// Floating-point operations that learning how to grow took; 0 where nothing was learnt.
+    pub flops: u64,
+    /// How the operator was learnt, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learnt: Option<Learnt>,
+}
+
+/// How an operator was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Learnt {
+    /// Steps of its optimiser.
+    pub steps: u64,
+    /// Tokens read; training reads them again.
+    pub tokens: u64,
+    /// Numbers that were learnt.
+    pub numbers: u64,
+    /// Mean loss of the grown model in the first tenth of the steps.
+    pub first_loss: f64,
+    /// In the last tenth.
+    pub last_loss: f64,
 }
 
 /// The anatomy of an encoder that is trained: its heads are no language models'.
@@ -106,8 +126,16 @@ pub fn growth_plans(
             kv_heads: None,
             intermediate: size(stage.intermediate_size),
         };
-        let growth = Method::find(&stage.method)
+        // What is learnt begins as copies and whole layers.
+        let (method, learns) = match stage.operator {
+            Operator::Fixed => (stage.method.as_str(), false),
+            Operator::Learnt { .. } => (Method::Bert2BertFpi.name(), true),
+        };
+        let growth = Method::find(method)
             .and_then(|method| method.plan(&small, &target, stage.seed))
+            .map(|growth| {
+                if learns { GrowthPlan { method: stage.method.clone(), ..growth } } else { growth }
+            })
             .map(|growth| GrowthPlan { noise: stage.noise, ..growth })
             .and_then(|growth| growth.check(&small).map(|()| growth));
         let growth = growth.map_err(|source| Error::Stage { stage: index, source })?;
@@ -331,6 +359,7 @@ mod tests {
             freezing: Frozen::Until(10),
             noise: 0.0,
             seed: 1,
+            operator: Operator::Fixed,
         };
         let descent = Descent { from: String::new(), rate: 0.5, fresh: false, has_new: false };
         let old = Treatment { rate: 0.5, decay: 2.0, ..Treatment::USUAL };

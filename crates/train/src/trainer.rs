@@ -17,7 +17,7 @@ use heirloom_data::pack::micro_ranges;
 use heirloom_engine::Move;
 use heirloom_models::{Capacity, Head, Loaded, Model, Noise, Purpose, Taps};
 use heirloom_objective::{Counts, Objective, Parts};
-use heirloom_recipe::{Plan, TaskKind};
+use heirloom_recipe::{Plan, TaskKind, TeacherPlan};
 use heirloom_store::Disk;
 
 use crate::average::Averaging;
@@ -30,11 +30,13 @@ use crate::pass::Pass;
 use crate::predict::Predictor;
 use crate::regularizing::Regularizing;
 use crate::stages::Stages;
+use crate::teacher::runs_live;
 use crate::trains::{averaged, reconsider};
 use crate::treatment::group_rates;
 use crate::{
     Adam, Error, Job, Learned, NotFinite, Progress, StagesState, StepRecord, StudentWeights,
-    TeacherAnswers, TermRecord, learning_rate, regularizer, run_capacity, terms, treatments,
+    TeacherAnswers, TeacherJob, TeacherRecord, TermRecord, learning_rate, regularizer,
+    run_capacity, terms, treatments,
 };
 pub use growing::student_anatomy;
 pub use setup::{MOMENTS, begun};
@@ -295,6 +297,7 @@ impl Trainer {
     /// [`Error::Diverged`] where loss or gradient is not finite and the plan says stop; the weights
     /// are then those before the step.
     pub fn step(&mut self) -> Result<StepRecord, Error> {
+        let before = self.device.operations();
         let training = &self.job.plan.training;
         let cursor = self.progress.cursor;
         let step_rule = rule(training.batch);
@@ -366,11 +369,39 @@ impl Trainer {
             ),
             sequences: counts.sequences,
             tokens: counts.tokens,
+            flops: self.device.operations() - before,
             micro_batches: ranges.len() as u64,
             skipped: !finite,
         };
         self.stages.hear(&record);
         Ok(record)
+    }
+
+    /// What the kept answers of the plan's teachers take to compute; those that answer at every step
+    /// count there.
+    pub fn teachers(&self) -> Vec<TeacherRecord> {
+        let head = head_of(&self.job.plan);
+        let record = |(at, (plan, teacher)): (usize, (&TeacherPlan, &TeacherJob))| {
+            if runs_live(&self.job.plan, plan) {
+                return None;
+            }
+            let (train, meta) = match &teacher.own {
+                Some(own) => (&own.train, &own.meta),
+                None => (&self.job.train, &self.job.meta),
+            };
+            let sets = [Some(train), meta.as_ref()].into_iter().flatten();
+            let lengths: Vec<u32> = sets
+                .flat_map(|set| (0..set.len()).map(|at| set.example(at).ids.len() as u32))
+                .collect();
+            Some(TeacherRecord {
+                kind: "teacher".to_owned(),
+                teacher: at as u64,
+                examples: lengths.len() as u64,
+                tokens: lengths.iter().map(|&length| u64::from(length)).sum(),
+                flops: teacher.config.operations(head, &lengths, 0),
+            })
+        };
+        self.job.teachers().enumerate().filter_map(record).collect()
     }
 
     /// The batch of the second set that this step is measured against, if it is.

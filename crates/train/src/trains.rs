@@ -13,7 +13,8 @@ use heirloom_recipe::{EarlyStopping, Evaluate, OutputPlan, Save, TrainingPlan};
 use heirloom_store::Disk;
 
 use crate::{
-    Best, Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord, Work,
+    Best, Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord,
+    TeacherRecord, Work,
 };
 
 /// A run in memory.
@@ -31,6 +32,10 @@ pub trait Trains {
     /// [`Error::Diverged`] where loss or gradient is not finite and the plan says stop; the weights
     /// are then those before the step.
     fn step(&mut self) -> Result<StepRecord, Error>;
+    /// What kept answers of its teachers took to compute; those that answer at every step count there.
+    fn teachers(&self) -> Vec<TeacherRecord> {
+        Vec::new()
+    }
     /// Whether there is something to evaluate on.
     fn has_validation(&self) -> bool;
     /// Has the student's answers to the validation set judged, with the average of its weights where

@@ -53,6 +53,8 @@ pub struct Cpu {
     factors: Vec<Factors>,
     /// For the grids of one operation, of which there are four at most.
     marks: [Marks; 4],
+    /// Floating-point operations so far.
+    operations: u64,
 }
 
 impl Cpu {
@@ -66,6 +68,7 @@ impl Cpu {
             kept: Kept::default(),
             factors: Vec::with_capacity(512),
             marks: Default::default(),
+            operations: 0,
         }
     }
 
@@ -146,6 +149,10 @@ impl Device for Cpu {
         let marks: u64 = self.marks.iter().map(Marks::bytes).sum();
         let scratch = self.threads.bytes() + self.products.bytes() + self.kept.bytes() + marks;
         self.memory.bytes() + scratch + (ids * size_of::<u32>()) as u64
+    }
+
+    fn operations(&self) -> u64 {
+        self.operations
     }
 
     fn write(&mut self, to: View, values: &[f32]) {
@@ -256,10 +263,12 @@ impl Device for Cpu {
     }
 
     fn linear(&mut self, op: &Linear) {
+        self.operations += op.operations();
         self.linear_forward(op);
     }
 
     fn linear_backward(&mut self, op: &LinearBackward) {
+        self.operations += op.operations();
         if let Some(dx) = op.dx {
             self.linear_gradient(op, dx);
         }
@@ -290,14 +299,17 @@ impl Device for Cpu {
     }
 
     fn attention(&mut self, op: &Attention) {
+        self.operations += op.operations(self.ids.read(op.starts));
         self.attention_forward(op);
     }
 
     fn attention_backward(&mut self, op: &AttentionBackward) {
+        self.operations += op.operations(self.ids.read(op.forward.starts));
         self.attention_gradient(op);
     }
 
     fn cached_attention(&mut self, op: &CachedAttention) {
+        self.operations += op.operations(self.ids.read(op.lengths));
         self.attention_of_new(op);
     }
 
@@ -338,10 +350,12 @@ impl Device for Cpu {
     }
 
     fn relation(&mut self, op: &Relation) {
+        self.operations += op.operations(self.ids.read(op.starts));
         self.relation_losses(op);
     }
 
     fn adamw(&mut self, op: &AdamW<'_>) {
+        self.operations += op.operations();
         self.adamw_spans(op);
     }
 
@@ -354,6 +368,7 @@ impl Device for Cpu {
     }
 
     fn adamw_rows(&mut self, op: &AdamWRows<'_>) {
+        self.operations += op.operations();
         self.adamw_of_rows(op);
     }
 }

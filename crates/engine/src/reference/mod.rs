@@ -30,6 +30,7 @@ pub struct Reference<T> {
     spaces: Vec<Vec<T>>,
     ids: Vec<Vec<u32>>,
     precision: Precision,
+    operations: u64,
 }
 
 /// A matrix copied out of a view.
@@ -64,7 +65,7 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 impl<T: Real> Reference<T> {
     /// A device that holds nothing.
     pub fn new() -> Self {
-        Self { spaces: Vec::new(), ids: Vec::new(), precision: Precision::F32 }
+        Self { spaces: Vec::new(), ids: Vec::new(), precision: Precision::F32, operations: 0 }
     }
 
     /// The same device, the factors of whose linear layers are rounded to `precision`; products
@@ -154,6 +155,10 @@ impl<T: Real> Device for Reference<T> {
         let numbers: usize = self.spaces.iter().map(Vec::len).sum();
         let ids: usize = self.ids.iter().map(Vec::len).sum();
         (numbers * size_of::<T>() + ids * size_of::<u32>()) as u64
+    }
+
+    fn operations(&self) -> u64 {
+        self.operations
     }
 
     fn write(&mut self, to: View, values: &[f32]) {
@@ -291,6 +296,7 @@ impl<T: Real> Device for Reference<T> {
     }
 
     fn linear(&mut self, op: &Linear) {
+        self.operations += op.operations();
         let (x, w) = (self.load_factor(op.x), self.load_factor(op.w));
         let bias = op.b.map(|b| self.load(b));
         let mut y = Mat::zeros(x.rows(), w.rows());
@@ -308,6 +314,7 @@ impl<T: Real> Device for Reference<T> {
     }
 
     fn linear_backward(&mut self, op: &LinearBackward) {
+        self.operations += op.operations();
         let [x, w, dy] = [op.x, op.w, op.dy].map(|view| self.load_factor(view));
         if let Some(view) = op.dx {
             let mut dx = Mat::zeros(dy.rows(), w.cols);
@@ -426,14 +433,17 @@ impl<T: Real> Device for Reference<T> {
     }
 
     fn attention(&mut self, op: &Attention) {
+        self.operations += op.operations(self.load_ids(op.starts));
         self.attention_forward(op);
     }
 
     fn attention_backward(&mut self, op: &AttentionBackward) {
+        self.operations += op.operations(self.load_ids(op.forward.starts));
         self.attention_gradient(op);
     }
 
     fn cached_attention(&mut self, op: &CachedAttention) {
+        self.operations += op.operations(self.load_ids(op.lengths));
         self.attention_of_new(op);
     }
 
@@ -493,10 +503,12 @@ impl<T: Real> Device for Reference<T> {
     }
 
     fn relation(&mut self, op: &Relation) {
+        self.operations += op.operations(self.load_ids(op.starts));
         self.relation_losses(op);
     }
 
     fn adamw(&mut self, op: &AdamW<'_>) {
+        self.operations += op.operations();
         for span in op.spans {
             let (step, learning_rate) = (op.step, op.learning_rate);
             let at = span.of(Move { step, learning_rate, gradient_scale: op.gradient_scale });
@@ -538,6 +550,7 @@ impl<T: Real> Device for Reference<T> {
     }
 
     fn adamw_rows(&mut self, op: &AdamWRows<'_>) {
+        self.operations += op.operations();
         let Some(last) = op.moves.last() else { return };
         let all: Vec<u32> = (0..op.tables[0].rows as u32).collect();
         let rows = op.rows.map_or(all, |rows| self.load_ids(rows).to_vec());

@@ -7,6 +7,7 @@ pub(crate) mod eval;
 pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod grow;
+pub(crate) mod ledger;
 pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod resume;

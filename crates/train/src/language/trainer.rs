@@ -188,6 +188,7 @@ impl LanguageTrainer {
     }
 
     pub(super) fn take_step(&mut self) -> Result<StepRecord, Error> {
+        let before = self.device.operations();
         let cursor = self.progress.cursor;
         let step_rule = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, step_rule);
@@ -235,6 +236,7 @@ impl LanguageTrainer {
                 learning_rate,
                 (self.progress.updates, 0),
             ),
+            flops: self.device.operations() - before,
             sequences,
             tokens,
             micro_batches: cuts,

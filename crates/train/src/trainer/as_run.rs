@@ -12,7 +12,8 @@ use super::Trainer;
 use crate::folder::{BALANCE, REGULARIZER};
 use crate::trains::reconsider;
 use crate::{
-    Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord, Trains, Work,
+    Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord,
+    TeacherRecord, Trains, Work,
 };
 
 impl Trains for Trainer {
@@ -30,6 +31,10 @@ impl Trains for Trainer {
 
     fn step(&mut self) -> Result<StepRecord, Error> {
         Self::step(self)
+    }
+
+    fn teachers(&self) -> Vec<TeacherRecord> {
+        Self::teachers(self)
     }
 
     fn has_validation(&self) -> bool {

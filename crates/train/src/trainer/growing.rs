@@ -6,12 +6,19 @@
 //! without an address: growing again from the same state gives the same bits.
 
 use heirloom_growth::{
-    Anatomy, GrowthPlan, Map, Moments, Tensor, Tensors, clone_gap, grow, grow_moments,
+    Anatomy, GrowthPlan, Level, Map, Moments, Operator, Tensor, Tensors, clone_gap, grow,
+    grow_moments,
 };
+use heirloom_recipe as recipe;
 
 use super::*;
 use crate::stages::{anatomy, moments_mode};
-use crate::{GrowthRecord, StagesState, Trains};
+use crate::{GrowthRecord, Learnt, StagesState, Trains};
+
+/// β₁ and β₂ of the optimiser that learns an operator.
+const ADAM: [f64; 2] = [0.9, 0.999];
+/// Its ε.
+const EPSILON: f64 = 1e-8;
 
 impl Trainer {
     /// Whether the student grows before the coming step.
@@ -45,9 +52,17 @@ impl Trainer {
         let state = self.stages.after(self.pass.model.params(), self.progress.updates)?;
         let job = Job { student_config: self.stages.first().clone(), ..self.job.clone() };
         let mut large = Self::at_stage(job, state, disk, new_device)?;
-        let weights = self.student.params.weights();
-        let old = self.tensors(weights);
-        let grown = grow(&plan, &small, &old)?.tensors;
+        let old = self.tensors(self.student.params.weights());
+        let (grown, learnt, flops) = match stage.operator {
+            recipe::Operator::Fixed => (grow(&plan, &small, &old)?.tensors, None, 0),
+            recipe::Operator::Learnt { steps, learning_rate } => {
+                let shapes = old.iter().map(|(name, tensor)| (name.as_str(), &*tensor.shape));
+                let mut operator = Operator::of(&plan, &small, shapes)?;
+                self.hand_over(&mut large);
+                let (learnt, flops) = large.learn(&mut operator, &old, steps, learning_rate);
+                (operator.apply(&old), Some(learnt), flops)
+            }
+        };
         let gap = clone_gap(&plan, &small, &old, &grown)?;
         drop(old);
         let [large_weights, first, second] =
@@ -81,15 +96,86 @@ impl Trainer {
             to: plan.grown(&small).shape,
             parameters_before: self.student.params.count() as u64,
             parameters_after: large.student.params.count() as u64,
-            predicted: plan.predict(&small).level,
+            predicted: match learnt {
+                None => plan.predict(&small).level,
+                Some(_) => Level::Not,
+            },
             largest_change: largest(before.iter().zip(&after).map(|(old, new)| old - new)),
             largest_output: largest(before.iter().copied()),
             clone_gap: gap,
             tokens: self.stages.state.tokens,
             examples: self.stages.state.examples,
+            flops,
+            learnt,
         };
         *self = large;
         Ok(record)
+    }
+
+    /// Learns the operator by which the student, whose parameters are its, has grown from `old`: Adam
+    /// over its numbers, on the batches that come, which training reads again. The student's gradient
+    /// is left clear; its weights are those of the last step but one.
+    fn learn(
+        &mut self,
+        operator: &mut Operator,
+        old: &Tensors<f64>,
+        steps: u64,
+        learning_rate: f64,
+    ) -> (Learnt, u64) {
+        let before = self.device.operations();
+        let (weights, grads) = (self.student.params.weights(), self.student.grads);
+        let mut moments = vec![[0.0; 2]; operator.count()];
+        let (mut losses, mut tokens) = (Vec::new(), 0);
+        let mut cursor = self.progress.cursor;
+        for step in 1..=steps {
+            self.put(weights, &operator.apply(old));
+            let (loss, counts, after) = self.gradient_of_step(cursor);
+            cursor = after;
+            losses.push(loss);
+            tokens += counts.tokens;
+            let gradient = operator.gradient(old, &self.tensors(grads));
+            self.student.clear(&mut *self.device);
+            self.projections.clear(&mut *self.device);
+            let correct = ADAM.map(|beta| 1.0 - beta.powf(step as f64));
+            let numbers = operator.values_mut().zip(gradient.values()).zip(&mut moments);
+            for ((value, g), [m, v]) in numbers {
+                if !g.is_finite() {
+                    continue;
+                }
+                *m += (1.0 - ADAM[0]) * (g - *m);
+                *v += (1.0 - ADAM[1]) * (g * g - *v);
+                *value -= learning_rate * (*m / correct[0]) / ((*v / correct[1]).sqrt() + EPSILON);
+            }
+        }
+        let tenth = losses.len().div_ceil(10);
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+        let learnt = Learnt {
+            steps,
+            tokens,
+            numbers: operator.count() as u64,
+            first_loss: mean(&losses[..tenth]),
+            last_loss: mean(&losses[losses.len() - tenth..]),
+        };
+        (learnt, self.device.operations() - before + steps * operator.operations())
+    }
+
+    /// Adds up the gradient of the step at `cursor`: its loss, what it holds, and what comes after.
+    fn gradient_of_step(&mut self, cursor: Cursor) -> (f64, Counts, Cursor) {
+        let training = &self.job.plan.training;
+        let (examples, after) = self.order.next_step(&self.job.train, cursor, rule(training.batch));
+        let ranges = micro_ranges(&self.job.train, &examples, rule(training.micro_batch));
+        let counts = counts(&self.job.train, &examples);
+        let learning_rate = learning_rate(training, Step(cursor.step));
+        let at = At { step: cursor.step, total: training.total_steps, learning_rate };
+        self.see(&examples, None);
+        let together = self.decide_together(&examples, &ranges, at);
+        let mut parts = Parts::default();
+        for range in &ranges {
+            let examples = &examples[range.clone()];
+            let decided = together.as_ref().map(|all| all.part(range.clone()));
+            parts.add(&self.micro_batch(examples, range.start, counts, at, decided));
+        }
+        (self.pass.objective.total(&parts), counts, after)
     }
 
     /// How far copies of the last growth are apart, over the parameters of the blocks; `None` where

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use heirloom_base::Bytes;
-use heirloom_recipe::{Frozen, GrownMoments, Size, StagePlan, When};
+use heirloom_recipe::{Frozen, GrownMoments, Operator, Size, StagePlan, When};
 use heirloom_store::{Disk, DiskError, Doing, Entry, Holder, RealDisk};
 use heirloom_train::{
     Device, Ending, Error, EvaluationRecord, GrowthRecord, Job, Judged, Outside, RunFolder,
@@ -27,6 +27,7 @@ fn stage(when: When, method: &str) -> StagePlan {
         freezing: Frozen::Always,
         noise: 0.0,
         seed: 1,
+        operator: Operator::Fixed,
     }
 }
 
@@ -401,4 +402,70 @@ fn a_checkpoint_of_another_stage_is_refused() {
         ),
         "{error}"
     );
+}
+
+/// Operations of a step: the model's products by its shapes, forward and backward, and AdamW's.
+#[test]
+fn a_step_counts_the_operations_of_its_shapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = with(&[], &["training.max_steps=1"], folder.path());
+    let mut order = heirloom_data::order::Order::new(job.plan.training.seed, job.train.len());
+    let rule = heirloom_data::order::BatchRule::Sequences(5);
+    let (examples, _) = order.next_step(&job.train, Default::default(), rule);
+    let ids = |at: &u32| job.train.example(*at as usize).ids.to_vec();
+    let lengths: Vec<u32> = examples.iter().map(|at| ids(at).len() as u32).collect();
+    let mut words: Vec<u32> = examples.iter().flat_map(ids).collect();
+    words.sort_unstable();
+    words.dedup();
+    let config = job.student_config.clone();
+    let forward = config.operations(heirloom_models::Head::SingleLabel { labels: 3 }, &lengths, 0);
+    let pairs: u64 = lengths.iter().map(|&length| u64::from(length * length)).sum();
+    let attention = |factor: u64| 2 * factor * 16 * pairs;
+    let backward = 2 * (forward - attention(4)) + attention(10);
+    let mut trainer = trainer_of(job, single);
+    let params = trainer.model().params();
+    // Whatever pads the buffer between parameters is moved with them.
+    let dense = params.spans(0.0).iter().map(heirloom_engine::Span::len).sum::<usize>() - 60 * 16;
+    let optimiser = 16 * (dense + words.len() * 16) as u64;
+    let record = trainer.step().unwrap();
+    assert!(record.flops.abs_diff(forward + backward + optimiser) <= 16 * 64, "{record:?}");
+}
+
+/// A learnt map begins where bert2BERT's does, and ends at a lower loss; it is the same when it is
+/// learnt again, and its cost is in the record.
+#[test]
+fn an_operator_is_learnt_on_the_way_and_lowers_the_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = StagePlan {
+        num_hidden_layers: Size::To(3),
+        moments: GrownMoments::Drop,
+        rates: false,
+        ..wider(When::Step(6))
+    };
+    let fixed = StagePlan { method: "bert2bert-fpi".to_owned(), ..sizes.clone() };
+    let learnt = |steps, learning_rate| StagePlan {
+        method: "ligo".to_owned(),
+        operator: Operator::Learnt { steps, learning_rate },
+        ..sizes.clone()
+    };
+    let grown = |stage: StagePlan, device: fn() -> Device| {
+        let mut trainer = trainer_of(plain(&[stage], folder.path()), device);
+        let (steps, growths) = walk(&mut trainer, 9, device);
+        (trainer.weights(), growths.into_iter().next().unwrap(), steps)
+    };
+    let (unlearnt, ..) = grown(learnt(1, 1e-300), double);
+    let (want, growth, _) = grown(fixed, double);
+    assert_eq!((growth.flops, growth.learnt), (0, None));
+    for ((name, _, want), (_, _, got)) in want.iter().zip(&unlearnt) {
+        let near = want.iter().zip(got).all(|(want, got)| (want - got).abs() < 1e-6);
+        assert!(near, "{name}");
+    }
+    for device in [double, single] {
+        let (weights, growth, _) = grown(learnt(40, 3e-3), device);
+        let how = growth.learnt.unwrap();
+        assert!(how.last_loss < how.first_loss - 0.01, "{how:?}");
+        assert!(growth.flops > 0 && how.tokens > 0 && how.numbers > 1000, "{growth:?}");
+        let (again, ..) = grown(learnt(40, 3e-3), device);
+        assert!(weights == again);
+    }
 }
