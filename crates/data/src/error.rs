@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use heirloom_base::Digest;
+use heirloom_store::StoreError;
 
 use crate::text::TextError;
 
@@ -165,10 +166,10 @@ pub enum Error {
     },
     /// Text for language models that cannot be used.
     #[error(transparent)]
-    Text(#[from] TextError),
+    Text(Box<TextError>),
     /// The disk, or a folder on it, is not what it should be.
     #[error(transparent)]
-    Store(#[from] heirloom_store::StoreError),
+    Store(Box<StoreError>),
     /// A teacher cache made from something else.
     #[error(
         "the teacher cache was made with another {what} ({found}, this run has {expected}); \
@@ -246,6 +247,18 @@ pub enum Damage {
         /// Classes announced.
         classes: usize,
     },
+}
+
+impl From<TextError> for Error {
+    fn from(error: TextError) -> Self {
+        Self::Text(Box::new(error))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 impl Error {
@@ -376,6 +389,42 @@ pub enum Problem {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// A message of a conversation that is not as it should be.
+    #[error("message {number}: {reason}")]
+    Message {
+        /// Its number, from 1.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A conversation that needs a template, where there is none.
+    #[error("messages, and no chat template that makes a text of them; name one")]
+    NoTemplate,
+    /// What the template says about a conversation.
+    #[error("the chat template refuses the conversation: {reason}")]
+    Template {
+        /// What it says.
+        reason: String,
+    },
+    /// A conversation whose beginning a template renders otherwise alone than in the whole.
+    #[error(
+        "message {number} cannot be found in the rendered conversation: what comes before it has \
+         {expected:?} at character {character}, the whole has {found:?}; the template rewrites \
+         earlier messages, so mark its replies with {{% generation %}}"
+    )]
+    Prefix {
+        /// The message's number, from 1.
+        number: usize,
+        /// The first character that differs, from 1.
+        character: usize,
+        /// What the longer rendering has there.
+        found: String,
+        /// What the shorter one has.
+        expected: String,
+    },
+    /// An example that would teach nothing.
+    #[error("nothing to learn: there is no reply of the assistant, or an empty one")]
+    NothingLearnt,
     /// A file that is not a JSON list.
     #[error("not a JSON list: {reason}")]
     NotAList {
@@ -406,6 +455,10 @@ impl Problem {
             Self::UnknownLabel { .. } => "unknown label",
             Self::NotText => "not text",
             Self::DocumentTooLong { .. } => "document too long",
+            Self::Message { .. } => "message",
+            Self::NoTemplate | Self::Template { .. } => "chat template",
+            Self::Prefix { .. } => "prefix",
+            Self::NothingLearnt => "nothing to learn",
             Self::NotAList { .. } => "not a list",
             Self::NoSeparator { .. } => "no separator",
         }

@@ -26,21 +26,27 @@
 //! In: texts that were made into tokens. Out: one row after another, by number.
 //! Never: a padding token, or a label in another document than its token.
 
+mod chat;
+mod date;
 mod documents;
 mod elements;
 mod error;
+mod masking;
 mod packed;
 mod prepare;
 mod shards;
+mod template;
 mod write;
 
 use heirloom_base::Digest;
 
+pub use chat::ChatTemplate;
 pub use documents::{Reading, Separator, Shape, TextFormat, files};
 pub use error::TextError;
+pub use masking::{Masked, Masker, Masking};
 pub use packed::{Long, OnLong, Pack, PackedRows};
 pub use shards::{About, Counts, FORMAT, Selection, Shards, SourceFile, Token};
-pub use write::{Corpus, find_or_write, open, write};
+pub use write::{Corpus, find_or_write, measure, open, write};
 
 /// In the place of a label: nothing is learnt here.
 pub const NOT_LEARNT: u32 = u32::MAX;

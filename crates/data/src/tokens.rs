@@ -5,6 +5,7 @@
 //! Never: pads, and never cuts because the file says so. Both are decided by the caller.
 
 mod spans;
+mod train;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +21,8 @@ use tokenizers::{EncodeInput, Encoding as Raw, PostProcessor};
 use crate::error::{Error, reading};
 use crate::pack::LONGEST_SEQUENCE;
 
-pub use spans::TextTokens;
+pub use spans::{Pieces, TextTokens};
+pub use train::{TokenizerKind, Training, train};
 
 /// A tokenizer.
 #[derive(Debug)]
@@ -94,6 +96,9 @@ impl Tokenizer {
         }
         if let Some(map) = map {
             tokenizer.files.insert(SPECIAL_MAP.to_owned(), map);
+        }
+        if let Some(template) = optional(folder, CHAT_TEMPLATE)? {
+            tokenizer.files.insert(CHAT_TEMPLATE.to_owned(), template);
         }
         Ok(tokenizer)
     }
@@ -255,6 +260,7 @@ const TOKENIZER: &str = "tokenizer.json";
 const VOCABULARY: &str = "vocab.txt";
 const CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_MAP: &str = "special_tokens_map.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// Ids from here on are damage: the largest vocabularies of today have 2¹⁸ tokens, and a table
 /// over all ids must fit in memory.

@@ -18,8 +18,8 @@ use crate::jsonl::{Fields, type_of};
 use crate::lines::{Line, Lines, without_ending};
 use crate::parquet;
 use crate::source::Bad;
-use crate::text::TextError;
 use crate::text::elements::Elements;
+use crate::text::{ChatTemplate, TextError};
 
 /// How documents lie in files, and what becomes of each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct Reading {
     pub begin: Option<String>,
     /// A special token after each document.
     pub end: Option<String>,
+    /// What makes a text of a conversation.
+    pub template: Option<ChatTemplate>,
 }
 
 /// The format of a file of documents.
@@ -104,7 +106,13 @@ impl Reading {
             shape: Shape::text(),
             begin: None,
             end: None,
+            template: None,
         }
+    }
+
+    /// Conversations of `shape`, under `template`.
+    pub fn chat(shape: Shape, template: ChatTemplate) -> Self {
+        Self { shape, template: Some(template), ..Self::plain() }
     }
 
     /// The same with a special token after each document.
@@ -122,6 +130,11 @@ impl Shape {
     /// The list `messages`.
     pub fn messages() -> Self {
         Self::Messages { field: "messages".to_owned() }
+    }
+
+    /// The fields `prompt` and `completion`.
+    pub fn completion() -> Self {
+        Self::Completion { prompt: "prompt".to_owned(), completion: "completion".to_owned() }
     }
 
     /// Alpaca's fields.

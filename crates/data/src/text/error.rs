@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::{BadRow, alternatives};
+use crate::error::{BadRow, Problem, alternatives};
 
 /// Why text could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,70 @@ pub enum TextError {
         token: String,
         /// The special tokens that there are.
         known: Vec<String>,
+    },
+    /// Conversations, and no template that makes texts of them.
+    #[error(
+        "the tokenizer has no chat template; put `chat_template.jinja` beside it, or name one of {}",
+        crate::error::listed(known)
+    )]
+    NoTemplate {
+        /// Templates that come with the program.
+        known: Vec<String>,
+    },
+    /// No template has this name.
+    #[error("no chat template is called {name:?}; {}", alternatives(name, known))]
+    UnknownTemplate {
+        /// The name asked for.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// A template that cannot be used.
+    #[error("the chat template cannot be used: {reason}")]
+    Template {
+        /// Why.
+        reason: String,
+    },
+    /// A conversation that a template refuses.
+    #[error("{0}")]
+    Conversation(Box<Problem>),
+    /// A template, and no conversation.
+    #[error(
+        "a chat template is given, but documents are plain texts; name their messages or fields"
+    )]
+    NoConversation,
+    /// Masks are asked of a tokenizer without a mask token.
+    #[error("the tokenizer has no mask token; a masked language model needs one, as `[MASK]`")]
+    NoMask,
+    /// Shares of masking that are none.
+    #[error(
+        "masking cannot choose a share of {share} tokens and make {mask} of them masks and {random} \
+         random: expected numbers from 0 to 1, the first above 0, the other two at most 1 together"
+    )]
+    MaskShares {
+        /// Of the tokens, those to be guessed.
+        share: f64,
+        /// Of these, those that become the mask token.
+        mask: f64,
+        /// Of these, those that become a random token.
+        random: f64,
+    },
+    /// A vocabulary that would not even hold the alphabet.
+    #[error(
+        "a vocabulary of {asked} tokens holds nothing but special tokens and single characters, if \
+         those; ask for {least} at least"
+    )]
+    VocabularyTooSmall {
+        /// Tokens asked for.
+        asked: usize,
+        /// Tokens that would be of use.
+        least: usize,
+    },
+    /// A tokenizer that came to nothing.
+    #[error("the tokenizer could not be trained: {reason}")]
+    NotTrained {
+        /// What the trainer said.
+        reason: String,
     },
     /// A file changed while it was being read.
     #[error("`{}` changed while it was being read; run it again when nobody writes to it", file.display())]
@@ -151,6 +215,13 @@ impl TextError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Marker { .. }
+            | Self::NoTemplate { .. }
+            | Self::UnknownTemplate { .. }
+            | Self::Template { .. }
+            | Self::NoConversation
+            | Self::VocabularyTooSmall { .. }
+            | Self::NoMask
+            | Self::MaskShares { .. }
             | Self::NoToken { .. }
             | Self::RowLength { .. }
             | Self::TooFewDocuments { .. }

@@ -4,9 +4,12 @@
 //! the text's.
 //! Never: counts a byte twice, or leaves one out.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use tokenizers::EncodeInput;
 
-use super::{Tokenizer, refused};
+use super::{CHAT_TEMPLATE, SPECIAL_MAP, Tokenizer, as_json, refused};
 use crate::error::Error;
 
 /// A text's tokens.
@@ -52,13 +55,31 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// What `tokenizer_config.json` says of the token under `key`, as `eos_token`.
-    pub fn named(&self, key: &str) -> Option<&str> {
-        self.config[key].as_str().or_else(|| self.config[key]["content"].as_str())
+    /// The special token under a name of `tokenizer_config.json` or `special_tokens_map.json`, as
+    /// `eos_token`.
+    pub fn named(&self, key: &str) -> Option<String> {
+        let of = |value: &Value| {
+            value[key].as_str().or_else(|| value[key]["content"].as_str()).map(str::to_owned)
+        };
+        let map = || serde_json::from_slice(self.files.get(SPECIAL_MAP)?).ok();
+        of(&self.config).or_else(|| of(&map()?))
+    }
+
+    /// The chat template: a file beside the tokenizer, or what `tokenizer_config.json` says; of
+    /// several the one called `default`.
+    pub fn chat_template(&self) -> Option<String> {
+        if let Some(bytes) = self.files.get(CHAT_TEMPLATE) {
+            return Some(String::from_utf8_lossy(bytes).into_owned());
+        }
+        let found = &self.config["chat_template"];
+        let named = found.as_array().into_iter().flatten();
+        let default =
+            named.filter(|one| one["name"] == "default").find_map(|one| one["template"].as_str());
+        found.as_str().or(default).map(str::to_owned)
     }
 
     /// Tokens that are added to the vocabulary for their meaning, by id.
-    pub fn special_tokens(&self) -> std::collections::BTreeMap<u32, String> {
+    pub fn special_tokens(&self) -> BTreeMap<u32, String> {
         let added = self.inner.get_added_tokens_decoder();
         added
             .into_iter()
@@ -66,4 +87,35 @@ impl Tokenizer {
             .map(|(id, t)| (id, t.content))
             .collect()
     }
+
+    /// How the vocabulary writes the pieces of a word.
+    pub fn pieces(&self) -> Pieces {
+        if let tokenizers::ModelWrapper::WordPiece(model) = self.inner.get_model() {
+            return Pieces::Prefix(model.continuing_subword_prefix.clone());
+        }
+        let parts = [as_json(&self.inner.get_pre_tokenizer()), as_json(&self.inner.get_decoder())];
+        let says = |kind: &str| {
+            parts.iter().flatten().any(|part| part.to_string().contains(&format!("\"{kind}\"")))
+        };
+        if says("ByteLevel") {
+            Pieces::Bytes
+        } else if says("Metaspace") {
+            Pieces::Blanks('▁')
+        } else {
+            Pieces::Unknown
+        }
+    }
+}
+
+/// How a vocabulary writes the pieces of a word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pieces {
+    /// All but the first have a prefix, as `##`.
+    Prefix(String),
+    /// Bytes as characters: a blank before a word is part of its first piece.
+    Bytes,
+    /// A word's first piece begins with this mark of a blank.
+    Blanks(char),
+    /// In a way that is not known here: each token counts as a word.
+    Unknown,
 }

@@ -1,20 +1,20 @@
 //! Documents out of plain text, JSON Lines, JSON and Parquet, and what is refused.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::place::Place;
-use heirloom_data::text::{Corpus, Reading, Separator, Shape, TextFormat};
+use heirloom_data::text::{ChatTemplate, Corpus, Reading, Separator, Shape, TextFormat};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 fn texts(files: &[PathBuf], reading: Reading) -> Result<Vec<String>, String> {
-    let mut all = Vec::new();
     let corpus = Corpus::open(files, reading).map_err(|error| error.to_string())?;
-    corpus.for_each_text(|text| all.push(text)).map_err(|error| error.to_string())?;
-    Ok(all)
+    let texts = corpus.texts().map_err(|error| error.to_string())?;
+    texts.map(|text| text.map_err(|error| error.to_string())).collect()
 }
 
 fn parted(text: &str, separator: Separator) -> Vec<String> {
@@ -80,6 +80,8 @@ fn what_is_not_as_it_should_be_is_refused_with_its_place() {
     let field =
         |name: &str| Reading { shape: Shape::Text { field: name.to_owned() }, ..Reading::plain() };
     let good = "{\"text\": \"good\"}\n";
+    let template = ChatTemplate { source: "x".to_owned(), tokens: BTreeMap::new(), date: None };
+    let messages = || Reading::chat(Shape::messages(), template.clone());
     let rows: [(&str, Vec<u8>, Reading, &str); 13] = [
         (
             "a.jsonl",
@@ -128,7 +130,7 @@ fn what_is_not_as_it_should_be_is_refused_with_its_place() {
         (
             "j.txt",
             "x".into(),
-            Reading { shape: Shape::messages(), ..Reading::plain() },
+            messages(),
             "j.txt` is plain text, and messages are fields; give JSONL, JSON or Parquet",
         ),
         ("k.parquet", "PAR1".into(), field("text"), "k.parquet` cannot be read as Parquet"),
@@ -141,7 +143,7 @@ fn what_is_not_as_it_should_be_is_refused_with_its_place() {
         (
             "m.jsonl",
             "{\"messages\": \"x\"}".into(),
-            Reading { shape: Shape::messages(), ..Reading::plain() },
+            messages(),
             "m.jsonl:1:14: field `messages` is text, expected a list of messages",
         ),
     ];

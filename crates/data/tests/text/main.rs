@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod chat;
 mod documents;
+mod masking;
 mod packed;
 mod place;
 mod shards;

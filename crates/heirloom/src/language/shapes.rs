@@ -110,7 +110,7 @@ pub fn config_of(shape: &LanguageShape, tokenizer: &Tokenizer) -> Result<Languag
     if let (Value::Object(keys), Value::Object(more)) = (&mut keys, more) {
         keys.extend(more);
         // GPT-2's own ids are of its own vocabulary; others' config says what ends a text here.
-        let end = tokenizer.named("eos_token").and_then(|token| tokenizer.id(token));
+        let end = tokenizer.named("eos_token").and_then(|token| tokenizer.id(&token));
         keys.insert("eos_token_id".to_owned(), json!(end));
         keys.insert("bos_token_id".to_owned(), json!(end));
     }
@@ -160,6 +160,15 @@ pub(super) fn parameters(config: &LanguageConfig) -> u64 {
         }
     };
     params as u64
+}
+
+/// Numbers of the largest tensor, the word embeddings.
+pub(super) fn largest(config: &LanguageConfig) -> u64 {
+    let (v, c) = match config {
+        LanguageConfig::Decoder(config) => (config.vocab_size, config.hidden_size),
+        LanguageConfig::Encoder(config) => (config.vocab_size, config.hidden_size),
+    };
+    (v * c) as u64
 }
 
 /// Memory of the device's own: panels of the largest product, that of the head.
