@@ -275,6 +275,12 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
         answering: Bytes(0),
         other: Bytes(resident + evaluation.0 + beside(job)),
     };
+    // What opening text and tokenizers took for a moment may have been more than the run will take.
+    let parts = 4 * (4 * counts.student_parameters + counts.teacher_parameters)
+        + counts.activations.0
+        + counts.other.0;
+    let before = process::peak_memory().map_or(0, |memory| memory.0).saturating_sub(parts);
+    let counts = Counts { other: Bytes(counts.other.0 + before), ..counts };
     // What is resident already is not taken from what is available now.
     let available = Bytes(available_memory().0.saturating_add(resident));
     Ok(cost_of(&plan.training, plan.text.sequence_length, &counts, available)?)
