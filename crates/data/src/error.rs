@@ -408,8 +408,8 @@ pub enum Problem {
     },
     /// A conversation whose beginning a template renders otherwise alone than in the whole.
     #[error(
-        "message {number} cannot be found in the rendered conversation: what comes before it has \
-         {expected:?} at character {character}, the whole has {found:?}; the template rewrites \
+        "message {number} cannot be found in the rendered conversation: rendered up to there it has \
+         {expected:?} at character {character}, rendered further {found:?}; the template rewrites \
          earlier messages, so mark its replies with {{% generation %}}"
     )]
     Prefix {

@@ -1,12 +1,18 @@
 //! Real data sets, where `HEIRLOOM_DATA` says they are: every row is read, and none too many.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use heirloom_data::dataset::{Dataset, KeepTexts, overlap};
 use heirloom_data::label::Labels;
 use heirloom_data::presets::{Preset, Split};
 use heirloom_data::source::{Encoding, OnBadLine, Rows, SourceSpec, read};
+use heirloom_data::text::{
+    ChatTemplate, Corpus, Pack, PackedRows, Reading, Row, Rows as _, Separator, Shape, measure,
+    write,
+};
 use heirloom_data::tokens::{Tokenizer, first_difference};
+use heirloom_store::RealDisk;
 
 #[expect(clippy::print_stdout, reason = "a skipped test says so")]
 fn data() -> Option<PathBuf> {
@@ -100,4 +106,64 @@ fn a_real_dataset_says_what_is_in_it() {
     assert_eq!(train.lengths().unwrap().shortest, 3);
     let found = overlap(&train, &validation);
     assert_eq!(found.count, 0, "{found:?}");
+}
+
+#[test]
+fn stories_and_novels_are_packed_with_every_byte() {
+    let Some(data) = data() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = |name: &str| Tokenizer::open(&data.join("tokenizers").join(name)).unwrap();
+    let marker = Separator::Marker("<|endoftext|>".to_owned());
+    let stories = Reading { separator: marker, ..Reading::plain() };
+    let lines = Reading { separator: Separator::BlankLine, ..Reading::plain() };
+    let rows = [
+        ("gpt2", "text/tinystories.txt", stories.with_end("<|endoftext|>"), 2_317, 504_511),
+        ("bert-base-uncased", "text/tinyshakespeare.txt", lines.with_end("[SEP]"), 7_222, 295_941),
+        ("gpt2", "text/novels/Doyle_Hound_1902.txt", Reading::plain(), 1, 80_238),
+    ];
+    for (name, file, reading, documents, tokens) in rows {
+        let corpus = Corpus::open(&[data.join(file)], reading).unwrap();
+        let tokenizer = tokenizer(name);
+        let target = folder.path().join(format!("{name}-{documents}"));
+        let shards = write(&RealDisk, &target, &corpus, &tokenizer, &mut |_| ()).unwrap();
+        let counts = shards.about().counts;
+        assert_eq!((counts.documents, counts.tokens), (documents, tokens), "{file}");
+        let text: usize = corpus.texts().unwrap().map(|text| text.unwrap().len()).sum();
+        assert_eq!(counts.bytes, text as u64, "{file}");
+        let shards = Arc::new(shards);
+        let packed =
+            PackedRows::new(Arc::clone(&shards), &shards.all(), Pack::Documents, 256).unwrap();
+        let (mut row, mut bytes, mut learnt) = (Row::default(), 0, 0);
+        for number in 0..packed.len() {
+            packed.read(number, &mut row);
+            bytes += row.bytes;
+            learnt += row.learnt() as u64;
+        }
+        let firsts = (0..documents as u32).map(|one| shards.token(shards.range(one).start).bytes);
+        assert_eq!(bytes + firsts.sum::<u64>(), counts.bytes, "{file}");
+        assert_eq!(learnt, tokens - documents, "{file}");
+    }
+}
+
+#[test]
+fn every_instruction_becomes_an_example() {
+    let Some(data) = data() else { return };
+    let tokenizer = Tokenizer::open(&data.join("tokenizers/gpt2")).unwrap();
+    let named = |name| Some(ChatTemplate::named(name, &tokenizer).unwrap());
+    let shape =
+        Shape::Completion { prompt: "question".to_owned(), completion: "answer".to_owned() };
+    let math = Reading { shape, ..Reading::plain() };
+    let alpaca = Reading { shape: Shape::alpaca(), ..Reading::plain() };
+    let rows = [
+        ("instruct/alpaca.json", Reading { template: named("alpaca"), ..alpaca.clone() }, 2_000),
+        ("instruct/alpaca.json", Reading { template: named("chatml"), ..alpaca }, 2_000),
+        ("instruct/gsm8k/test.jsonl", Reading { template: named("chatml"), ..math.clone() }, 1_319),
+        ("instruct/gsm8k/test.jsonl", math.with_end("<|endoftext|>"), 1_319),
+    ];
+    for (file, reading, documents) in rows {
+        let corpus = Corpus::open(&[data.join(file)], reading).unwrap();
+        let counts = measure(&corpus, &tokenizer, &mut |_| ()).unwrap();
+        assert_eq!((counts.documents, counts.empty, counts.unknown), (documents, 0, 0), "{file}");
+        assert!(counts.learnt > counts.tokens / 4 && counts.learnt < counts.tokens, "{counts:?}");
+    }
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, Command, TokenizerCommand};
 use show::Show;
 
 /// Pages of freed memory are kept, so that a step in its steady state meets no page fault.
@@ -38,10 +38,12 @@ fn main() -> ExitCode {
         Command::Eval(args) => command::eval::run(args, threads, show),
         Command::Explain(args) => command::explain::run(args, threads, show),
         Command::Predict(args) => command::predict::run(args, threads, show),
+        Command::Tokenize(args) => command::tokenize::run(args, threads, show),
         Command::Grow(args) => command::grow::run(args, threads, show),
         Command::Generate(args) => command::generate::run(args, threads, show),
-        Command::Tokenize(args) => command::tokenize::run(args, threads, show),
-        Command::Tokenizer(args) => command::tokenizer::run(args, threads, show),
+        Command::Tokenizer(args) => match &args.what {
+            TokenizerCommand::Train(args) => command::tokenizer_train::run(args, threads, show),
+        },
         Command::Verify(args) => command::verify::run(args, show),
         Command::Demo(args) => command::demo::run(args, threads, show),
         Command::Bench(args) => command::bench::run(args, threads, show),

@@ -68,6 +68,25 @@ fn a_tokenizer_is_trained_and_text_is_tokenised_with_it() {
 }
 
 #[test]
+fn what_may_be_a_slip_is_noted() {
+    let place = place();
+    run(&place, &[&TRAIN[..], &["--out", "mine", "texts"]].concat());
+    let ask = ["tokenize", "--tokenizer", "mine", "--dry-run", "texts/a.txt"];
+    let (code, _, err) = run(&place, &ask);
+    assert_eq!(code, 0);
+    assert_eq!(
+        err,
+        "note: nothing ends a document; the tokenizer has \"<|endoftext|>\": --end \
+         \"<|endoftext|>\"\n"
+    );
+    let slip = ["--separator", "blank_line", "--end", "<|endoftext|>"];
+    let (_, _, err) = run(&place, &[&ask[..], &slip].concat());
+    assert!(err.starts_with("note: no file is parted by a line \"blank_line\", so each"), "{err}");
+    let (_, _, err) = run(&place, &[&ask[..], &slip, &["--quiet"]].concat());
+    assert_eq!(err, "");
+}
+
+#[test]
 fn conversations_say_how_much_is_to_be_learnt() {
     let place = place();
     run(&place, &[&TRAIN[..], &["--out", "mine", "texts"]].concat());
@@ -126,5 +145,5 @@ fn what_cannot_work_is_refused_and_leaves_nothing() {
     assert!(code == 2 && err.contains("ask for 258 at least"), "{err}");
     assert!(!place.path("new").exists());
     let (code, _, err) = run(&place, &[&TRAIN[..], &["--out", "texts", "texts"]].concat());
-    assert!(code == 4 && err.contains("texts"), "{err}");
+    assert!(code == 2 && err.contains("`texts` is not empty"), "{err}");
 }

@@ -183,8 +183,8 @@ impl Shape {
 }
 
 /// Longest document, in bytes. Tokens of one document are found in one go, with their places, which
-/// takes some forty times its length of memory.
-pub(crate) const LONGEST_DOCUMENT: u64 = 64 << 20;
+/// takes some hundred times its length of memory.
+pub(crate) const LONGEST_DOCUMENT: u64 = 32 << 20;
 
 /// A document as its file holds it.
 #[derive(Clone, Debug, PartialEq)]

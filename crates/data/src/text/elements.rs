@@ -128,6 +128,9 @@ impl<R: BufRead> Elements<R> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     fn read(text: &str) -> Vec<String> {
@@ -173,5 +176,48 @@ mod tests {
             assert!(found.last().unwrap().contains(want), "{text}: {found:?}");
         }
         assert!(read("[\"12345678901234567890\"]")[0].contains("longer than 20 bytes"));
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-z\\[\\]{}\",\\\\ \n]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map("[a-z\"\\]]{0,3}", inner, 0..3)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_comes_apart_as_a_parser_of_the_whole_takes_it(
+            values in prop::collection::vec(value(), 0..5),
+            pretty in any::<bool>(),
+        ) {
+            let list = Value::from(values.clone());
+            let text = if pretty { format!("{list:#}") } else { list.to_string() };
+            let mut elements = Elements::new(text.as_bytes(), 1 << 20);
+            let mut found: Vec<Value> = Vec::new();
+            while let Some(element) = elements.next().unwrap() {
+                found.push(serde_json::from_slice(&element.unwrap()).unwrap());
+            }
+            prop_assert_eq!(found, values);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic_or_go_on_for_ever(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let mut elements = Elements::new(&bytes[..], 20);
+            let mut count = 0;
+            while let Ok(Some(_)) = elements.next() {
+                count += 1;
+                prop_assert!(count <= 61);
+            }
+        }
     }
 }

@@ -78,7 +78,7 @@ fn said(error: impl std::fmt::Display) -> String {
 #[test]
 fn templates_render_as_transformers_renders_them() {
     let (_, cases) = fixture();
-    assert!(cases.len() >= 30);
+    assert!(cases.len() >= 50);
     let mut refused = 0;
     for case in cases {
         let Case { template: source, tokens, date, .. } = case;
@@ -96,7 +96,7 @@ fn templates_render_as_transformers_renders_them() {
             }
         }
     }
-    assert_eq!(refused, 1);
+    assert_eq!(refused, 2);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn marked_replies_are_the_tokens_that_transformers_marks() {
         assert!(mask.contains(&1), "{}", case.name);
         marked += 1;
     }
-    assert_eq!(marked, 15);
+    assert_eq!(marked, 18);
 }
 
 #[test]
@@ -137,6 +137,13 @@ fn without_marks_replies_are_what_a_longer_rendering_adds() {
                 "It is \"8\" <b>& more</b>.<|eot_id|>",
                 "You are welcome.<|eot_id|>",
             ],
+            "thoughts · one" => &["<think>\n\n</think>\n\nEight.<|im_end|>"],
+            "turns · turns" => &[
+                "4<end_of_turn>",
+                "It is \"8\" <b>& more</b>.<end_of_turn>",
+                "You are welcome.<end_of_turn>",
+            ],
+            "turns · parts" => &["Yes.<end_of_turn>"],
             "mistral · system" => &[" Hello, world!</s>"],
             "mistral · turns" => {
                 &[" 4</s>", " It is \"8\" <b>& more</b>.</s>", " You are welcome.</s>"]
@@ -157,7 +164,7 @@ fn without_marks_replies_are_what_a_longer_rendering_adds() {
         assert_eq!(learnt(&shards, &tokenizer), want, "{}", case.name);
         compared += 1;
     }
-    assert_eq!(compared, 5);
+    assert_eq!(compared, 8);
 }
 
 #[test]
@@ -273,8 +280,8 @@ fn conversations_that_cannot_be_used_are_refused_with_their_place() {
         (
             rewriting,
             vec![user("a"), reply("b"), user("c"), reply("d")],
-            "message 2 cannot be found in the rendered conversation: what comes before it has \
-             \"!a;[assistant]\" at character 7, the whole has \"a;[assistant]!b;\"; the template \
+            "message 2 cannot be found in the rendered conversation: rendered up to there it has \
+             \"!a;[assistant]\" at character 7, rendered further \"a;[assistant]!b;\"; the template \
              rewrites earlier messages, so mark its replies with {% generation %}",
         ),
         (
@@ -355,4 +362,20 @@ fn a_tokenizers_template_is_found_where_it_lies_and_saved_with_it() {
     let map = json!({ "eos_token": { "content": "<|other|>" } });
     place.write("bytes/special_tokens_map.json", map.to_string());
     assert_eq!(open().named("eos_token").as_deref(), Some("<|other|>"));
+}
+
+#[test]
+fn a_template_that_drops_earlier_thoughts_is_refused_where_they_are_missed() {
+    let (tokenizer, cases) = fixture();
+    let case = cases.into_iter().find(|case| case.name == "thoughts · thoughts").unwrap();
+    let place = Place::new();
+    let file = conversations(&place, &[&case.messages]);
+    let Case { template: source, tokens, .. } = case;
+    let reading = Reading::chat(Shape::messages(), ChatTemplate { source, tokens, date: None });
+    let corpus = Corpus::open(&[file], reading).unwrap();
+    let error = said(heirloom_data::text::measure(&corpus, &tokenizer, &mut |_| ()).unwrap_err());
+    let want = "chat.jsonl:1: message 2 cannot be found in the rendered conversation: rendered \
+                up to there it has \"<think>\\nTwo.\\n</think\" at character 57, rendered further \
+                \"2<|im_end|>\\n<|im_sta\"; the template rewrites earlier messages";
+    assert!(error.contains(want), "{error}");
 }

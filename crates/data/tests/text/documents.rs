@@ -161,3 +161,15 @@ fn what_is_not_as_it_should_be_is_refused_with_its_place() {
     let said = texts(&[place.path("nowhere.txt")], Reading::plain()).unwrap_err();
     assert!(said.contains("cannot read `") && said.contains("nowhere.txt"), "{said}");
 }
+
+#[test]
+fn documents_come_one_after_another_and_not_all_at_once() {
+    let place = Place::new();
+    place.write("texts/a.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n{\"txt\": 0}\n");
+    place.write("texts/b.jsonl", "never read");
+    let corpus = Corpus::open(&[place.path("texts")], Reading::plain()).unwrap();
+    let mut texts = corpus.texts().unwrap();
+    assert_eq!(texts.next().unwrap().unwrap(), "one");
+    assert_eq!(texts.next().unwrap().unwrap(), "two");
+    assert!(texts.next().unwrap().unwrap_err().to_string().contains("a.jsonl:3"));
+}

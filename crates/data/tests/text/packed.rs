@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::place::{Place, rows, word_piece};
+use crate::place::{Place, blanks_and_bytes, rows, word_piece};
 use heirloom_data::text::{
     NOT_LEARNT, OnLong, Pack, PackedRows, Reading, Row, Rows, Separator, Shards,
 };
@@ -200,6 +200,7 @@ proptest! {
         if texts.iter().any(|text| !bytes.encode_text(text).unwrap().ids.is_empty()) {
             check_bytes(&texts, &bytes, "<|endoftext|>");
         }
+        check_bytes(&texts, &blanks_and_bytes(), "</s>");
         let words = word_piece();
         if texts.iter().any(|text| !words.encode_text(text).unwrap().ids.is_empty()) {
             check_bytes(&texts, &words, "[SEP]");

@@ -82,6 +82,41 @@ impl Place {
     }
 }
 
+/// A tokenizer as LLaMA has it: blanks become `▁`, one is put before the text, and characters that
+/// the vocabulary does not hold are written as bytes. Its end of a text is `</s>`.
+pub(crate) fn blanks_and_bytes() -> Tokenizer {
+    let place = Place::new();
+    let mut vocabulary = serde_json::Map::new();
+    let pieces = ["▁", "t", "h", "e", "c", "a", "s", "▁t", "he", "▁the"].map(str::to_owned);
+    let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));
+    let special = ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter();
+    for (token, id) in special.chain(bytes).chain(pieces).zip(0..) {
+        vocabulary.insert(token, id.into());
+    }
+    let added: Vec<_> = [(0, "<unk>"), (1, "<s>"), (2, "</s>")]
+        .map(|(id, content)| {
+            json!({
+                "id": id, "content": content, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true,
+            })
+        })
+        .into();
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "Prepend", "prepend": "▁" },
+            { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
+        ]},
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {
+            "type": "BPE", "vocab": vocabulary, "merges": ["▁ t", "h e", "▁t he"],
+            "byte_fallback": true, "unk_token": "<unk>", "fuse_unk": true,
+        },
+    });
+    let file = place.write("llama/tokenizer.json", json.to_string());
+    Tokenizer::open(&file).unwrap()
+}
+
 /// Words and pieces of BERT; what is not among them is `[UNK]`.
 pub(crate) fn word_piece() -> Tokenizer {
     let vocabulary =

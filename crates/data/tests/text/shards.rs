@@ -11,7 +11,7 @@ use heirloom_base::Bytes;
 use heirloom_data::Error;
 use heirloom_data::text::{Corpus, Reading, Separator, Shards, find_or_write, open, write};
 use heirloom_data::tokens::Tokenizer;
-use heirloom_store::{Disk, DiskError, Doing, Entry, RealDisk};
+use heirloom_store::{About, Disk, DiskError, Doing, Entry, RealDisk, commit_folder};
 
 const TEXT: &str = "the cat sat.\n\n naïve  cats\n\n\u{200b}\n\n日本 the\n\nthe café zzz\n";
 
@@ -283,6 +283,50 @@ fn documents_keep_their_side_of_a_split_whatever_stands_around_them() {
     assert!(said.contains("cannot be held out of 8: a document is never on both sides"), "{said}");
     let said = shards.split(7, 1.0).unwrap_err().to_string();
     assert!(said.contains("a share of 1 documents cannot be held out"), "{said}");
+}
+
+#[test]
+fn a_whole_folder_that_no_writer_writes_is_refused_with_the_reason() {
+    let place = Place::new();
+    let file = place.write("a.txt", TEXT);
+    place.shards("good", &[file], &reading(), &word_piece());
+    let good = files_of(&place.path("good"));
+    let about: serde_json::Value = serde_json::from_slice(&good["tokens.json"]).unwrap();
+    let changed = |pointer: &str, value: serde_json::Value| {
+        let mut about = about.clone();
+        *about.pointer_mut(pointer).unwrap() = value;
+        ("tokens.json", about.to_string().into_bytes())
+    };
+    let mut ends = good["documents.bin"].clone();
+    ends.swap(0, 16);
+    let shard = &good["shard-0000.bin"];
+    let rows = [
+        (changed("/format", 2.into()), "have format 2, this build reads format 1"),
+        (changed("/id_bytes", 3.into()), "sizes that no writer gives"),
+        (changed("/shard_tokens", 0.into()), "sizes that no writer gives"),
+        (changed("/counts/tokens", 13.into()), "documents end at 14 of 13 tokens"),
+        (changed("/counts/tokens", 0.into()), "sizes that no writer gives"),
+        (changed("/counts/documents", 3.into()), "4 documents where 3 were counted"),
+        (changed("/id_bytes", 4.into()), "a shard has 42 bytes, expected 70"),
+        (changed("/shard_tokens", 10.into()), "shard-0001.bin"),
+        (changed("/counts", "x".into()), "tokens.json: invalid type"),
+        (("tokens.json", b"{}".to_vec()), "tokens.json: missing field"),
+        (("tokens.json", b"not JSON".to_vec()), "tokens.json: expected"),
+        (("documents.bin", ends), "a document ends before it begins"),
+        (("shard-0000.bin", shard[1..].to_vec()), "a shard has 41 bytes, expected 42"),
+    ];
+    for (number, ((name, bytes), want)) in rows.into_iter().enumerate() {
+        let mut files = good.clone();
+        files.remove("manifest.json");
+        files.insert(name.to_owned(), bytes);
+        let files: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        let folder = place.path(&format!("bad-{number}"));
+        commit_folder(&RealDisk, &folder, &files, About::default()).unwrap();
+        let error = Shards::open(&RealDisk, &folder).unwrap_err();
+        assert!(error.to_string().contains(want), "{want}: {error}");
+        assert_eq!(error.exit_code(), 3, "{error}");
+    }
 }
 
 /// The machine's disk, on which one operation fails.

@@ -11,7 +11,7 @@ pub(crate) mod predict;
 pub(crate) mod resume;
 pub(crate) mod thrown_away;
 pub(crate) mod tokenize;
-pub(crate) mod tokenizer;
+pub(crate) mod tokenizer_train;
 pub(crate) mod train;
 pub(crate) mod verify;
 

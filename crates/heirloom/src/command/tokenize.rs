@@ -1,6 +1,7 @@
 //! `heirloom tokenize`: text in, kept tokens out, and what a person should know of them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use heirloom::failure::Failure;
 use heirloom::places::Places;
@@ -40,6 +41,14 @@ pub(crate) fn run(args: &TokenizeArgs, threads: usize, show: Show) -> Result<u8,
         }
     };
     drop(bar);
+    if let Separator::Marker(marker) = &plain(&args.text).separator
+        && counts.documents + counts.empty <= corpus.sources().len() as u64
+    {
+        show.say(&format!(
+            "note: no file is parted by a line {marker:?}, so each is one document; the other \
+             separators are `file` and `blank-line`"
+        ));
+    }
     say(&corpus, &counts, shards.as_ref().zip(out), show);
     Ok(0)
 }
@@ -173,30 +182,44 @@ pub(super) fn use_threads(threads: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
-/// A bar that says how much of the text was read.
-pub(super) struct Reader(Option<ProgressBar>);
+/// Says how much of the text was read: on a bar, or, of much text, in ten lines.
+pub(super) struct Reader {
+    bar: Option<ProgressBar>,
+    show: Show,
+    total: u64,
+    /// Tenths that were said.
+    said: AtomicU64,
+}
+
+/// Text that takes long enough to be told how far it is, in bytes.
+const MUCH: u64 = 64 << 20;
 
 impl Reader {
     pub(super) fn new(corpus: &Corpus, show: Show) -> Self {
         let total = corpus.sources().iter().map(|source| source.bytes).sum();
-        Self(show.has_terminal().then(|| {
+        let bar = show.has_terminal().then(|| {
             let template = "{bar:24} {bytes}/{total_bytes} · {eta} left";
             let style = ProgressStyle::with_template(template).expect("a fixed template");
             ProgressBar::new(total).with_style(style.progress_chars("━╸ "))
-        }))
+        });
+        Self { bar, show, total, said: AtomicU64::new(0) }
     }
 
-    /// Says how many bytes were read. Files hold more than their text, so the bar may end before.
+    /// Says how many bytes were read. Files hold more than their text, so it may end before.
     pub(super) fn at(&self, bytes: u64) {
-        if let Some(bar) = &self.0 {
-            bar.set_position(bytes);
+        if let Some(bar) = &self.bar {
+            return bar.set_position(bytes);
+        }
+        let tenths = bytes * 10 / self.total.max(1);
+        if self.total >= MUCH && tenths > self.said.fetch_max(tenths, Ordering::Relaxed) {
+            self.show.say(&format!("{} of {} of text", Bytes(bytes), Bytes(self.total)));
         }
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }

@@ -8,17 +8,11 @@ use heirloom_store::{About, Draft, RealDisk, new_folder};
 use serde_json::json;
 
 use super::tokenize::{Reader, files, grouped, plain, plural, summary, use_threads};
-use crate::args::{TokenizerArgs, TokenizerCommand, TokenizerKind as Kind, TokenizerTrainArgs};
+use crate::args::{TokenizerKind as Kind, TokenizerTrainArgs};
 use crate::show::Show;
 
-pub(crate) fn run(args: &TokenizerArgs, threads: usize, show: Show) -> Result<u8, Failure> {
+pub(crate) fn run(args: &TokenizerTrainArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     use_threads(threads);
-    match &args.what {
-        TokenizerCommand::Train(args) => run_train(args, show),
-    }
-}
-
-fn run_train(args: &TokenizerTrainArgs, show: Show) -> Result<u8, Failure> {
     // Looked at first: nobody wants to hear after the work that there is no room for it.
     if args.out.exists() {
         new_folder(&RealDisk, &args.out)?;
