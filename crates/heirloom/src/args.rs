@@ -378,9 +378,6 @@ pub(crate) enum BenchModel {
     Distilbert,
     /// 12 layers, hidden 768, 12 heads, FFN 3072
     BertBase,
-    /// A decoder: 6 layers, hidden 384, 6 heads, FFN 1536, 16384 tokens, tied head
-    #[value(name = "gpt-small-v16k")]
-    GptSmallV16k,
 }
 
 /// Precisions.
