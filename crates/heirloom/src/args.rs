@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Go on with a run that was stopped or killed
     Resume(ResumeArgs),
-    /// Measure a model folder or a run's best model on labelled data
+    /// Measure a model folder or a run's best model on labelled data, or a language model on text
     Eval(EvalArgs),
     /// Show whom a run's balance policy trusts (λ), or what its regularizer teaches in place of labels,
     /// over the training set and at both ends of it
@@ -116,6 +116,12 @@ pub(crate) struct EvalArgs {
     /// Compare with a second model on the same examples (paired)
     #[arg(long, value_name = "DIR")]
     pub(crate) against: Option<PathBuf>,
+    /// Measure a language model on these files of text, here or below HEIRLOOM_DATA (repeatable)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "set"])]
+    pub(crate) text: Vec<PathBuf>,
+    /// Tokens of a row for --text, at most as many as the model reads
+    #[arg(long, default_value_t = 512, value_name = "N", requires = "text")]
+    pub(crate) sequence_length: u64,
     /// Draw a reliability diagram of all models into a new SVG file
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) curve: Option<PathBuf>,

@@ -47,7 +47,7 @@ pub use folder::{Found, RunFolder};
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
 pub use language::{
     Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
-    TeacherReads, kept_term, language_memory,
+    TeacherReads, foresee, kept_term, language_memory,
 };
 pub use learned::{Adam, Learned};
 pub use on_policy::{OnPolicy, add_written, prompts_of};

@@ -6,15 +6,17 @@
 
 mod as_run;
 mod batch;
+mod capacity;
 mod evaluate;
 mod job;
+mod masking;
 mod network;
 mod objective;
 mod other_tokens;
 mod trainer;
 mod written;
 
-pub use evaluate::Foreseen;
+pub use evaluate::{Foreseen, foresee};
 pub use job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads};
 pub use objective::kept_term;
 pub use trainer::{LanguageTrainer, language_memory};

@@ -10,7 +10,7 @@ use heirloom_data::vocabulary::NOT_SHARED;
 use heirloom_engine::{Device, IGNORED, Ids, View};
 
 use super::batch::TextBatch;
-use super::network::LanguageCapacity;
+use super::capacity::LanguageCapacity;
 
 /// How the teacher's tokens are those of the student.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_pair_of_rows_has_its_places_behind_those_of_the_rows_before() {
         let mut device = heirloom_engine::Cpu::new(1);
-        let capacity = LanguageCapacity { tokens: 10 };
+        let capacity = LanguageCapacity { tokens: 10, masked: 0 };
         let own = TokensOfTeacher::Own(capacity);
         let mut other = Other::new(&mut device, own, capacity, 2).expect("a room");
         let pair = |matched: [u32; 5], teacher: u32| Paired {

@@ -11,19 +11,18 @@ use heirloom_base::{Bytes, Step};
 use heirloom_data::align::UNMATCHED;
 use heirloom_data::order::{Examples, Order};
 use heirloom_data::pack::micro_ranges;
-use heirloom_data::text::{Paired, Row, Rows};
+use heirloom_data::text::{Masked, Masker, Paired, Row, Rows};
 use heirloom_engine::Move;
 use heirloom_models::{Loaded, Noise, Purpose, Taps};
 use heirloom_objective::{Parts, TokenCounts, TokenTerm};
 use heirloom_recipe::LanguagePlan;
 
 use super::Foreseen;
+use super::capacity::{LanguageCapacity, capacity_of, language_capacity};
 use super::evaluate::{self, Examiner};
 use super::job::{LanguageConfig, LanguageJob, LanguageWeights, TeacherReads};
-use super::network::{
-    Beside, LanguageCapacity, Network, Planned, TextPass, bytes_needed, capacity_of,
-    language_capacity,
-};
+use super::masking::hide;
+use super::network::{Beside, Network, Planned, TextPass, bytes_needed};
 use super::objective::{Named, terms};
 use super::other_tokens::{TokensOfTeacher, heard_in};
 use super::written::{self, Writer};
@@ -50,7 +49,11 @@ pub struct LanguageTrainer {
     /// The teacher and how well it foresees the validation text, once that was asked.
     pub(super) teacher: Option<(Network, Option<Foreseen>)>,
     pass: TextPass,
+    capacity: LanguageCapacity,
     order: Order,
+    /// What hides tokens of training.
+    masker: Option<Masker>,
+    masked: Masked,
     /// The rows of the step, and its tokens, each once where somebody looks them up.
     pub(super) rows: Vec<Row>,
     words: Vec<u32>,
@@ -113,7 +116,10 @@ impl LanguageTrainer {
         let known = known_width(&job);
         let planned = Planned { capacity, purpose, teacher: beside, known };
         let pass = TextPass::new(device, &network, planned);
-        let examiner = job.validation.as_ref().map(|rows| Examiner::new(device, &network, &**rows));
+        let examiner = job
+            .validation
+            .as_ref()
+            .map(|rows| Examiner::new(device, &network, &**rows, job.plan.text.masking));
         let order = Order::new(training.seed, job.train.len());
         let writer = match &network {
             Network::Decoder(student) => Writer::new(device, student, &job),
@@ -129,7 +135,10 @@ impl LanguageTrainer {
             examiner,
             teacher: teacher.map(|network| (network, None)),
             pass,
+            capacity,
             order,
+            masker: job.masker.as_ref().map(|masker| masker.with_seed(job.plan.training.seed)),
+            masked: Masked::default(),
             rows: Vec::new(),
             known: KnownRows::default(),
             words: Vec::new(),
@@ -269,7 +278,9 @@ impl LanguageTrainer {
         let teacher = self.teacher.as_ref().filter(|_| taught).map(|(network, _)| network);
         let noise = Some(Noise { seed, step });
         let all: Vec<u32> = (0..self.held as u32).collect();
-        let ranges = micro_ranges(&Lengths(&self.rows), &all, micro);
+        let ranges = micro_ranges(&Lengths(&self.rows), &all, micro).into_iter();
+        let ranges: Vec<_> =
+            ranges.flat_map(|range| self.capacity.fitting(&self.rows, range)).collect();
         let (mut parts, mut place) = (Parts::default(), 0);
         for range in &ranges {
             let rows = &self.rows[range.clone()];
@@ -340,8 +351,12 @@ impl LanguageTrainer {
     fn read(&mut self, chosen: &[u32], taught: bool) {
         self.held = chosen.len();
         self.rows.resize_with(self.rows.len().max(chosen.len()), Row::default);
-        for (row, &at) in self.rows.iter_mut().zip(chosen) {
+        let step = self.progress.cursor.step;
+        for ((row, &at), ordinal) in self.rows.iter_mut().zip(chosen).zip(0..) {
             self.job.train.read(at as usize, row);
+            if let Some(masker) = &self.masker {
+                hide(masker, step, ordinal, row, &mut self.masked);
+            }
         }
         let teacher = self.job.teacher.as_ref().filter(|_| taught);
         if let Some(TeacherReads::Own(paired)) = teacher.map(|teacher| &teacher.reads) {
@@ -381,8 +396,13 @@ impl Examples for Lengths<'_> {
 fn capacity(job: &LanguageJob) -> LanguageCapacity {
     let training = &job.plan.training;
     match job.plan.objective.on_policy {
-        None => language_capacity(&*job.train, training),
-        Some(_) => capacity_of(&*job.train, training, job.plan.text.sequence_length as usize),
+        None => language_capacity(&*job.train, training, job.plan.text.masking),
+        Some(_) => capacity_of(
+            &*job.train,
+            training,
+            job.plan.text.masking,
+            job.plan.text.sequence_length as usize,
+        ),
     }
 }
 
@@ -398,7 +418,7 @@ fn tokens(job: &LanguageJob) -> TokensOfTeacher<'_> {
             let most = lengths.iter().map(|[ours, theirs]| theirs.div_ceil((*ours).max(1))).max();
             let all: usize = lengths.iter().map(|[_, theirs]| theirs).sum();
             let tokens = capacity(job).tokens.saturating_mul(most.unwrap_or(1));
-            TokensOfTeacher::Own(LanguageCapacity { tokens: tokens.min(all).max(1) })
+            TokensOfTeacher::Own(LanguageCapacity { tokens: tokens.min(all).max(1), masked: 0 })
         }
     }
 }
@@ -444,9 +464,10 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
         Bytes(bytes_needed(&job.student, beside, known, capacity, purpose).0 + writing)
     };
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
-        let ours = evaluate::memory(&job.student, &**rows);
+        let masking = job.plan.text.masking;
+        let ours = evaluate::memory(&job.student, &**rows, masking);
         let theirs = teacher.filter(|_| job.plan.objective.until_overtaken);
-        Bytes(ours.0 + theirs.map_or(0, |config| evaluate::memory(config, &**rows).0))
+        Bytes(ours.0 + theirs.map_or(0, |config| evaluate::memory(config, &**rows, masking).0))
     });
     [step(&purpose(&job.plan)), step(&Purpose::Recompute(Taps::default())), evaluation]
 }
