@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use heirloom_base::Digest;
+use heirloom_store::StoreError;
 
 use crate::text::TextError;
 
@@ -165,10 +166,10 @@ pub enum Error {
     },
     /// Text for language models that cannot be used.
     #[error(transparent)]
-    Text(#[from] TextError),
+    Text(Box<TextError>),
     /// The disk, or a folder on it, is not what it should be.
     #[error(transparent)]
-    Store(#[from] heirloom_store::StoreError),
+    Store(Box<StoreError>),
     /// A teacher cache made from something else.
     #[error(
         "the teacher cache was made with another {what} ({found}, this run has {expected}); \
@@ -246,6 +247,18 @@ pub enum Damage {
         /// Classes announced.
         classes: usize,
     },
+}
+
+impl From<TextError> for Error {
+    fn from(error: TextError) -> Self {
+        Self::Text(Box::new(error))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 impl Error {

@@ -46,7 +46,7 @@ pub use error::TextError;
 pub use masking::{Masked, Masker, Masking};
 pub use packed::{Long, OnLong, Pack, PackedRows};
 pub use shards::{About, Counts, FORMAT, Selection, Shards, SourceFile, Token};
-pub use write::{Corpus, find_or_write, open, write};
+pub use write::{Corpus, find_or_write, measure, open, write};
 
 /// In the place of a label: nothing is learnt here.
 pub const NOT_LEARNT: u32 = u32::MAX;

@@ -5,6 +5,7 @@
 //! Never: pads, and never cuts because the file says so. Both are decided by the caller.
 
 mod spans;
+mod train;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +22,7 @@ use crate::error::{Error, reading};
 use crate::pack::LONGEST_SEQUENCE;
 
 pub use spans::{Pieces, TextTokens};
+pub use train::{TokenizerKind, Training, train};
 
 /// A tokenizer.
 #[derive(Debug)]

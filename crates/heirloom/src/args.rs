@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Go on with a run that was stopped or killed
     Resume(ResumeArgs),
-    /// Measure a model folder or a run's best model on labelled data
+    /// Measure a model folder or a run's best model on labelled data, or a language model on text
     Eval(EvalArgs),
     /// Show whom a run's balance policy trusts (λ), or what its regularizer teaches in place of labels,
     /// over the training set and at both ends of it
@@ -48,6 +48,10 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Keep a language model teacher's answers to a text, for runs to learn from without it
     Cache(CacheArgs),
+    /// Make tokens of text once, ahead of training, and say how much there is
+    Tokenize(TokenizeArgs),
+    /// Make a tokenizer
+    Tokenizer(TokenizerArgs),
     /// Check every byte of a run folder, model folder or checkpoint
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
@@ -106,6 +110,12 @@ pub(crate) struct EvalArgs {
     /// Compare with a second model on the same examples (paired)
     #[arg(long, value_name = "DIR")]
     pub(crate) against: Option<PathBuf>,
+    /// Measure a language model on these files of text, here or below HEIRLOOM_DATA (repeatable)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "set"])]
+    pub(crate) text: Vec<PathBuf>,
+    /// Tokens of a row for --text, at most as many as the model reads
+    #[arg(long, default_value_t = 512, value_name = "N", requires = "text")]
+    pub(crate) sequence_length: u64,
     /// Draw a reliability diagram of all models into a new SVG file
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) curve: Option<PathBuf>,
@@ -325,6 +335,131 @@ pub(crate) enum CachePack {
     Whole,
 }
 
+/// Files of text, and how they are read.
+#[derive(Debug, Args)]
+pub(crate) struct TextArgs {
+    /// Files and folders of text (.txt, .md, .jsonl, .ndjson, .json, .parquet), here or below
+    /// HEIRLOOM_DATA
+    #[arg(required = true, value_name = "FILES")]
+    pub(crate) files: Vec<PathBuf>,
+    /// How files are read; default: as their names say
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<TextFormat>,
+    /// What parts the documents of plain text: `file`, `blank-line`, or the line between them
+    #[arg(long, default_value = "file", value_name = "WHAT")]
+    pub(crate) separator: String,
+    /// The field that holds the text, where files have fields
+    #[arg(long, default_value = "text", value_name = "NAME")]
+    pub(crate) field: String,
+}
+
+/// Formats of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextFormat {
+    /// Plain text
+    Plain,
+    /// One JSON object a line
+    Jsonl,
+    /// A JSON list of objects
+    Json,
+    /// Apache Parquet
+    Parquet,
+}
+
+/// What `tokenize` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+heirloom tokenize --tokenizer gpt2 --end '<|endoftext|>' --out kept text/novels\n  \
+heirloom tokenize --tokenizer gpt2 --separator '<|endoftext|>' --out kept stories.txt\n  \
+heirloom tokenize --tokenizer gpt2 --alpaca --template alpaca --out kept alpaca.json\n  \
+heirloom tokenize --tokenizer gpt2 --prompt question --completion answer --out kept gsm8k.jsonl")]
+pub(crate) struct TokenizeArgs {
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    /// A folder with a tokenizer, here or below HEIRLOOM_MODELS or HEIRLOOM_DATA
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tokenizer: PathBuf,
+    /// Folder for the tokens; new or empty
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+    /// A special token before each document
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) begin: Option<String>,
+    /// A special token after each document
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) end: Option<String>,
+    /// Documents are conversations: the field with the list of messages
+    #[arg(long, value_name = "FIELD", conflicts_with_all = ["alpaca", "prompt"])]
+    pub(crate) messages: Option<String>,
+    /// Documents are the fields instruction, input and output
+    #[arg(long, conflicts_with = "prompt")]
+    pub(crate) alpaca: bool,
+    /// The field with what is given, where documents have that and what is to follow
+    #[arg(long, value_name = "FIELD", requires = "completion")]
+    pub(crate) prompt: Option<String>,
+    /// The field with what is to follow
+    #[arg(long, value_name = "FIELD", requires = "prompt")]
+    pub(crate) completion: Option<String>,
+    /// Chat template: `chatml`, `alpaca`, or a file; default: the tokenizer's, where there are
+    /// messages
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) template: Option<String>,
+    /// The date, for templates that say it
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub(crate) date: Option<String>,
+    /// Count, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What `tokenizer` takes.
+#[derive(Debug, Args)]
+pub(crate) struct TokenizerArgs {
+    #[command(subcommand)]
+    pub(crate) what: TokenizerCommand,
+}
+
+/// What can be done with a tokenizer.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenizerCommand {
+    /// Train one on text; `transformers` loads its folder too
+    Train(TokenizerTrainArgs),
+}
+
+/// What `tokenizer train` takes.
+#[derive(Debug, Args)]
+pub(crate) struct TokenizerTrainArgs {
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    /// How text is taken apart
+    #[arg(long, value_enum)]
+    pub(crate) kind: TokenizerKind,
+    /// Tokens of the vocabulary, with the special ones
+    #[arg(long, value_name = "N")]
+    pub(crate) vocab_size: usize,
+    /// Folder for the tokenizer; new or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// How often a pair must occur to become a token
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) min_frequency: u64,
+    /// WordPiece: keep capitals and accents
+    #[arg(long)]
+    pub(crate) cased: bool,
+    /// A special token besides those of the kind, as <|im_start|> (repeatable)
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) special: Vec<String>,
+}
+
+/// Kinds of tokenizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenizerKind {
+    /// Byte pairs as GPT-2: any text can be written
+    Bpe,
+    /// Words and their pieces as BERT
+    Wordpiece,
+}
+
 /// What `verify` takes.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -471,6 +606,9 @@ pub(crate) enum BenchModel {
     Distilbert,
     /// 12 layers, hidden 768, 12 heads, FFN 3072
     BertBase,
+    /// A decoder: 6 layers, hidden 384, 6 heads, FFN 1536, 16384 tokens, tied head
+    #[value(name = "gpt-small-v16k")]
+    GptSmallV16k,
 }
 
 /// Precisions.

@@ -14,7 +14,7 @@ use heirloom_data::dataset::{Dataset, KeepTexts};
 use heirloom_data::label::Label;
 use heirloom_engine::Cpu;
 use heirloom_models::{EncoderConfig, Model};
-use heirloom_recipe::{Plan, PolicyPlan};
+use heirloom_recipe::{AnyPlan, Plan, PolicyPlan};
 use heirloom_report::probability::{answer, softmax};
 use heirloom_store::{Committed, RealDisk, TensorFolder};
 use heirloom_train::{Job, Predictor, RunFolder, head_of};
@@ -236,8 +236,17 @@ fn plan_of(path: &Path) -> Result<Plan, Failure> {
             path.display()
         )));
     }
-    Plan::from_toml(&RunFolder::plan_text(&RealDisk, path)?)
-        .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))
+    let plan = AnyPlan::from_toml(&RunFolder::plan_text(&RealDisk, path)?)
+        .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))?;
+    match plan {
+        AnyPlan::Task(plan) => Ok(*plan),
+        AnyPlan::Language(_) => Err(Failure::usage(format!(
+            "the run in `{}` is of a language model, and `explain` shows labelled examples; measure it \
+             with: heirloom eval {}",
+            path.display(),
+            path.display()
+        ))),
+    }
 }
 
 /// An example and its share.

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use heirloom_answers::{Expected, Kept, Kind};
 use heirloom_base::{Bytes, Digest, Hasher, Tokens};
 use heirloom_data::order::{BatchRule, Order};
-use heirloom_data::text::Rows;
+use heirloom_data::text::{Masker, Masking, Rows};
 use heirloom_data::tokens::{Tokenizer, first_difference};
 use heirloom_engine::Cpu;
 use heirloom_recipe::{
     Batch, Cost, Counts, KeptFacts, LanguageFacts, LanguageModelFacts, LanguagePlan,
-    LanguageTeacherPlan, Recipe, StudentSource, TokenDifference, TokenizerFacts, cost_of,
+    LanguageTeacherPlan, Recipe, StudentSource, TextPlan, TokenDifference, TokenizerFacts, cost_of,
     resolve_language, smoke_language,
 };
 use heirloom_train::{
@@ -27,7 +27,7 @@ use heirloom_train::{
 };
 
 pub use shapes::{config_of, open_config, shape_of};
-pub use text::{KeptTokens, OpenedText, open_text};
+pub use text::{KeptTokens, OpenedText, open_text, open_validation};
 
 use crate::failure::Failure;
 use crate::gather::available_memory;
@@ -78,7 +78,10 @@ pub fn gather_language(
     let theirs = teacher_path.as_deref().and_then(|path| Tokenizer::open(path).ok());
     let kept_path =
         recipe.cache_path().map(|path| places.model("teacher.cache", path)).transpose()?;
-    if smoke {
+    // Kept answers belong to all rows, of which a smoke run sees few anyway.
+    if smoke && recipe.cache_path().is_some() {
+        wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
+    } else if smoke {
         wanted.train_limit = heirloom_recipe::Limit::First(wanted.train_limit.of(200));
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     }
@@ -193,6 +196,22 @@ pub fn reopen_language(
     joined(plan.clone(), opened, &tokenizer, notes)
 }
 
+/// What is hidden in evaluations is the same in all runs, so that they can be compared.
+const EVALUATION_SEED: u64 = 0;
+
+/// What hides tokens of evaluations of a masked language model; nothing for a causal one.
+///
+/// # Errors
+/// Where the tokenizer has no token to hide others behind.
+pub fn masker(text: &TextPlan, tokenizer: &Tokenizer) -> Result<Option<Masker>, Failure> {
+    let of = |masking: heirloom_recipe::Masking| {
+        let (share, whole_words) = (masking.probability, masking.whole_words);
+        let masking = Masking { share, whole_words, ..Masking::default() };
+        Masker::new(tokenizer, masking, EVALUATION_SEED)
+    };
+    Ok(text.masking.map(of).transpose()?)
+}
+
 /// What was opened.
 struct Opened {
     train: std::sync::Arc<dyn Rows>,
@@ -268,6 +287,7 @@ fn joined(
         _ => (config_of(shape, tokenizer)?, None),
     };
     let job = LanguageJob {
+        masker: masker(&plan.text, tokenizer)?,
         student: shapes::with_dropout(config, shape),
         weights: weights.map_or(LanguageWeights::Fresh, LanguageWeights::Folder),
         teacher: teacher
@@ -348,11 +368,28 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
         activations: with(activations),
         activations_recomputed: with(recomputed),
         answering: Bytes(0),
-        other: Bytes(resident + evaluation.0),
+        other: Bytes(resident + evaluation.0 + beside(job)),
     };
     // What is resident already is not taken from what is available now.
     let available = Bytes(available_memory().0.saturating_add(resident));
     Ok(cost_of(&plan.training, plan.text.sequence_length, &counts, available)?)
+}
+
+/// Memory of the host's own while a run goes on: the rows of a step, pieces of the largest tensor on
+/// their way into a checkpoint, and a little for threads and files.
+fn beside(job: &LanguageJob) -> u64 {
+    /// Numbers of a tensor that are written at a time; a transposed one is held twice.
+    const PIECE: u64 = 1 << 20;
+    /// Stacks of threads, buffers of files, text of records.
+    const LITTLE: u64 = 2 << 20;
+    let (training, length) = (&job.plan.training, job.plan.text.sequence_length);
+    let tokens = match training.batch {
+        Batch::Tokens(tokens) => tokens,
+        Batch::Sequences(rows) => rows * length,
+    };
+    // Tokens and labels, of rows and of a batch.
+    let rows = 2 * 8 * tokens;
+    rows + 3 * 4 * shapes::largest(&job.student).min(PIECE) + LITTLE
 }
 
 /// Memory of the device's own for the largest product of `inner` by `columns`.

@@ -41,6 +41,8 @@ fn main() -> ExitCode {
         Command::Grow(args) => command::grow::run(args, threads, show),
         Command::Generate(args) => command::generate::run(args, threads, show),
         Command::Cache(args) => command::cache::run(args, threads, show),
+        Command::Tokenize(args) => command::tokenize::run(args, threads, show),
+        Command::Tokenizer(args) => command::tokenizer::run(args, threads, show),
         Command::Verify(args) => command::verify::run(args, show),
         Command::Demo(args) => command::demo::run(args, threads, show),
         Command::Bench(args) => command::bench::run(args, threads, show),

@@ -59,6 +59,24 @@ fn a_step_is_described_whole() {
 }
 
 #[test]
+fn a_decoders_step_is_described_alike() {
+    let small = ["step", "--model", "gpt-small-v16k", "--batch", "2", "--seq", "8", "--steps", "2"];
+    let output = bench(&[&small[..], &["--warmup", "1", "--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let timed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut keys: Vec<&str> = timed.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, KEYS);
+    // GPT2LMHeadModel of this shape, with 512 positions, has as many: 16,384 · 384 + 512 · 384 +
+    // 6 · (12 · 384² + 13 · 384) + 2 · 384.
+    assert_eq!(timed["parameters"], 17_135_616);
+    // ½ ln 16,384 and twice a divergence from logits with a variance of 4.
+    let loss = timed["loss_first"].as_f64().unwrap();
+    assert!(loss > 4.8 && loss < 10.0, "{loss}");
+    assert_ne!(timed["loss_first"], timed["loss_last"], "a step moved no weight");
+}
+
+#[test]
 fn layers_computed_again_take_less_memory_and_give_the_same_losses() {
     let timed = |flags: &[&str]| -> Value {
         let small = ["step", "--model", "bert-mini", "--batch", "8", "--seq", "64", "--steps", "2"];

@@ -58,6 +58,7 @@ impl StandIn {
         }
         place.write("data/tokenizers/bert-base-uncased/vocab.txt", &synthetic::vocabulary());
         place.make_models();
+        place.make_language_models();
         place
     }
 
@@ -94,6 +95,40 @@ impl StandIn {
         fs::write(&config, text.replace("BertForSequenceClassification", "BertModel")).unwrap();
         let tensors = "models/all-MiniLM-L6-v2/model.safetensors";
         self.drop_classifier(&self.root.path().join(tensors));
+    }
+
+    /// Novels of invented words, a tokenizer of theirs, and small models where the recipes that teach
+    /// leave theirs.
+    fn make_language_models(&self) {
+        for (at, name) in
+            ["a", "b", "c", "Doyle_Hound_1902", "Burnett_Lord_1886"].into_iter().enumerate()
+        {
+            let texts: Vec<String> = synthetic::generate(20 + at as u64, 60)
+                .into_iter()
+                .map(|example| example.text)
+                .collect();
+            self.write(&format!("data/text/novels/{name}.txt"), &texts.join("\n"));
+        }
+        let train = ["tokenizer", "train", "--kind", "bpe", "--vocab-size", "300", "--out"];
+        let files = ["models/tokenizers/novels", "text/novels"];
+        let output = self.heirloom(&[&train[..], &files].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let recipe = recipes().join("novels-teacher.toml");
+        let config = "student.config={ model_type = \"gpt2\", hidden_size = 16, \
+                      num_hidden_layers = 1, num_attention_heads = 2 }";
+        for run in ["runs/novels-teacher", "runs/novels-distil"] {
+            let sets = [config, "training.max_steps=1", "training.batch_size=2"];
+            let mut arguments = vec!["train", recipe.to_str().unwrap(), "--into", run];
+            sets.iter().for_each(|set| arguments.extend(["--set", set]));
+            let output = self.heirloom(&arguments);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        // As the recipe's own comment says, but for fewer tokens.
+        let recipe = recipes().join("novels-cached.toml");
+        let cached = ["cache", "--recipe", recipe.to_str().unwrap(), "--top-k", "16"];
+        let folders = ["--teacher", "runs/novels-teacher/best", "--out", "runs/novels-kept"];
+        let output = self.heirloom(&[&cached[..], &folders].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Rewrites a weights file without its classifier.

@@ -471,7 +471,7 @@ fn a_model_that_is_not_there_or_says_no_task_is_not_evaluated() {
     ");
     insta::assert_snapshot!(place.refuses("eval m"), @r"
     exit 2
-    error: `m` is a model and no run, so it does not say what to evaluate it on; name a recipe with --recipe FILE
+    error: `m` is a model and no run, so it does not say what to evaluate it on; name a recipe with --recipe FILE, or for a language model a text with --text FILE
     ");
     insta::assert_snapshot!(place.refuses("eval m --set task.path=data"), @r"
     exit 2

@@ -94,8 +94,16 @@ pub struct TextPlan {
     pub shape: DocumentShape,
     /// Field with the text or the messages.
     pub field: String,
-    /// A special token before each document; empty for none.
-    pub begin: String,
+    /// Chat template of examples with a reply. Not written where it is the tokenizer's or the usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Today, for templates that say the date; empty where they may not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub date: String,
+    /// A special token before each document; empty for none. Not written where it is still to be
+    /// asked of the tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin: Option<String>,
     /// A special token after each document; empty for none. Not written where it is still to be
     /// asked of the tokenizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]

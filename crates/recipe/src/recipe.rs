@@ -291,7 +291,11 @@ section! {
             "What a document is made of: running text; messages, by the tokenizer's chat template; Alpaca's instruction, input and output; or prompt and completion. Of the last three only the reply is learnt.";
         field: String, TEXT, absent "text; messages for `shape = \"messages\"`" as "\"text\"",
             "Field with the text or the messages (jsonl, json, parquet).";
-        begin: String, TEXT, absent "none" as "\"<s>\"",
+        template: String, TEXT, absent "the tokenizer's, or for instructions alpaca; none for completions" as "\"chatml\"",
+            "Chat template of examples with a reply: `chatml` or `alpaca`, which come with the program, or the name of a file in `path`.";
+        date: String, TEXT, absent "none" as "\"2024-07-26\"",
+            "Today, for templates that say the date.";
+        begin: String, TEXT, absent "none; for masked the tokenizer's token for it" as "\"<s>\"",
             "A special token before each document.";
         end: String, TEXT, absent "the tokenizer's end of a text, where it has one; none with a chat template" as "\"<|endoftext|>\"",
             "A special token after each document.";

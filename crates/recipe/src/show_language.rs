@@ -90,7 +90,7 @@ fn files(text: &TextPlan) -> String {
     let named = text.train.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
     match text.train.len() {
         0 => text.path.clone(),
-        count if count > MOST => format!("{}/{named} and {} more files", text.path, count - MOST),
+        count if count > MOST => format!("{}/{named} and {} more", text.path, count - MOST),
         _ => format!("{}/{named}", text.path),
     }
 }

@@ -54,7 +54,9 @@ fn text(recipe: &Recipe) -> Option<TextPlan> {
         marker: value(&text.marker).unwrap_or_default(),
         shape,
         field: value(&text.field).unwrap_or_else(|| field.to_owned()),
-        begin: value(&text.begin).unwrap_or_default(),
+        template: value(&text.template),
+        date: value(&text.date).unwrap_or_default(),
+        begin: value(&text.begin),
         end: value(&text.end),
         sequence_length: text.sequence_length(),
         pack: text.pack(),
@@ -126,6 +128,13 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
         .filter(|_| matches!(shape, DocumentShape::Instruction | DocumentShape::Completion))
     {
         needs(at, "text.field", "`shape = \"text\"` or `\"messages\"`", problems);
+    }
+    let reply = "a `shape` with a reply";
+    if let Some(at) = text.template.as_ref().filter(|_| running) {
+        needs(at, "text.template", reply, problems);
+    }
+    if let Some(at) = text.date.as_ref().filter(|_| running) {
+        needs(at, "text.date", reply, problems);
     }
     if let Some(at) = text.on_long.as_ref().filter(|_| running) {
         let needed = "a `shape` with a reply; running text goes on in the next row";

@@ -30,8 +30,13 @@ fn every_recipe_is_read_and_decides_its_data() {
     assert!(names.len() >= 8, "{names:?}");
     for name in names {
         let recipe = recipe(&name);
-        let data = recipe.data().unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(recipe.name(), name.trim_end_matches(".toml"));
+        if recipe.is_language() {
+            let text = recipe.text().unwrap_or_else(|problems| panic!("{problems}"));
+            assert!(Path::new(&text.path).is_relative(), "{name}");
+            continue;
+        }
+        let data = recipe.data().unwrap_or_else(|problems| panic!("{problems}"));
         assert!(Path::new(&data.path).is_relative(), "{name}");
         assert!(!data.train.is_empty(), "{name}");
     }
@@ -70,7 +75,7 @@ fn recipes_with_a_policy_differ_from_plain_distillation_in_the_objective_alone()
     let mut found = 0;
     for name in names() {
         let other = recipe(&name);
-        if other.balance().is_none() {
+        if other.balance().is_none() || other.is_language() {
             continue;
         }
         found += 1;
@@ -83,6 +88,31 @@ fn recipes_with_a_policy_differ_from_plain_distillation_in_the_objective_alone()
         assert_eq!(other.training.learning_rate(), rate, "{name}");
     }
     assert!(found >= 6, "{found} recipes name a policy");
+}
+
+#[test]
+fn recipes_of_language_models_read_the_same_text_in_the_same_steps() {
+    let [teacher, distil, inherit] =
+        ["novels-teacher.toml", "novels-distil.toml", "novels-inherit.toml"].map(recipe);
+    for other in [&distil, &inherit] {
+        assert_eq!(other.text(), teacher.text());
+        assert_eq!(other.seeds(), teacher.seeds());
+        assert_eq!(other.batches(), teacher.batches());
+        assert_eq!(other.training.learning_rate(), teacher.training.learning_rate());
+        assert_eq!(other.tokenizer_path(), teacher.tokenizer_path());
+    }
+    let cached = recipe("novels-cached.toml");
+    assert_eq!((cached.text(), cached.batches()), (distil.text(), distil.batches()));
+    assert_eq!(cached.training.learning_rate(), distil.training.learning_rate());
+    assert_eq!(cached.cache_path(), Some("runs/novels-kept"));
+    let best = |recipe: &Recipe| format!("{}/best", recipe.output_dir());
+    assert_eq!(distil.teacher_path(), Some(best(&teacher).as_str()));
+    assert_eq!(inherit.teacher_path(), Some(best(&distil).as_str()));
+    let config = |recipe: &Recipe| {
+        let config = recipe.student.config.clone().expect("a fresh student").value;
+        (config.hidden_size.map(|at| at.value), config.num_hidden_layers.map(|at| at.value))
+    };
+    assert_eq!(config(&inherit), config(&teacher));
 }
 
 #[test]

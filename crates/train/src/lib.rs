@@ -43,7 +43,7 @@ pub use folder::{Found, RunFolder};
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
 pub use language::{
     Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
-    kept_term, language_memory,
+    foresee, kept_term, language_memory,
 };
 pub use learned::{Adam, Learned};
 pub use policy::policy;

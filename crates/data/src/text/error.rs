@@ -103,6 +103,23 @@ pub enum TextError {
         /// Of these, those that become a random token.
         random: f64,
     },
+    /// A vocabulary that would not even hold the alphabet.
+    #[error(
+        "a vocabulary of {asked} tokens holds nothing but special tokens and single characters, if \
+         those; ask for {least} at least"
+    )]
+    VocabularyTooSmall {
+        /// Tokens asked for.
+        asked: usize,
+        /// Tokens that would be of use.
+        least: usize,
+    },
+    /// A tokenizer that came to nothing.
+    #[error("the tokenizer could not be trained: {reason}")]
+    NotTrained {
+        /// What the trainer said.
+        reason: String,
+    },
     /// A file changed while it was being read.
     #[error("`{}` changed while it was being read; run it again when nobody writes to it", file.display())]
     Changed {
@@ -202,6 +219,7 @@ impl TextError {
             | Self::UnknownTemplate { .. }
             | Self::Template { .. }
             | Self::NoConversation
+            | Self::VocabularyTooSmall { .. }
             | Self::NoMask
             | Self::MaskShares { .. }
             | Self::NoToken { .. }

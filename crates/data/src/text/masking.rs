@@ -103,6 +103,11 @@ impl Masker {
         Ok(Self { masking, seed, mask, kinds, ordinary })
     }
 
+    /// The same rules, drawn by another seed.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        Self { seed, ..self.clone() }
+    }
+
     /// Masks a row. `step` is the step or the epoch, whatever should bring new masks; `row` the
     /// row's number within it, the same however a step is cut. `starts` are the row's documents.
     ///

@@ -50,16 +50,20 @@ impl Corpus {
         About::key(tokenizer.digest(), &self.reading, &self.sources)
     }
 
-    /// Calls `each` with the text of every document, in order.
+    /// The texts of all documents, in order.
     ///
     /// # Errors
-    /// Where a document is not as it should be.
-    pub fn for_each_text(&self, mut each: impl FnMut(String)) -> Result<(), Error> {
+    /// Where documents cannot be read in this way; each where it is not as it should be.
+    pub fn texts(&self) -> Result<impl Iterator<Item = Result<String, Error>> + Send, Error> {
         let prepare = Prepare::new(&self.reading)?;
-        for found in Documents::new(&self.files, &self.reading)? {
-            each(self.prepared(&prepare, &found?)?.text);
-        }
-        Ok(())
+        let documents = Documents::new(&self.files, &self.reading)?;
+        Ok(documents.map(move |found| Ok(self.prepared(&prepare, &found?)?.text)))
+    }
+
+    /// The refusal of a corpus without any document.
+    pub(crate) fn no_documents(&self, empty: u64) -> Error {
+        let names: Vec<String> = self.sources.iter().map(|s| format!("`{}`", s.name)).collect();
+        TextError::NoDocuments { files: names.join(", "), empty }.into()
     }
 
     fn prepared(&self, prepare: &Prepare, found: &Found) -> Result<Prepared, Error> {
@@ -131,6 +135,25 @@ pub fn write(
     write_in_shards(disk, folder, corpus, tokenizer, progress, SHARD_TOKENS)
 }
 
+/// Counts the tokens of `corpus` and writes none.
+///
+/// # Errors
+/// Where a file or a document is not as it should be.
+pub fn measure(
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    progress: &mut dyn FnMut(&Counts),
+) -> Result<Counts, Error> {
+    let mut stream = Stream::new(corpus, tokenizer, progress)?;
+    while stream.fill()? {
+        stream.waiting.clear();
+    }
+    match stream.counts.documents {
+        0 => Err(corpus.no_documents(stream.counts.empty)),
+        _ => Ok(stream.counts),
+    }
+}
+
 /// Tokens of a shard: few enough that its marks can wait in memory, many enough that a large
 /// corpus is hundreds of files and not thousands.
 const SHARD_TOKENS: u64 = 1 << 25;
@@ -157,7 +180,7 @@ pub(super) fn write_in_shards(
         let mut failed = None;
         draft.put_with(&shard_name(shard), |file| {
             stream.shard(file, id_bytes, shard_tokens).or_else(|error| match error {
-                Error::Store(error) => Err(error),
+                Error::Store(error) => Err(*error),
                 error => {
                     failed = Some(error);
                     Ok(())
@@ -171,8 +194,7 @@ pub(super) fn write_in_shards(
     }
     let Stream { counts, documents, wide, hasher, .. } = stream;
     if counts.documents == 0 {
-        let names: Vec<String> = corpus.sources.iter().map(|s| format!("`{}`", s.name)).collect();
-        return Err(TextError::NoDocuments { files: names.join(", "), empty: counts.empty }.into());
+        return Err(corpus.no_documents(counts.empty));
     }
     draft.put_with(DOCUMENTS, |file| put_pairs(file, &documents))?;
     draft.put_with(WIDE, |file| put_pairs(file, &wide))?;
@@ -288,10 +310,17 @@ impl<'a> Tokenise<'a> {
             Some(parts) => parts.iter().any(|part| inside(start, end, part)),
         };
         let marks = tokens.bytes.iter().copied().zip(tokens.spans.iter().map(is_learnt));
+        // A tokenizer may use one token for the unknown and, written out in a text, for something
+        // else, as GPT-2 its end of a text.
         let unknown = self.tokenizer.special().unk;
+        let written = unknown.and_then(|id| self.tokenizer.token(id)).unwrap_or_default();
+        let is_unknown = |(&id, &(start, end)): (&u32, &(usize, usize))| {
+            Some(id) == unknown && text.get(start..end) != Some(written)
+        };
         let mut tokenised = Tokenised {
             text_tokens: tokens.ids.len() as u64,
-            unknown: tokens.ids.iter().filter(|&&id| Some(id) == unknown).count() as u64,
+            unknown: tokens.ids.iter().zip(&tokens.spans).filter(|at| is_unknown(*at)).count()
+                as u64,
             bytes: text.len() as u64,
             address: address(&text),
             ids: tokens.ids,

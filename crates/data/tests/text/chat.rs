@@ -172,17 +172,19 @@ fn alpaca_prompts_and_completions_become_examples() {
     );
     let alpaca = ChatTemplate::named("alpaca", &tokenizer).unwrap();
     let reading = Reading::chat(Shape::alpaca(), alpaca);
-    let mut texts = Vec::new();
-    let corpus = Corpus::open(std::slice::from_ref(&file), reading.clone()).unwrap();
-    corpus.for_each_text(|text| texts.push(text)).unwrap();
+    let texts = |reading: &Reading| -> Vec<String> {
+        let corpus = Corpus::open(std::slice::from_ref(&file), reading.clone()).unwrap();
+        corpus.texts().unwrap().map(Result::unwrap).collect()
+    };
+    let found = texts(&reading);
     assert_eq!(
-        texts[0],
+        found[0],
         "Below is an instruction that describes a task, paired with an input that provides further \
          context. Write a response that appropriately completes the request.\n\n### Instruction:\n\
          Add.\n\n### Input:\n1 1\n\n### Response:\n2<|endoftext|>"
     );
     assert_eq!(
-        texts[2],
+        found[2],
         "Below is an instruction that describes a task. Write a response that appropriately \
          completes the request.\n\n### Instruction:\nBow.\n\n### Response:\né<|endoftext|>"
     );
@@ -193,11 +195,9 @@ fn alpaca_prompts_and_completions_become_examples() {
     assert_eq!(learnt(&shards, &tokenizer), want);
     let chatml = ChatTemplate::named("chatml", &tokenizer).unwrap();
     let chatml = Reading::chat(Shape::alpaca(), chatml);
-    let mut texts = Vec::new();
-    let corpus = Corpus::open(&[file], chatml).unwrap();
-    corpus.for_each_text(|text| texts.push(text)).unwrap();
+    let found_chatml = texts(&chatml);
     assert_eq!(
-        texts[0],
+        found_chatml[0],
         "<|im_start|>user\nAdd.\n\n1 1<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n"
     );
 
@@ -323,7 +323,7 @@ fn templates_that_cannot_be_used_are_refused() {
     let file = place.write("a.jsonl", "{\"text\": \"x\", \"messages\": []}\n");
     let texts = |reading: Reading| {
         let corpus = Corpus::open(std::slice::from_ref(&file), reading).unwrap();
-        said(corpus.for_each_text(|_| ()).unwrap_err())
+        said(corpus.texts().err().unwrap())
     };
     let without = Reading { shape: Shape::messages(), ..Reading::plain() };
     assert_eq!(texts(without), no_template);

@@ -12,10 +12,9 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 fn texts(files: &[PathBuf], reading: Reading) -> Result<Vec<String>, String> {
-    let mut all = Vec::new();
     let corpus = Corpus::open(files, reading).map_err(|error| error.to_string())?;
-    corpus.for_each_text(|text| all.push(text)).map_err(|error| error.to_string())?;
-    Ok(all)
+    let texts = corpus.texts().map_err(|error| error.to_string())?;
+    texts.map(|text| text.map_err(|error| error.to_string())).collect()
 }
 
 fn parted(text: &str, separator: Separator) -> Vec<String> {

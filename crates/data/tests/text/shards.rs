@@ -57,6 +57,21 @@ fn tokens_bytes_and_documents_are_those_of_the_text() {
 }
 
 #[test]
+fn a_token_that_the_text_writes_out_is_not_unknown() {
+    let place = Place::new();
+    place.bytes(&[]);
+    place.write("bytes/tokenizer_config.json", "{\"unk_token\": \"<|endoftext|>\"}");
+    let tokenizer = Tokenizer::open(&place.path("bytes")).unwrap();
+    let file = place.write("a.txt", "one<|endoftext|>two");
+    let shards = place.shards("tokens", &[file], &Reading::plain(), &tokenizer);
+    let counts = shards.about().counts;
+    assert_eq!((counts.text_tokens, counts.unknown), (7, 0));
+    let file = place.write("b.txt", "the [UNK] zzz");
+    let shards = place.shards("words", &[file], &Reading::plain(), &word_piece());
+    assert_eq!(shards.about().counts.unknown, 1);
+}
+
+#[test]
 fn a_token_of_many_bytes_keeps_their_number() {
     let place = Place::new();
     let long = format!("{}the{}", " ".repeat(300), " ".repeat(70_000));

@@ -10,6 +10,7 @@
 //! clipping the gradient's length, which every step of a run does, is left out by both unless asked.
 
 mod cache;
+mod decoder;
 mod dump;
 mod head;
 mod products;
@@ -31,7 +32,7 @@ use heirloom_train::{Adam, Learned};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::args::{BenchArgs, BenchCommand, BenchPrecision, BenchStepArgs};
+use crate::args::{BenchArgs, BenchCommand, BenchModel, BenchPrecision, BenchStepArgs};
 use crate::clock::{Clock, stopwatch};
 use crate::show::Show;
 
@@ -46,10 +47,11 @@ struct Shape {
 }
 
 /// All shapes, in the order of [`BenchModel`].
-const SHAPES: [Shape; 3] = [
+const SHAPES: [Shape; 4] = [
     Shape { name: "bert-mini", layers: 4, hidden: 256, heads: 4, inner: 1024 },
     Shape { name: "distilbert", layers: 6, hidden: 768, heads: 12, inner: 3072 },
     Shape { name: "bert-base", layers: 12, hidden: 768, heads: 12, inner: 3072 },
+    Shape { name: "gpt-small-v16k", layers: 6, hidden: 384, heads: 6, inner: 1536 },
 ];
 
 /// BERT's vocabulary and longest input (Devlin et al. 2019, arXiv:1810.04805).
@@ -219,10 +221,15 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
     let shape = SHAPES[args.model as usize];
     let precision = of(args.precision);
     let mut device = Profiled::new(Cpu::new(threads).with_precision(precision), stopwatch);
-    let mut student = Student::new(&mut device, shape, args)?;
-    if let Some(folder) = &args.dump {
-        dump::write(&student.model, &device, args, folder)?;
-    }
+    let mut student: Box<dyn Timeable> = if args.model == BenchModel::GptSmallV16k {
+        Box::new(decoder::Student::new(&mut device, shape, args)?)
+    } else {
+        let student = Student::new(&mut device, shape, args)?;
+        if let Some(folder) = &args.dump {
+            dump::write(&student.model, &device, args, folder)?;
+        }
+        Box::new(student)
+    };
     let mut losses = Vec::new();
     let mut times = Vec::new();
     let mut faults_before = None;
@@ -257,7 +264,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         dropout: args.dropout,
         max_grad_norm: args.max_grad_norm,
         steps: args.steps,
-        parameters: student.model.params().count(),
+        parameters: student.parameters(),
         median_ms: median,
         min_ms: times[0],
         max_ms: times[times.len() - 1],
@@ -293,6 +300,11 @@ fn profile(device: &Profiled<Cpu>, times: &[f64]) -> Map<String, Value> {
 
 fn check(args: &BenchStepArgs) -> Result<(), Failure> {
     at_least_one(&[("--batch", args.batch), ("--seq", args.seq), ("--steps", args.steps)])?;
+    if args.model == BenchModel::GptSmallV16k && args.dump.is_some() {
+        return Err(Failure::usage(
+            "--dump writes encoders; gpt-small-v16k is timed here alone".to_owned(),
+        ));
+    }
     if args.seq > LONGEST {
         return Err(Failure::usage(format!("--seq is {}, expected at most {LONGEST}", args.seq)));
     }
@@ -330,8 +342,11 @@ fn operations(shape: Shape, args: &BenchStepArgs) -> f64 {
     let (c, f) = (shape.hidden as f64, shape.inner as f64);
     let (batch, seq) = (args.batch as f64, args.seq as f64);
     let layer = 2.0 * (4.0 * c * c + 2.0 * c * f) + 4.0 * seq * c;
-    let classifier = 2.0 * (c * c + c * LABELS as f64);
-    let forward = batch * seq * shape.layers as f64 * layer + batch * classifier;
+    let head = match args.model {
+        BenchModel::GptSmallV16k => batch * seq * 2.0 * c * f64::from(decoder::VOCABULARY),
+        _ => batch * 2.0 * (c * c + c * LABELS as f64),
+    };
+    let forward = batch * seq * shape.layers as f64 * layer + head;
     if args.infer { forward } else { 3.0 * forward }
 }
 
@@ -354,6 +369,16 @@ fn config(shape: Shape, dropout: f32) -> Result<EncoderConfig, Failure> {
         classifier_dropout: dropout,
         ..config
     })
+}
+
+/// A model whose steps can be timed.
+trait Timeable {
+    /// The forward pass and the loss.
+    fn infer(&mut self, device: &mut dyn Device) -> f64;
+    /// A whole step, number `at` from 0.
+    fn train(&mut self, device: &mut dyn Device, at: u64) -> f64;
+    /// How many parameters it has.
+    fn parameters(&self) -> usize;
 }
 
 /// A student with its optimiser, its batch, and what it is held against.
@@ -415,13 +440,33 @@ impl Student {
         Ok(Self { model, objective, buffers, batch: room, labels, teacher, counts, learning })
     }
 
-    /// The forward pass and the loss.
+    fn loss(&self, device: &mut dyn Device, output: View, d_output: Option<View>) -> f64 {
+        let signals = Signals {
+            output,
+            d_output,
+            labels: Labels::Classes(self.labels),
+            labelled: self.counts.labelled,
+            regularized: None,
+            teacher: Some(TeacherSignals { logits: self.teacher, inside: None }),
+            balance: None,
+            inside: &self.buffers,
+            batch: &self.batch,
+        };
+        let parts = self.objective.evaluate(device, &signals, self.counts, None);
+        self.objective.total(&parts)
+    }
+}
+
+impl Timeable for Student {
+    fn parameters(&self) -> usize {
+        self.model.params().count()
+    }
+
     fn infer(&mut self, device: &mut dyn Device) -> f64 {
         let output = self.model.forward(device, &self.batch, &self.buffers, None);
         self.loss(device, output, None)
     }
 
-    /// A whole step, number `at` from 0.
     fn train(&mut self, device: &mut dyn Device, at: u64) -> f64 {
         let noise = Some(Noise { seed: SEED, step: at });
         let mut learning = self.learning.take().expect("a step that trains has its moments");
@@ -442,22 +487,6 @@ impl Student {
         learned.step(device, at);
         self.learning = Some(learning);
         loss
-    }
-
-    fn loss(&self, device: &mut dyn Device, output: View, d_output: Option<View>) -> f64 {
-        let signals = Signals {
-            output,
-            d_output,
-            labels: Labels::Classes(self.labels),
-            labelled: self.counts.labelled,
-            regularized: None,
-            teacher: Some(TeacherSignals { logits: self.teacher, inside: None }),
-            balance: None,
-            inside: &self.buffers,
-            batch: &self.batch,
-        };
-        let parts = self.objective.evaluate(device, &signals, self.counts, None);
-        self.objective.total(&parts)
     }
 }
 
@@ -555,6 +584,7 @@ mod tests {
             (BenchModel::BertMini, "bert-mini"),
             (BenchModel::Distilbert, "distilbert"),
             (BenchModel::BertBase, "bert-base"),
+            (BenchModel::GptSmallV16k, "gpt-small-v16k"),
         ];
         for (model, name) in rows {
             assert_eq!(SHAPES[model as usize].name, name);
@@ -567,12 +597,24 @@ mod tests {
         let forward = 16.0 * 4.0 * 1_581_056.0 + 2.0 * 132_096.0;
         assert_eq!(operations(SHAPES[0], &args(true)), forward);
         assert_eq!(operations(SHAPES[0], &args(false)), 3.0 * forward);
+        // 16 tokens · (6 layers · (2·12·384² + 4·8·384) + 2·384·16384).
+        let decoder = BenchStepArgs { model: BenchModel::GptSmallV16k, ..args(true) };
+        let forward = 16.0 * (6.0 * 3_551_232.0 + 12_582_912.0);
+        assert_eq!(operations(SHAPES[3], &decoder), forward);
     }
 
     #[test]
     fn what_cannot_be_timed_is_refused() {
         let rows = [
             (BenchStepArgs { steps: 0, ..args(true) }, "--steps is 0, expected at least 1"),
+            (
+                BenchStepArgs {
+                    model: BenchModel::GptSmallV16k,
+                    dump: Some("d".into()),
+                    ..args(true)
+                },
+                "--dump writes encoders; gpt-small-v16k is timed here alone",
+            ),
             (BenchStepArgs { seq: 513, ..args(true) }, "--seq is 513, expected at most 512"),
             (
                 BenchStepArgs { dropout: 1.0, ..args(true) },

@@ -1,12 +1,15 @@
 //! `heirloom eval`: how good a model is, and whether it is better than another.
 
+mod language;
+
 use std::path::{Path, PathBuf};
 
 use heirloom::answer::{Answerer, PLAN, model_folder};
 use heirloom::examine::{Judgement, Set, Task};
 use heirloom::failure::Failure;
+use heirloom::language::KeptTokens;
 use heirloom::places::Places;
-use heirloom_recipe::{Plan, TaskKind};
+use heirloom_recipe::{AnyPlan, Plan, TaskKind};
 use heirloom_report::compare::{Comparison, SeedDifference, across_seeds, classifiers};
 use heirloom_report::diagram::{Curve, diagram};
 use heirloom_report::evaluate::Evaluation;
@@ -16,6 +19,8 @@ use heirloom_report::temperature::{COLDEST, HOTTEST};
 use heirloom_store::{RealDisk, write_atomic};
 use serde::Serialize;
 use serde_json::json;
+
+use language::Asked;
 
 use super::recipe_at;
 use super::train::{SEEDS, SeedList};
@@ -68,6 +73,20 @@ struct OverSeeds {
 
 pub(crate) fn run(args: &EvalArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     let candidates = candidates(&args.model)?;
+    if let Some(asked) = text(args)? {
+        let flags = [
+            ("--against", args.against.is_some()),
+            ("--curve", args.curve.is_some()),
+            ("--file", args.file.is_some()),
+        ];
+        if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given) {
+            return Err(Failure::usage(format!(
+                "{flag} is for models that predict labels; a language model is measured on the text \
+                 of its recipe, or of --text"
+            )));
+        }
+        return language::run(&candidates, &asked, threads, show);
+    }
     let task = task(args)?;
     if let Some(file) = &args.curve {
         can_draw(file, &task)?;
@@ -232,6 +251,41 @@ fn seeds(path: &Path) -> Result<Option<SeedList>, Failure> {
     serde_json::from_slice(&text).map(Some).map_err(|error| unreadable(error.to_string()))
 }
 
+/// The text of a language model: that of the flag, of the recipe, or of the run the model lies in;
+/// `None` where these speak of a task.
+fn text(args: &EvalArgs) -> Result<Option<Asked>, Failure> {
+    if !args.text.is_empty() {
+        return Ok(Some(Asked::Files(args.text.clone(), args.sequence_length)));
+    }
+    if let Some(recipe) = &args.recipe {
+        let recipe = recipe_at(recipe, &args.set)?;
+        let kept = KeptTokens::beside(Path::new(&recipe.output_dir())).at;
+        let text = recipe.is_language().then(|| recipe.text()).transpose()?;
+        return Ok(text.map(|text| Asked::Plan(Box::new(text), Some(kept))));
+    }
+    let Some((file, text)) = plan_of(&args.model)? else { return Ok(None) };
+    let run = file.parent().unwrap_or(Path::new(""));
+    Ok(match AnyPlan::from_toml(&text) {
+        Ok(AnyPlan::Language(plan)) => {
+            Some(Asked::Plan(Box::new(plan.text), Some(KeptTokens::beside(run).at)))
+        }
+        _ => None,
+    })
+}
+
+/// The plan's text of the run, or runs, that a model lies in, and the file that holds it.
+fn plan_of(model: &Path) -> Result<Option<(PathBuf, String)>, Failure> {
+    if let Some(list) = seeds(model)? {
+        return Ok(Some((model.join(SEEDS), list.plan)));
+    }
+    let parent = model.parent().unwrap_or(Path::new(""));
+    let places = [model.join(PLAN), parent.join(PLAN)];
+    let Some(file) = places.into_iter().find(|file| file.is_file()) else { return Ok(None) };
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| Failure::input(format!("cannot read `{}`: {error}", file.display())))?;
+    Ok(Some((file, text)))
+}
+
 /// The task: the recipe's where one is given, else that of the run the model lies in.
 fn task(args: &EvalArgs) -> Result<Task, Failure> {
     let places = Places::from_environment();
@@ -243,24 +297,13 @@ fn task(args: &EvalArgs) -> Result<Task, Failure> {
             "--set changes a recipe; name the recipe too, with --recipe FILE",
         ));
     }
-    let (file, text) = match seeds(&args.model)? {
-        Some(list) => (args.model.join(SEEDS), list.plan),
-        None => {
-            let parent = args.model.parent().unwrap_or(Path::new(""));
-            let places = [args.model.join(PLAN), parent.join(PLAN)];
-            let file = places.into_iter().find(|file| file.is_file()).ok_or_else(|| {
-                Failure::usage(format!(
-                    "`{}` is a model and no run, so it does not say what to evaluate it on; name a \
-                     recipe with --recipe FILE",
-                    args.model.display(),
-                ))
-            })?;
-            let text = std::fs::read_to_string(&file).map_err(|error| {
-                Failure::input(format!("cannot read `{}`: {error}", file.display()))
-            })?;
-            (file, text)
-        }
-    };
+    let (file, text) = plan_of(&args.model)?.ok_or_else(|| {
+        Failure::usage(format!(
+            "`{}` is a model and no run, so it does not say what to evaluate it on; name a recipe \
+             with --recipe FILE, or for a language model a text with --text FILE",
+            args.model.display(),
+        ))
+    })?;
     let plan = Plan::from_toml(&text)
         .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))?;
     Task::of_plan(&plan, &places)

@@ -11,6 +11,8 @@ pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod resume;
 pub(crate) mod thrown_away;
+pub(crate) mod tokenize;
+pub(crate) mod tokenizer;
 pub(crate) mod train;
 pub(crate) mod verify;
 

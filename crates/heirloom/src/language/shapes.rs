@@ -162,6 +162,15 @@ pub(super) fn parameters(config: &LanguageConfig) -> u64 {
     params as u64
 }
 
+/// Numbers of the largest tensor, the word embeddings.
+pub(super) fn largest(config: &LanguageConfig) -> u64 {
+    let (v, c) = match config {
+        LanguageConfig::Decoder(config) => (config.vocab_size, config.hidden_size),
+        LanguageConfig::Encoder(config) => (config.vocab_size, config.hidden_size),
+    };
+    (v * c) as u64
+}
+
 /// Memory of the device's own: panels of the largest product, that of the head.
 pub(super) fn room(config: &LanguageConfig, threads: usize) -> Bytes {
     let (c, f, v) = match config {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heirloom_data::text::{
-    Corpus, OnLong, Pack, PackedRows, Reading, Rows, Separator, Shape, Shards, TextFormat, files,
-    find_or_write,
+    ChatTemplate, Corpus, OnLong, Pack, PackedRows, Reading, Rows, Separator, Shape, Shards,
+    TextFormat, files, find_or_write,
 };
 use heirloom_data::tokens::Tokenizer;
-use heirloom_recipe::{DocumentShape, Documents, Limit, Packing, Split, TextPlan};
+use heirloom_recipe::{DocumentShape, Documents, Limit, Packing, Split, TextKind, TextPlan};
 use heirloom_store::RealDisk;
 
 use super::limited::first;
@@ -78,9 +78,14 @@ pub fn open_text(
             _ => String::new(),
         });
     }
+    if text.begin.is_none() {
+        let cls = tokenizer.special().cls.filter(|_| text.kind == TextKind::Masked);
+        text.begin = Some(cls.and_then(|id| tokenizer.token(id)).unwrap_or_default().to_owned());
+    }
     let (train, validation) = chosen(&text, folder)?;
+    let template = template(&text, folder, tokenizer)?;
     let shards = |paths: &[PathBuf]| -> Result<Arc<Shards>, Failure> {
-        let corpus = Corpus::open(paths, reading(&text))?;
+        let corpus = Corpus::open(paths, reading(&text, template.clone()))?;
         let kept = kept.folder(corpus.key(tokenizer));
         Ok(Arc::new(find_or_write(&RealDisk, kept, &corpus, tokenizer, &mut |_| ())?.0))
     };
@@ -122,6 +127,37 @@ pub fn open_text(
     Ok(OpenedText { text, train, validation, notes })
 }
 
+/// What of `text` is evaluated on, without reading more than that needs.
+///
+/// # Errors
+/// As [`open_text`], and where it says nothing to evaluate on.
+pub fn open_validation(
+    text: TextPlan,
+    folder: &Path,
+    tokenizer: &Tokenizer,
+    kept: &KeptTokens,
+) -> Result<Arc<dyn Rows>, Failure> {
+    let alone = match (text.validation_split, text.validation.is_empty()) {
+        (Split::Nothing, false) => TextPlan {
+            train: text.validation.clone(),
+            train_limit: text.validation_limit,
+            validation: Vec::new(),
+            ..text
+        },
+        (Split::Nothing, true) => {
+            return Err(Failure::usage(
+                "the recipe holds nothing out to evaluate on; name files in `text.validation`, or \
+                 on the command line with --text",
+            ));
+        }
+        (Split::Share(_), _) => {
+            let opened = open_text(text, folder, tokenizer, kept)?;
+            return Ok(opened.validation.expect("a share is held out"));
+        }
+    };
+    Ok(open_text(alone, folder, tokenizer, kept)?.train)
+}
+
 /// The files to train and to evaluate on. A name that is not in the folder is refused with the nearest
 /// that is.
 fn chosen(text: &TextPlan, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Failure> {
@@ -160,10 +196,36 @@ fn chosen(text: &TextPlan, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)
 
 /// The token that the tokenizer's files say ends a text.
 fn end_of(tokenizer: &Tokenizer) -> Option<String> {
-    tokenizer.named("eos_token").or_else(|| tokenizer.named("sep_token"))
+    let sep = tokenizer.special().sep.and_then(|id| tokenizer.token(id));
+    tokenizer.named("eos_token").or_else(|| sep.map(str::to_owned))
 }
 
-fn reading(text: &TextPlan) -> Reading {
+/// The chat template of examples with a reply; a completion may do without.
+fn template(
+    text: &TextPlan,
+    folder: &Path,
+    tokenizer: &Tokenizer,
+) -> Result<Option<ChatTemplate>, Failure> {
+    let template = match (text.template.as_deref(), text.shape) {
+        (_, DocumentShape::Text) | (None, DocumentShape::Completion) => return Ok(None),
+        (Some(name), _) if folder.join(name).is_file() => {
+            let file = folder.join(name);
+            let source = std::fs::read_to_string(&file).map_err(|error| {
+                Failure::input(format!("cannot read `{}`: {error}", file.display()))
+            })?;
+            ChatTemplate::new(source, tokenizer)
+        }
+        (Some(name), _) => ChatTemplate::named(name, tokenizer)?,
+        (None, DocumentShape::Messages) => ChatTemplate::of(tokenizer)?,
+        (None, DocumentShape::Instruction) => match tokenizer.chat_template() {
+            Some(_) => ChatTemplate::of(tokenizer)?,
+            None => ChatTemplate::named("alpaca", tokenizer)?,
+        },
+    };
+    Ok(Some(if text.date.is_empty() { template } else { template.on(&text.date) }))
+}
+
+fn reading(text: &TextPlan, template: Option<ChatTemplate>) -> Reading {
     let some = |token: &str| (!token.is_empty()).then(|| token.to_owned());
     Reading {
         format: text.format.map(|format| match format {
@@ -186,9 +248,9 @@ fn reading(text: &TextPlan) -> Reading {
                 completion: "completion".to_owned(),
             },
         },
-        begin: some(&text.begin),
+        template,
+        begin: text.begin.as_deref().and_then(some),
         end: text.end.as_deref().and_then(some),
-        template: None,
     }
 }
 

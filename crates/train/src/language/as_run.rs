@@ -110,11 +110,12 @@ impl LanguageTrainer {
         let rows =
             self.job.validation.as_ref().expect("a run that evaluates has a text to do it on");
         let examiner = self.examiner.as_mut().expect("planned with the validation text");
+        let masker = self.job.masker.as_ref();
         let (device, network) = (&mut *self.device, &self.network);
         match self.averaging.filter(|_| averaged(&self.progress).is_some()) {
-            None => examiner.foresee(device, network, &**rows),
+            None => examiner.foresee(device, network, &**rows, masker),
             Some(averaging) => averaging.in_place(device, &self.student, |device| {
-                examiner.foresee(device, network, &**rows)
+                examiner.foresee(device, network, &**rows, masker)
             }),
         }
     }
@@ -127,7 +128,10 @@ impl LanguageTrainer {
         let device = &mut *self.device;
         // Its answers never change, and a resumed run finds the same ones again.
         let theirs = known.get_or_insert_with(|| {
-            Examiner::new(device, teacher, &**rows).foresee(device, teacher, &**rows)
+            let masker = self.job.masker.as_ref();
+            let masking = self.job.plan.text.masking;
+            Examiner::new(device, teacher, &**rows, masking)
+                .foresee(device, teacher, &**rows, masker)
         });
         if student.nats < theirs.nats {
             self.progress.overtaken = Some(self.progress.cursor.step);

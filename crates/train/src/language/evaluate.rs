@@ -1,16 +1,22 @@
 //! How well a language model foresees text: sums over all its tokens, never a mean of means.
 
+use std::ops::Range;
+use std::path::Path;
+
 use heirloom_base::Bytes;
 use heirloom_data::order::BatchRule;
 use heirloom_data::pack::micro_ranges;
-use heirloom_data::text::{Row, Rows};
+use heirloom_data::text::{Masked, Masker, Row, Rows};
 use heirloom_engine::Device;
 use heirloom_models::Purpose;
 use heirloom_objective::{Parts, TokenCounts, TokenLoss, TokenTerm};
+use heirloom_recipe::Masking;
 
-use super::job::LanguageConfig;
-use super::network::{LanguageCapacity, Network, Planned, TextPass, bytes_needed};
-use crate::EVALUATION_TOKENS;
+use super::capacity::{LanguageCapacity, longest};
+use super::job::{LanguageConfig, LanguageWeights};
+use super::masking::hide;
+use super::network::{Network, Planned, TextPass, bytes_needed};
+use crate::{EVALUATION_TOKENS, Error};
 
 /// What a language model foresaw of a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,6 +31,24 @@ pub struct Foreseen {
     pub misses: u64,
 }
 
+/// How well the model in `folder`, of this `config`, foresees `rows`; with a masker, whose rule is
+/// `masking`, what it guesses of them.
+///
+/// # Errors
+/// Where the weights cannot be read or are not those of the config.
+pub fn foresee(
+    device: &mut dyn Device,
+    (folder, config): (&Path, &LanguageConfig),
+    rows: &dyn Rows,
+    (masker, masking): (Option<&Masker>, Option<Masking>),
+) -> Result<Foreseen, Error> {
+    let network = Network::new(device, config);
+    let weights = LanguageWeights::Folder(folder.to_owned());
+    network.fill(device, &weights, 0, None)?;
+    let mut examiner = Examiner::new(device, &network, rows, masking);
+    Ok(examiner.foresee(device, &network, rows, masker))
+}
+
 /// Loss and mistakes.
 const TERMS: [TokenTerm; 2] = [
     TokenTerm { weight: 1.0, loss: TokenLoss::Label },
@@ -35,43 +59,50 @@ const TERMS: [TokenTerm; 2] = [
 #[derive(Debug)]
 pub(super) struct Examiner {
     pass: TextPass,
-    row: Vec<Row>,
+    capacity: LanguageCapacity,
+    rows: Vec<Row>,
+    masked: Masked,
 }
 
 impl Examiner {
-    /// Plans for the rows of `rows`.
-    pub(super) fn new(device: &mut dyn Device, network: &Network, rows: &dyn Rows) -> Self {
-        let planned =
-            Planned { capacity: capacity(rows), purpose: &Purpose::Infer, teacher: None, known: 0 };
+    /// Plans for the rows of `rows`, of which `masking` hides some.
+    pub(super) fn new(
+        device: &mut dyn Device,
+        network: &Network,
+        rows: &dyn Rows,
+        masking: Option<Masking>,
+    ) -> Self {
+        let capacity = capacity(rows, masking);
+        let planned = Planned { capacity, purpose: &Purpose::Infer, teacher: None, known: 0 };
         let mut pass = TextPass::new(device, network, planned);
         pass.set_terms(&TERMS);
-        Self { pass, row: Vec::new() }
+        Self { pass, capacity, rows: Vec::new(), masked: Masked::default() }
     }
 
-    /// How well `network` foresees `rows`.
+    /// How well `network` foresees `rows`; with a masker, what it guesses of them.
     pub(super) fn foresee(
         &mut self,
         device: &mut dyn Device,
         network: &Network,
         rows: &dyn Rows,
+        masker: Option<&Masker>,
     ) -> Foreseen {
         let all: Vec<u32> = (0..rows.len() as u32).collect();
         let (mut found, mut parts) = (Foreseen::default(), Parts::default());
         for range in micro_ranges(rows, &all, BatchRule::Tokens(EVALUATION_TOKENS)) {
-            self.row.resize_with(range.len().max(self.row.len()), Row::default);
-            let row = &mut self.row[..range.len()];
-            for (row, at) in row.iter_mut().zip(range.clone()) {
-                rows.read(at, row);
-                found.bytes += row.bytes;
+            self.read(rows, range.clone(), masker);
+            for part in self.capacity.fitting(&self.rows, 0..range.len()) {
+                let batch = &self.rows[part];
+                found.bytes += batch.iter().map(|row| row.bytes).sum::<u64>();
+                self.pass.host.refill(batch, 0, network.masked());
+                let learnt = self.pass.host.learnt;
+                if learnt == 0 {
+                    continue;
+                }
+                found.tokens += learnt;
+                let counts = TokenCounts { labelled: learnt, taught: 0 };
+                parts.add(&self.pass.run(device, network, None, counts, (None, None)));
             }
-            self.pass.host.refill(row, 0, network.masked());
-            let learnt = self.pass.host.learnt;
-            if learnt == 0 {
-                continue;
-            }
-            found.tokens += learnt;
-            let counts = TokenCounts { labelled: learnt, taught: 0 };
-            parts.add(&self.pass.run(device, network, None, counts, (None, None)));
         }
         if let [nats, misses] = parts.terms() {
             found.nats = nats.sum_of_parts();
@@ -79,15 +110,27 @@ impl Examiner {
         }
         found
     }
+
+    /// Reads the rows of `range`, and hides some of their tokens.
+    fn read(&mut self, rows: &dyn Rows, range: Range<usize>, masker: Option<&Masker>) {
+        self.rows.resize_with(range.len().max(self.rows.len()), Row::default);
+        for (row, at) in self.rows.iter_mut().zip(range) {
+            rows.read(at, row);
+            if let Some(masker) = masker {
+                // All evaluations are of one step, in which each row has its own place.
+                hide(masker, 0, at as u32, row, &mut self.masked);
+            }
+        }
+    }
 }
 
-fn capacity(rows: &dyn Rows) -> LanguageCapacity {
-    let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(1);
+fn capacity(rows: &dyn Rows, masking: Option<Masking>) -> LanguageCapacity {
     let total: usize = (0..rows.len()).map(|row| rows.length(row)).sum();
-    LanguageCapacity { tokens: EVALUATION_TOKENS.min(total).max(longest).max(1) }
+    let longest = longest(rows);
+    LanguageCapacity::new(EVALUATION_TOKENS.min(total).max(longest), longest, masking)
 }
 
 /// Memory that the evaluation of `rows` needs besides the weights.
-pub(super) fn memory(config: &LanguageConfig, rows: &dyn Rows) -> Bytes {
-    bytes_needed(config, None, 0, capacity(rows), &Purpose::Infer)
+pub(super) fn memory(config: &LanguageConfig, rows: &dyn Rows, masking: Option<Masking>) -> Bytes {
+    bytes_needed(config, None, 0, capacity(rows, masking), &Purpose::Infer)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use heirloom_answers::Kept;
-use heirloom_data::text::Rows;
+use heirloom_data::text::{Masker, Rows};
 use heirloom_models::{DecoderConfig, EncoderConfig};
 use heirloom_recipe::LanguagePlan;
 
@@ -55,6 +55,9 @@ pub struct LanguageJob {
     pub train: Arc<dyn Rows>,
     /// What choices look at; `None` where the plan never evaluates.
     pub validation: Option<Arc<dyn Rows>>,
+    /// What hides tokens of evaluations, and by the run's own seed those of training; `None` for a
+    /// causal model.
+    pub masker: Option<Masker>,
     /// The student's shape.
     pub student: LanguageConfig,
     /// The student's weights.

@@ -6,13 +6,15 @@
 
 mod as_run;
 mod batch;
+mod capacity;
 mod evaluate;
 mod job;
+mod masking;
 mod network;
 mod objective;
 mod trainer;
 
-pub use evaluate::Foreseen;
+pub use evaluate::{Foreseen, foresee};
 pub use job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights};
 pub use objective::kept_term;
 pub use trainer::{LanguageTrainer, language_memory};

@@ -6,8 +6,6 @@
 
 use heirloom_answers::KnownRows;
 use heirloom_base::Bytes;
-use heirloom_data::order::BatchRule;
-use heirloom_data::text::Rows;
 use heirloom_engine::{Device, IdSpace, Ids, Params, Space, View};
 use heirloom_models::{
     Buffers, Capacity, Decoder, DecoderBuffers, DeviceBatch, Head, Loaded, Model, Noise, Purpose,
@@ -16,40 +14,13 @@ use heirloom_objective::{
     ChunkPlan, ChunkedHead, DenseLosses, DenseSignals, KnownTokens, LOGITS_BUDGET, Parts,
     TeacherTokens, TokenCounts, TokenGradients, TokenSignals, TokenTerm,
 };
-use heirloom_recipe::TrainingPlan;
 use heirloom_store::TensorFolder;
 
 use super::batch::TextBatch;
+use super::capacity::LanguageCapacity;
 use super::job::{LanguageConfig, LanguageWeights};
 use super::objective::MOST_TERMS;
 use crate::Error;
-use crate::trainer::rule;
-
-/// The largest micro-batch of a run of a language model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LanguageCapacity {
-    /// N.
-    pub(super) tokens: usize,
-}
-
-impl LanguageCapacity {
-    /// As models plan for it: a document has a token at least, and every token may be hidden.
-    pub(super) fn of_models(self, masked: bool) -> Capacity {
-        let tokens = self.tokens;
-        Capacity { tokens, sequences: tokens, masked: if masked { tokens } else { 0 } }
-    }
-}
-
-/// The most tokens of a micro-batch: as many as its own rule allows, or a whole step has, or the
-/// longest row.
-pub(super) fn language_capacity(rows: &dyn Rows, training: &TrainingPlan) -> LanguageCapacity {
-    let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(1).max(1);
-    let most = |batch| match rule(batch) {
-        BatchRule::Sequences(count) => count.min(rows.len()).saturating_mul(longest),
-        BatchRule::Tokens(tokens) => tokens.max(longest),
-    };
-    LanguageCapacity { tokens: most(training.batch).min(most(training.micro_batch)).max(1) }
-}
 
 /// A model of either kind.
 #[derive(Clone, Debug)]
@@ -164,7 +135,7 @@ impl Reader {
         capacity: LanguageCapacity,
         purpose: &Purpose,
     ) -> Self {
-        let capacity = capacity.of_models(network.masked());
+        let capacity = capacity.of_models();
         let room = Room::new(device, network, capacity, purpose);
         let batch = match network {
             Network::Decoder(model) => model.batch(device, capacity),
@@ -271,7 +242,9 @@ impl TextPass {
                 let room = vec![PLACEHOLDER; MOST_TERMS];
                 Losses::Chunked(ChunkedHead::new(device, room, plan))
             }
-            Network::Encoder(_) => Losses::Dense(DenseLosses::new(device, MOST_TERMS, tokens)),
+            Network::Encoder(_) => {
+                Losses::Dense(DenseLosses::new(device, MOST_TERMS, capacity.masked))
+            }
         };
         let reader = Reader::new(device, network, capacity, purpose);
         let teacher =
@@ -424,17 +397,17 @@ pub(super) fn bytes_needed(
     let train = matches!(purpose, Purpose::Train(_) | Purpose::Recompute(_));
     let of_one = |config: &LanguageConfig, purpose: &Purpose| match config {
         LanguageConfig::Decoder(config) => {
-            DecoderBuffers::bytes_needed(config, capacity.of_models(false), 0, purpose).0
+            DecoderBuffers::bytes_needed(config, capacity.of_models(), 0, purpose).0
         }
         LanguageConfig::Encoder(config) => {
-            Buffers::bytes_needed(config, &Head::MaskedLm, capacity.of_models(true), purpose).0
+            Buffers::bytes_needed(config, &Head::MaskedLm, capacity.of_models(), purpose).0
         }
     };
     let losses = match config {
         LanguageConfig::Decoder(config) => {
             chunks(tokens, config.vocab_size, teacher.is_some(), train).bytes_needed(MOST_TERMS).0
         }
-        LanguageConfig::Encoder(_) => (4 * MOST_TERMS * tokens) as u64,
+        LanguageConfig::Encoder(_) => (4 * MOST_TERMS * capacity.masked) as u64,
     };
     let theirs = teacher.map_or(0, |teacher| of_one(teacher, &Purpose::Infer));
     Bytes(of_one(config, purpose) + theirs + losses + KnownRoom::bytes(tokens, known))

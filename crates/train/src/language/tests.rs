@@ -151,6 +151,7 @@ fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
         plan,
         train: Arc::new(Given(rows)),
         validation: Some(Arc::new(Given((40..43).map(|at| row(&[at, at + 9])).collect()))),
+        masker: None,
         student: LanguageConfig::Decoder(DecoderConfig {
             initializer_range: 0.2,
             embedding_dropout: dropout,
@@ -510,6 +511,70 @@ fn a_share_that_steps_down_leaves_the_text_alone() {
         taught.push(trainer.take_step().expect("a step").terms.contains_key("teacher"));
     }
     assert_eq!(taught, [true, true, true, true, false, false, false, false]);
+}
+
+/// A run of a masked language model: the fixture's encoder, drawn afresh, and a tokenizer with as
+/// many words.
+fn masked_job(sets: &[&str], taught: bool) -> LanguageJob {
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
+    let words = (0..VOCABULARY - 5).map(|word| format!("w{word}"));
+    let vocabulary: Vec<String> = special.into_iter().chain(words).collect();
+    let tokenizer = heirloom_data::tokens::Tokenizer::from_vocabulary(&vocabulary.join("\n"), true)
+        .expect("a tokenizer");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/encoders/bert-mlm");
+    let config = heirloom_models::EncoderConfig::open(&folder).expect("a fixture");
+    let mut job = job(setting(taught, sets), pairs());
+    let masking = heirloom_recipe::Masking { probability: 0.4, whole_words: false };
+    job.plan.text.masking = Some(masking);
+    let rule = heirloom_data::text::Masking { share: 0.4, ..Default::default() };
+    job.masker = Some(heirloom_data::text::Masker::new(&tokenizer, rule, 3).expect("a masker"));
+    job.student = LanguageConfig::Encoder(heirloom_models::EncoderConfig {
+        initializer_range: 0.2,
+        hidden_dropout: 0.0,
+        attention_dropout: 0.0,
+        ..config.clone()
+    });
+    job.teacher =
+        taught.then(|| LanguageTeacher { path: folder, config: LanguageConfig::Encoder(config) });
+    job
+}
+
+#[test]
+fn a_masked_language_model_learns_alike_however_its_steps_are_cut() {
+    let chosen = [0, 1, 2, 3, 4];
+    for (taught, sets) in objectives() {
+        let of = |micro: &str, device: fn() -> crate::Device| {
+            let sets: Vec<&str> = sets.iter().map(String::as_str).chain([micro]).collect();
+            loss_and_gradient(&mut trainer(masked_job(&sets, taught), device), &chosen)
+        };
+        let whole = of("training.micro_batch_size=5", double);
+        assert!(whole.1.iter().any(|x| x.abs() > 1e-4), "{sets:?} has a gradient");
+        for micro in ["training.micro_batch_size=1", "training.micro_batch_size=3"] {
+            let cut = of(micro, double);
+            let (loss, gradient) = (apart(&[cut.0], &[whole.0]), apart(&cut.1, &whole.1));
+            assert!(loss < 1e-12 && gradient < 1e-11, "{sets:?} {micro}: {loss:e} {gradient:e}");
+        }
+        let fast = of("training.micro_batch_size=5", single);
+        assert!((fast.0 - whole.0).abs() < 1e-5 * whole.0.abs().max(0.1), "{sets:?}");
+        assert!(apart(&fast.1, &whole.1) < 1e-4, "{sets:?}: {:e}", apart(&fast.1, &whole.1));
+    }
+}
+
+#[test]
+fn a_masked_language_model_learns_to_guess_and_hides_the_same_in_every_evaluation() {
+    let sets = ["training.max_steps=60", "training.learning_rate=0.02"];
+    let mut job = masked_job(&sets, false);
+    job.train = job.validation.clone().expect("a validation text");
+    let mut trainer = trainer(job, single);
+    let before = trainer.foresee();
+    assert_eq!(trainer.foresee(), before);
+    assert!(before.tokens > 0 && before.bytes == 0);
+    while !trainer.progress.finished {
+        trainer.take_step().expect("a step");
+    }
+    let after = trainer.foresee();
+    assert_eq!(after.tokens, before.tokens);
+    assert!(after.nats < 0.8 * before.nats, "{before:?}, then {after:?}");
 }
 
 #[test]

@@ -10,16 +10,18 @@ use heirloom_balance::At;
 use heirloom_base::{Bytes, Step};
 use heirloom_data::order::Order;
 use heirloom_data::pack::micro_ranges;
-use heirloom_data::text::Row;
+use heirloom_data::text::{Masked, Masker, Row};
 use heirloom_engine::Move;
 use heirloom_models::{Loaded, Noise, Purpose, Taps};
 use heirloom_objective::{Parts, TokenCounts, TokenTerm};
 use heirloom_recipe::LanguagePlan;
 
 use super::Foreseen;
+use super::capacity::{LanguageCapacity, language_capacity};
 use super::evaluate::{self, Examiner};
 use super::job::{LanguageConfig, LanguageJob, LanguageWeights};
-use super::network::{Network, Planned, TextPass, bytes_needed, language_capacity};
+use super::masking::hide;
+use super::network::{Network, Planned, TextPass, bytes_needed};
 use super::objective::{Named, terms};
 use crate::average::Averaging;
 use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
@@ -40,7 +42,11 @@ pub struct LanguageTrainer {
     /// The teacher and how well it foresees the validation text, once that was asked.
     pub(super) teacher: Option<(Network, Option<Foreseen>)>,
     pass: TextPass,
+    capacity: LanguageCapacity,
     order: Order,
+    /// What hides tokens of training.
+    masker: Option<Masker>,
+    masked: Masked,
     /// The rows of the step, and its tokens, each once where somebody looks them up.
     rows: Vec<Row>,
     words: Vec<u32>,
@@ -86,12 +92,15 @@ impl LanguageTrainer {
         let params = network.params().clone();
         let student = Learned::new(device, params, adam, network.looked_up());
         let averaging = Averaging::new(device, training.average, network.params());
-        let capacity = language_capacity(&*job.train, training);
+        let capacity = language_capacity(&*job.train, training, job.plan.text.masking);
         let purpose = &purpose(&job.plan);
         let known = known_width(&job);
         let planned = Planned { capacity, purpose, teacher: teacher.as_ref(), known };
         let pass = TextPass::new(device, &network, planned);
-        let examiner = job.validation.as_ref().map(|rows| Examiner::new(device, &network, &**rows));
+        let examiner = job
+            .validation
+            .as_ref()
+            .map(|rows| Examiner::new(device, &network, &**rows, job.plan.text.masking));
         let order = Order::new(training.seed, job.train.len());
         Ok(Self {
             device: boxed,
@@ -103,7 +112,10 @@ impl LanguageTrainer {
             examiner,
             teacher: teacher.map(|network| (network, None)),
             pass,
+            capacity,
             order,
+            masker: job.masker.as_ref().map(|masker| masker.with_seed(job.plan.training.seed)),
+            masked: Masked::default(),
             rows: Vec::new(),
             known: KnownRows::default(),
             words: Vec::new(),
@@ -226,7 +238,9 @@ impl LanguageTrainer {
         let taught = named.iter().any(|(name, _)| *name == "teacher");
         let teacher = self.teacher.as_ref().filter(|_| taught).map(|(network, _)| network);
         let noise = Some(Noise { seed, step });
-        let ranges = micro_ranges(&self.job.train, chosen, micro);
+        let ranges = micro_ranges(&self.job.train, chosen, micro).into_iter();
+        let ranges: Vec<_> =
+            ranges.flat_map(|range| self.capacity.fitting(&self.rows, range)).collect();
         let (mut parts, mut place) = (Parts::default(), 0);
         for range in &ranges {
             let rows = &self.rows[range.clone()];
@@ -259,8 +273,12 @@ impl LanguageTrainer {
     /// Reads the rows of the step.
     fn read(&mut self, chosen: &[u32]) {
         self.rows.resize_with(self.rows.len().max(chosen.len()), Row::default);
-        for (row, &at) in self.rows.iter_mut().zip(chosen) {
+        let step = self.progress.cursor.step;
+        for ((row, &at), ordinal) in self.rows.iter_mut().zip(chosen).zip(0..) {
             self.job.train.read(at as usize, row);
+            if let Some(masker) = &self.masker {
+                hide(masker, step, ordinal, row, &mut self.masked);
+            }
         }
     }
 
@@ -310,15 +328,17 @@ fn known_width(job: &LanguageJob) -> usize {
 /// The memory of a language model's run besides weights, gradients and moments: of a step, of a step
 /// with `activation_checkpointing`, and of evaluations.
 pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
-    let capacity = language_capacity(&*job.train, &job.plan.training);
+    let (rows, plan) = (&*job.train, &job.plan);
+    let capacity = language_capacity(rows, &plan.training, plan.text.masking);
     let teacher = job.teacher.as_ref().filter(|_| asks_teacher(&job.plan));
     let teacher: Option<&LanguageConfig> = teacher.map(|teacher| &teacher.config);
     let known = known_width(job);
     let step = |purpose: &Purpose| bytes_needed(&job.student, teacher, known, capacity, purpose);
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
-        let ours = evaluate::memory(&job.student, &**rows);
+        let masking = job.plan.text.masking;
+        let ours = evaluate::memory(&job.student, &**rows, masking);
         let theirs = teacher.filter(|_| job.plan.objective.until_overtaken);
-        Bytes(ours.0 + theirs.map_or(0, |config| evaluate::memory(config, &**rows).0))
+        Bytes(ours.0 + theirs.map_or(0, |config| evaluate::memory(config, &**rows, masking).0))
     });
     [step(&purpose(&job.plan)), step(&Purpose::Recompute(Taps::default())), evaluation]
 }

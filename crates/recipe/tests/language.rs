@@ -1,0 +1,327 @@
+//! Recipes with a `[text]`: what they decide, and what is said of those that cannot work.
+
+use heirloom_base::{Digest, Tokens};
+use heirloom_recipe::{
+    AnyPlan, Architecture, DecoderShape, LanguageFacts, LanguageModelFacts, LanguagePlan,
+    LanguageShape, LanguageTeacherPlan, Problems, TokenDifference, TokenizerFacts, Verdict,
+    change_language, parse, resolve_language, smoke_language,
+};
+
+const RECIPE: &str = r#"
+[text]
+kind = "causal"
+path = "novels"
+train = ["a.txt", "b.txt", "c.txt", "d.txt"]
+validation = ["e.txt"]
+sequence_length = 256
+[tokenizer]
+path = "words"
+[student]
+config = { model_type = "llama", hidden_size = 128, num_hidden_layers = 3, num_attention_heads = 4, num_key_value_heads = 2 }
+[teacher]
+model = "teacher"
+[objective]
+divergence = "reverse_kl"
+until_overtaken = true
+temperature_end = 1.0
+[objective.balance]
+policy = "schedule"
+from = 0.9
+to = 0.1
+[objective.regularizer]
+method = "labo"
+[training]
+epochs = 2
+batch_size = 16
+"#;
+
+fn teacher() -> DecoderShape {
+    DecoderShape {
+        model_type: Architecture::Llama,
+        vocab_size: 8192,
+        hidden_size: 256,
+        num_hidden_layers: 6,
+        num_attention_heads: 8,
+        num_key_value_heads: 8,
+        head_dim: 32,
+        intermediate_size: 1024,
+        max_position_embeddings: 512,
+        rope_theta: 1e4,
+        tie_word_embeddings: true,
+        layer_norm_eps: 1e-6,
+        initializer_range: 0.02,
+        hidden_dropout_prob: 0.0,
+        attention_probs_dropout_prob: 0.0,
+    }
+}
+
+fn facts(recipe: &heirloom_recipe::Recipe) -> LanguageFacts {
+    let tokenizer = TokenizerFacts { vocab_size: 8000, digest: Digest::of(b"words") };
+    LanguageFacts {
+        kept: None,
+        text: recipe.text().expect("a text"),
+        train_rows: 1000,
+        train_tokens: Tokens(256_000),
+        steps_per_epoch: None,
+        validation_rows: 40,
+        data: Digest::of(b"rows"),
+        tokenizer,
+        student: None,
+        teacher: Some(LanguageModelFacts {
+            shape: LanguageShape::Decoder(teacher()),
+            digest: Digest::of(b"teacher"),
+        }),
+        teacher_tokenizer: Some(tokenizer),
+        first_difference: None,
+        threads: 2,
+    }
+}
+
+fn plan_with(change: impl Fn(&mut LanguageFacts)) -> Result<LanguagePlan, Problems> {
+    let recipe = parse("novels.toml", RECIPE, &[]).expect("a recipe");
+    let mut facts = facts(&recipe);
+    change(&mut facts);
+    resolve_language(&recipe, &facts)
+}
+
+fn plan() -> LanguagePlan {
+    plan_with(|_| ()).expect("a plan")
+}
+
+#[test]
+fn a_plan_in_words_has_every_number() {
+    insta::assert_snapshot!(plan(), @r#"
+    plan       novels, digest 3756bec48389
+    text       novels/a.txt, b.txt, c.txt and 1 more: 1 000 rows, 256 000 tokens
+               evaluated on e.txt: 40 rows
+               each file or row is a document
+               rows of 256 tokens of 8 000 (words), documents end to end, which do not see one another
+               foresees the next token
+    student    llama, 3 layers, width 128, 4 heads (2 of keys), 8 000 tokens
+               random weights
+               dropout 0 hidden, 0 attention
+    teacher    llama, 6 layers, width 256, 8 heads, 8 192 tokens
+               weights of teacher
+               answers computed with every batch
+    objective  w₂ × KL(q ‖ p) at T = (2 → 1), times T²; p the teacher's, q the student's
+               w₁ × CE(q, s); q = 0.5 y + 0.5 softmax(z/2), not differentiated
+               schedule: w₂ from 0.9 to 0.1, linear; w₁ = 1 − w₂
+               means over all tokens of a step that are learnt
+               the teacher falls silent once the student is better than it
+    training   2 epochs = 126 steps, 63 a pass
+               16 sequences a step, 8 192 tokens at once
+               learning rate 5e-5, linear, 13 steps of warm-up
+               AdamW β 0.9 0.999, ε 1e-8, decay 0.01, gradients clipped at 1
+               evaluated after every pass, saved then; best by loss, last 2 kept
+               stops at a loss that is not finite
+               seed 42, f32, 2 threads
+    output     runs/novels, with the best model
+    "#);
+}
+
+#[test]
+fn a_plan_is_read_back_as_it_was_written_and_known_from_a_tasks() {
+    let plan = plan();
+    let text = plan.to_toml();
+    assert_eq!(LanguagePlan::from_toml(&text), Ok(plan.clone()));
+    let any = AnyPlan::from_toml(&text).expect("a plan");
+    assert_eq!(any, AnyPlan::Language(Box::new(plan.clone())));
+    assert_eq!((any.digest(), any.to_toml()), (plan.digest(), text));
+    let seed = any.with_seed(9);
+    assert_eq!((seed.training().seed, seed.output().dir.as_str()), (9, "runs/novels/seed-9"));
+}
+
+#[test]
+fn every_field_of_a_language_models_plan_has_a_rule_for_resuming() {
+    fn leaves(name: &str, value: &serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                leaves(&name, value, found);
+            }),
+            _ => found.push(name.to_owned()),
+        }
+    }
+    // A plan that differs in every field: fields that one lacks count as differing.
+    let mut new = plan();
+    new.text.path = "elsewhere".into();
+    new.text.sequence_length = 128;
+    new.teacher = LanguageTeacherPlan::Nobody;
+    new.objective.until_overtaken = false;
+    new.objective.temperature.to = 3.0;
+    new.training.threads = 7;
+    let change = change_language(&plan(), &new, &[]);
+    let unknown = Verdict::Refused("nothing is known about changing it");
+    assert!(change.fields.iter().all(|field| field.verdict != unknown), "{change}");
+    let free: Vec<&str> = change
+        .fields
+        .iter()
+        .filter(|field| field.verdict == Verdict::Allowed)
+        .map(|field| field.field.as_str())
+        .collect();
+    assert_eq!(free, ["teacher.model.path", "text.path", "training.threads"]);
+    let mut all = Vec::new();
+    leaves("", &serde_json::to_value(plan()).expect("JSON"), &mut all);
+    assert!(all.len() > 60, "{all:?}");
+}
+
+#[test]
+fn a_smoke_run_has_few_steps() {
+    let mut plan = plan();
+    smoke_language(&mut plan);
+    assert_eq!((plan.training.total_steps, plan.training.warmup_steps), (20, 3));
+}
+
+/// All that is said of a recipe with these lines changed.
+fn said(changes: &[(&str, &str)]) -> String {
+    let mut text = RECIPE.to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    let found = parse("r.toml", &text, &[]).and_then(|recipe| {
+        let facts = facts(&recipe);
+        resolve_language(&recipe, &facts)
+    });
+    found.expect_err("problems").to_string()
+}
+
+#[test]
+fn keys_that_do_not_go_together_are_named_all_at_once() {
+    let everything = said(&[
+        (
+            "validation = [\"e.txt\"]\n",
+            "validation = [\"e.txt\"]\nvalidation_split = 0.1\nmarker = \"---\"\non_long = \"cut\"\nmask_probability = 0.2\nwhole_words = true\ntemplate = \"alpaca\"\ndate = \"2024-07-26\"\n",
+        ),
+        (
+            "[teacher]\n",
+            "layers = [0]\n[teacher]\nlogits = \"cache\"\nbatch_tokens = 512\ntokenizer = \"own\"\n",
+        ),
+        ("policy = \"schedule\"\nfrom = 0.9\nto = 0.1", "policy = \"rw_kd\""),
+        ("method = \"labo\"", "method = \"margin\""),
+        ("[objective]\n", "[objective]\nlabel_loss = \"mse\"\n"),
+    ]);
+    insta::assert_snapshot!(everything, @r#"
+    r.toml:7:1: `text.validation_split` and `text.validation` contradict each other; keep one
+    r.toml:8:1: `text.marker` needs `documents = "marker"`
+    r.toml:9:1: `text.on_long` needs a `shape` with a reply; running text goes on in the next row
+    r.toml:10:1: `text.mask_probability` needs `kind = "masked"`
+    r.toml:11:1: `text.whole_words` needs `kind = "masked"`
+    r.toml:12:1: `text.template` needs a `shape` with a reply
+    r.toml:13:1: `text.date` needs a `shape` with a reply
+    r.toml:19:1: `student.layers` and `student.config` contradict each other; keep one
+    r.toml:19:1: `student.layers` needs a `[task]`; a language model keeps all layers
+    r.toml:21:1: `teacher.logits` needs a `[task]`; a language model's teacher answers with every batch
+    r.toml:22:1: `teacher.batch_tokens` needs a `[task]`; a language model's teacher reads what the student reads
+    r.toml:23:1: `teacher.tokenizer` needs a `[task]`; a language model's teacher reads the run's
+    r.toml:26:1: `objective.label_loss` is "mse", expected `cross_entropy` for a language model
+    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is "fixed" or "schedule"
+    r.toml:33:1: `objective.regularizer.method` needs a `[task]`; for a language model it is "label_smoothing" or "labo"
+    15 problems
+    "#);
+}
+
+#[test]
+fn what_a_text_lacks_is_named() {
+    let text = "[text]\ndocuments = \"marker\"\n[student]\nconfig = { model_type = \"bert\" }\n";
+    let found = parse("r.toml", text, &[]).expect_err("problems").to_string();
+    insta::assert_snapshot!(found, @r#"
+    r.toml:1:2: `text.kind` is missing: causal, or masked for encoders
+    r.toml:1:2: `text.path` is missing: the folder with the text files
+    r.toml:1:2: one of `text.validation`, `text.validation_split` is missing: files to evaluate on, or a share of the documents
+    r.toml:1:2: `text.marker` is missing: the line between two documents
+    r.toml:4:1: `student.config` needs `tokenizer.path`, as it comes without tokens
+    r.toml:4:10: `student.config.hidden_size` is missing: the width of the hidden states
+    r.toml:4:10: `student.config.num_hidden_layers` is missing: how many layers
+    r.toml:4:10: `student.config.num_attention_heads` is missing: how many heads
+    8 problems
+    "#);
+}
+
+#[test]
+fn a_task_and_a_text_are_two_recipes() {
+    let text = format!("{RECIPE}[task]\npreset = \"sst2\"\n");
+    let found = parse("r.toml", &text, &[]).expect_err("problems").to_string();
+    assert!(found.contains("`task` and `text` contradict each other; keep one"), "{found}");
+    let task = "[task]\npreset = \"sst2\"\npath = \"d\"\n[student]\nmodel = \"m\"\n[objective]\n\
+                until_overtaken = true\ntemperature_end = 1.0\n";
+    let found = parse("r.toml", task, &[]).expect_err("problems").to_string();
+    assert!(found.contains("`objective.until_overtaken` needs `[text]`"), "{found}");
+    assert!(found.contains("`objective.temperature_end` needs `[text]`"), "{found}");
+}
+
+#[test]
+fn shapes_are_of_the_kind_that_is_trained() {
+    let bert = said(&[("model_type = \"llama\"", "model_type = \"bert\"")]);
+    assert!(
+        bert.contains(
+            "`student.config.model_type` is \"bert\", expected one of gpt2, llama, mistral, qwen2 \
+             or qwen3"
+        ),
+        "{bert}"
+    );
+    let gpt2 = said(&[("model_type = \"llama\"", "model_type = \"gpt2\"")]);
+    assert!(gpt2.contains("`student.config.num_key_value_heads` needs `model_type` of"), "{gpt2}");
+    let heads = said(&[("num_key_value_heads = 2", "num_key_value_heads = 3")]);
+    assert!(heads.contains("num_key_value_heads` is 3, expected a divisor of 4"), "{heads}");
+    let dropout = said(&[("[teacher]\n", "hidden_dropout_prob = 0.1\n[teacher]\n")]);
+    assert!(dropout.contains("needs a family that has it: gpt2, or an encoder"), "{dropout}");
+}
+
+/// What is said where these facts are others.
+fn refused(change: impl Fn(&mut LanguageFacts)) -> String {
+    plan_with(change).expect_err("problems").to_string()
+}
+
+#[test]
+fn models_that_do_not_belong_together_are_refused_with_numbers() {
+    let other = refused(|facts| {
+        facts.teacher_tokenizer =
+            Some(TokenizerFacts { vocab_size: 8100, digest: Digest::of(b"other") });
+        facts.first_difference = Some(TokenDifference {
+            id: 300,
+            student: Some("ab".to_owned()),
+            teacher: Some("abc".to_owned()),
+        });
+    });
+    assert!(
+        other.contains("the teacher's tokenizer knows 8100 tokens, the student's 8000")
+            && other.contains("token 300 is \"abc\" for the teacher, \"ab\" for the student"),
+        "{other}"
+    );
+    let shape = |change: fn(&mut DecoderShape)| {
+        move |facts: &mut LanguageFacts| {
+            let mut shape = teacher();
+            change(&mut shape);
+            if let Some(teacher) = &mut facts.teacher {
+                teacher.shape = LanguageShape::Decoder(shape);
+            }
+        }
+    };
+    let short = refused(shape(|shape| shape.max_position_embeddings = 128));
+    assert!(
+        short.contains("`text.sequence_length` is 256, the teacher reads at most 128 tokens"),
+        "{short}"
+    );
+    let few = refused(shape(|shape| shape.vocab_size = 7999));
+    assert!(few.contains("the tokenizer knows 8000 tokens, the teacher has embeddings"), "{few}");
+    // A student whose embeddings are padded further than its teacher's.
+    let recipe = RECIPE.replace(
+        "config = { model_type = \"llama\", hidden_size = 128, num_hidden_layers = 3, \
+         num_attention_heads = 4, num_key_value_heads = 2 }",
+        "model = \"student\"",
+    );
+    let recipe = parse("r.toml", &recipe, &[]).expect("a recipe");
+    let mut facts = facts(&recipe);
+    facts.student = Some(LanguageModelFacts {
+        shape: LanguageShape::Decoder(DecoderShape { vocab_size: 8200, ..teacher() }),
+        digest: Digest::of(b"student"),
+    });
+    let fewer = resolve_language(&recipe, &facts).expect_err("problems").to_string();
+    assert!(fewer.contains("the teacher has 8192 tokens, the student 8200"), "{fewer}");
+    let nothing = refused(|facts| facts.validation_rows = 0);
+    assert!(
+        nothing.contains("the validation set has no example; check `text.validation`"),
+        "{nothing}"
+    );
+}
