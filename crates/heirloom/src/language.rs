@@ -87,7 +87,10 @@ pub fn gather_language(
             path.display()
         )));
     }
-    if smoke {
+    // Kept answers belong to all rows, of which a smoke run sees few anyway.
+    if smoke && recipe.cache_path().is_some() {
+        wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
+    } else if smoke {
         wanted.train_limit = heirloom_recipe::Limit::First(wanted.train_limit.of(200));
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     }
