@@ -17,7 +17,6 @@ use crate::processor;
 
 /// A run that can start.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one of them")]
 pub enum Prepared {
     /// Of a task.
     Task(Gathered),
