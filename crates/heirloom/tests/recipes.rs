@@ -61,7 +61,7 @@ impl StandIn {
             let (first, second) = halves(&e.text);
             serde_json::json!({"instruction": first, "input": "", "output": second})
         };
-        let asked: Vec<serde_json::Value> = train.iter().map(asked).collect();
+        let asked: Vec<serde_json::Value> = synthetic::generate(3, 600).iter().map(asked).collect();
         place.write("data/instruct/alpaca.json", &serde_json::to_string(&asked).unwrap());
         place.make_models();
         place.make_decoders();

@@ -1,6 +1,6 @@
 //! What the run of a language model will do: every number decided.
 //!
-//! In: [`resolve_language`](crate::resolve_language) alone makes these plans. Out: plain data, as a
+//! In: [`resolve_language`](crate::resolve_language()) alone makes these plans. Out: plain data, as a
 //! [`Plan`] of a task is, and with the same parts where they are the same.
 
 use heirloom_base::Digest;

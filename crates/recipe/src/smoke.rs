@@ -8,6 +8,8 @@ use crate::plan::{Batch, EarlyStopping, Evaluate, Limit, Plan, Save, TrainingPla
 
 /// Steps of a smoke run.
 const STEPS: u64 = 20;
+/// What a student writes of its own after a prompt, which takes a step for each.
+const NEW_TOKENS: u64 = 8;
 
 /// Most examples of a smoke run, to train and to evaluate on.
 const EXAMPLES: u64 = 200;
@@ -38,6 +40,9 @@ pub fn smoke_language(plan: &mut crate::LanguagePlan) {
     plan.text.validation_limit = Limit::First(plan.examples.validation.clamp(1, EXAMPLES));
     let (rows, tokens) = (plan.examples.train, plan.examples.train_tokens.0);
     short(&mut plan.training, rows, tokens, plan.text.sequence_length);
+    if let Some(own) = &mut plan.objective.on_policy {
+        own.max_new_tokens = own.max_new_tokens.min(NEW_TOKENS);
+    }
 }
 
 /// Cuts the steps down, of `few` examples with `tokens` tokens, none longer than `longest`.

@@ -177,6 +177,7 @@ impl Reader {
 
 /// The losses of either kind of model.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them for each model")]
 enum Losses {
     Chunked(ChunkedHead),
     Dense(DenseLosses),
@@ -260,7 +261,8 @@ impl TextPass {
             Network::Decoder(_) => {
                 let plan = chunks(tokens, network.vocabulary(), teacher.is_some(), train);
                 let room = vec![PLACEHOLDER; MOST_TERMS];
-                Losses::Chunked(match teacher.and_then(|teacher| vocabulary(device, teacher)) {
+                let other = teacher.and_then(|teacher| vocabulary(device, teacher));
+                Losses::Chunked(match other {
                     None => ChunkedHead::new(device, room, plan),
                     Some(other) => ChunkedHead::between(device, room, plan, other),
                 })
