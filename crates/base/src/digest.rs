@@ -16,6 +16,16 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// The digest of all that `reader` has to give, read in pieces.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn of_reader(reader: impl std::io::Read) -> std::io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(reader)?;
+        Ok(Self(*hasher.finalize().as_bytes()))
+    }
+
     /// The first twelve digits: enough for people and for folder names.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
@@ -113,6 +123,13 @@ mod tests {
         let digest = Digest::of(b"abc");
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!("xyz".parse::<Digest>(), Err(ParseDigestError));
+    }
+
+    #[test]
+    fn bytes_in_pieces_have_the_digest_of_the_whole() {
+        let (left, right) = (&b"ab"[..], &b"c"[..]);
+        let read = Digest::of_reader(std::io::Read::chain(left, right)).expect("bytes can be read");
+        assert_eq!(read, Digest::of(b"abc"));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use heirloom_base::Digest;
 
+use crate::text::TextError;
+
 /// Why data could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -161,6 +163,12 @@ pub enum Error {
         /// The longest sequence asked for.
         max_length: usize,
     },
+    /// Text for language models that cannot be used.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The disk, or a folder on it, is not what it should be.
+    #[error(transparent)]
+    Store(#[from] heirloom_store::StoreError),
     /// A teacher cache made from something else.
     #[error(
         "the teacher cache was made with another {what} ({found}, this run has {expected}); \
@@ -246,6 +254,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoPreset { .. } | Self::NoRoom { .. } | Self::TooLong { .. } => 2,
+            Self::Text(error) => error.exit_code(),
+            Self::Store(error) => error.exit_code(),
             _ => 3,
         }
     }
@@ -357,6 +367,21 @@ pub enum Problem {
         /// What it should hold.
         expected: String,
     },
+    /// Bytes that are not UTF-8, in a file that can only be UTF-8.
+    #[error("not UTF-8, expected UTF-8 text; convert the file, as with `iconv -f latin1 -t utf-8`")]
+    NotText,
+    /// A document beyond the limit.
+    #[error("the document is longer than {limit} bytes; part it, as with a separator")]
+    DocumentTooLong {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// A file that is not a JSON list.
+    #[error("not a JSON list: {reason}")]
+    NotAList {
+        /// Why.
+        reason: String,
+    },
     /// A line without the separator that ends its label.
     #[error("no {separator:?} ends the label, expected `label{separator}text`")]
     NoSeparator {
@@ -379,6 +404,9 @@ impl Problem {
             Self::Null { .. } => "null",
             Self::WrongType { .. } => "wrong type",
             Self::UnknownLabel { .. } => "unknown label",
+            Self::NotText => "not text",
+            Self::DocumentTooLong { .. } => "document too long",
+            Self::NotAList { .. } => "not a list",
             Self::NoSeparator { .. } => "no separator",
         }
     }

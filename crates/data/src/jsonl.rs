@@ -70,26 +70,52 @@ struct Wanted {
 
 impl Wanted {
     fn pick(&self, line: &str) -> Result<Candidate, Bad> {
-        let Object(object) = serde_json::from_str(line).map_err(|error| not_json(line, &error))?;
-        let at = |name: &str| {
-            let value = object.get(&Key(Cow::Borrowed(name))).ok_or_else(|| {
-                let known = object.keys().map(|Key(key)| key.to_string()).collect();
-                Bad { column: None, problem: Problem::MissingField { field: name.into(), known } }
-            })?;
-            // The raw value borrows from the line, so the distance is its place.
-            let start = value.get().as_ptr() as usize - line.as_ptr() as usize;
-            let column = Some(line[..start].chars().count() as u64 + 1);
-            let value =
-                serde_json::from_str(value.get()).map_err(|error| not_json(line, &error))?;
-            Ok(Placed { value, column })
-        };
-        let text = |name: &String| at(name).and_then(|placed| as_text(name, placed));
-        let label = |name: &String| at(name).and_then(|placed| as_label(name, placed));
+        let fields = Fields::parse(line)?;
+        let text = |name: &String| fields.text(name);
+        let label = |name: &String| fields.get(name).and_then(|placed| as_label(name, placed));
         Ok(Candidate {
             text: text(&self.text)?,
             pair: self.pair.as_ref().map(text).transpose()?,
             label: self.label.as_ref().map(label).transpose()?,
         })
+    }
+}
+
+/// A line as an object whose fields can be asked for.
+pub(crate) struct Fields<'a> {
+    line: &'a str,
+    object: Object<'a>,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn parse(line: &'a str) -> Result<Self, Bad> {
+        let object = serde_json::from_str(line).map_err(|error| not_json(line, &error))?;
+        Ok(Self { line, object })
+    }
+
+    /// Whether there is such a field, and it is not null.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let Object(object) = &self.object;
+        object.get(&Key(Cow::Borrowed(name))).is_some_and(|value| value.get() != "null")
+    }
+
+    /// The value of a field and its place in the line.
+    pub(crate) fn get(&self, name: &str) -> Result<Placed<Value>, Bad> {
+        let (line, Object(object)) = (self.line, &self.object);
+        let value = object.get(&Key(Cow::Borrowed(name))).ok_or_else(|| {
+            let known = object.keys().map(|Key(key)| key.to_string()).collect();
+            Bad { column: None, problem: Problem::MissingField { field: name.into(), known } }
+        })?;
+        // The raw value borrows from the line, so the distance is its place.
+        let start = value.get().as_ptr() as usize - line.as_ptr() as usize;
+        let column = Some(line[..start].chars().count() as u64 + 1);
+        let value = serde_json::from_str(value.get()).map_err(|error| not_json(line, &error))?;
+        Ok(Placed { value, column })
+    }
+
+    /// The same of a field that must be text.
+    pub(crate) fn text(&self, name: &str) -> Result<Placed<String>, Bad> {
+        self.get(name).and_then(|placed| as_text(name, placed))
     }
 }
 
@@ -151,7 +177,7 @@ fn raw_label(value: &Value) -> Option<RawLabel> {
     }
 }
 
-fn type_of(value: &Value) -> &'static str {
+pub(crate) fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

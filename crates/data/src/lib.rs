@@ -4,7 +4,9 @@
 //! source ─▶ rows ─▶ tokens ─▶ dataset ─▶ order ─▶ pack ─▶ batches
 //! ```
 //!
-//! Nothing here writes to disk, and nothing here knows a model.
+//! A language model reads [`text`] instead: documents ─▶ kept tokens ─▶ packed rows. Those tokens are
+//! the only thing that this crate leaves on a disk, through `heirloom-store`. Nothing here knows a
+//! model.
 //!
 //! ```
 //! use heirloom_data::dataset::{Dataset, KeepTexts};

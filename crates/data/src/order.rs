@@ -10,7 +10,29 @@
 use heirloom_base::{Purpose, permutation};
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Dataset;
+/// Examples of which the lengths are known.
+pub trait Examples {
+    /// Tokens of an example.
+    fn length(&self, example: usize) -> usize;
+}
+
+impl<E: Examples + ?Sized> Examples for std::sync::Arc<E> {
+    fn length(&self, example: usize) -> usize {
+        (**self).length(example)
+    }
+}
+
+impl Examples for dyn crate::text::Rows + '_ {
+    fn length(&self, row: usize) -> usize {
+        crate::text::Rows::length(self, row)
+    }
+}
+
+impl Examples for crate::dataset::Dataset {
+    fn length(&self, example: usize) -> usize {
+        Self::length(self, example)
+    }
+}
 
 /// How far training is: all that order needs to go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,9 +85,9 @@ impl Order {
     ///
     /// A step holds one sequence at least and [`LARGEST_STEP`] at most, and never examples of two
     /// epochs. Without any example it is empty and the cursor stays.
-    pub fn next_step(
+    pub fn next_step<E: Examples + ?Sized>(
         &mut self,
-        dataset: &Dataset,
+        dataset: &E,
         cursor: Cursor,
         rule: BatchRule,
     ) -> (Vec<u32>, Cursor) {
@@ -85,7 +107,12 @@ impl Order {
     }
 
     /// Steps of `epoch`. Under a rule of tokens it differs from epoch to epoch.
-    pub fn steps_per_epoch(&mut self, dataset: &Dataset, epoch: u64, rule: BatchRule) -> u64 {
+    pub fn steps_per_epoch<E: Examples + ?Sized>(
+        &mut self,
+        dataset: &E,
+        epoch: u64,
+        rule: BatchRule,
+    ) -> u64 {
         let mut rest = self.epoch(epoch);
         let mut steps = 0;
         while !rest.is_empty() {

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use crate::dataset::Dataset;
 use crate::label::Label;
-use crate::order::{BatchRule, LARGEST_STEP, count};
+use crate::order::{BatchRule, Examples, LARGEST_STEP, count};
 
 /// Longest sequence, in tokens: positions take 16 bits of a dropout address.
 pub const LONGEST_SEQUENCE: usize = 1 << 16;
@@ -98,7 +98,11 @@ pub fn pack(dataset: &Dataset, examples: &[u32], first_ordinal: usize) -> Batch 
 
 /// The parts of a step's `examples` that make its micro-batches. A part's beginning is the ordinal
 /// of its first sequence. A sequence longer than the budget makes a part of its own.
-pub fn micro_ranges(dataset: &Dataset, examples: &[u32], rule: MicroRule) -> Vec<Range<usize>> {
+pub fn micro_ranges<E: Examples + ?Sized>(
+    dataset: &E,
+    examples: &[u32],
+    rule: MicroRule,
+) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut start = 0;
     while start < examples.len() {

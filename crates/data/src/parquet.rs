@@ -12,9 +12,11 @@ use std::sync::Arc;
 use ::parquet::basic::Type as Physical;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
+use ::parquet::record::reader::RowIter;
 use ::parquet::record::{Field, Row};
 use ::parquet::schema::types::{Type, TypePtr};
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Problem, reading};
 use crate::label::RawLabel;
@@ -68,6 +70,69 @@ fn read_rows<R: ChunkReader + 'static>(input: R, sink: &mut Sink<'_>) -> Result<
         sink.take(number, b"", found)?;
     }
     Ok(())
+}
+
+/// The named columns of a file, row by row, as JSON would say them; a name in `optional` may be
+/// absent. A row group at a time is in memory.
+pub(crate) fn records(
+    file: File,
+    path: &Path,
+    required: &[&str],
+    optional: &[&str],
+) -> Result<impl Iterator<Item = Result<Map<String, Value>, Error>> + Send + use<>, Error> {
+    let open = || {
+        let refused = |error: ParquetError| damaged(path, &error.to_string());
+        let reader = SerializedFileReader::new(file).map_err(refused)?;
+        let schema = reader.metadata().file_metadata().schema();
+        let mut wanted = Vec::new();
+        for name in required {
+            wanted.push(find(schema, &Column::Name((*name).to_owned()), path)?);
+        }
+        for name in optional {
+            let column = Column::Name((*name).to_owned());
+            if schema.get_fields().iter().any(|field| field.name() == *name) {
+                wanted.push(find(schema, &column, path)?);
+            }
+        }
+        let projection =
+            Type::group_type_builder(schema.name()).with_fields(wanted).build().map_err(refused)?;
+        RowIter::from_file_into(Box::new(reader)).project(Some(projection)).map_err(refused)
+    };
+    let broken = |path: &Path| damaged(path, "its parts do not fit together");
+    let mut rows = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(broken(path)))?;
+    let path = path.to_owned();
+    let mut ended = false;
+    Ok(std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let row = match catch_unwind(AssertUnwindSafe(|| rows.next())) {
+            Ok(row) => row?.map_err(|error| damaged(&path, &error.to_string())),
+            Err(_) => Err(broken(&path)),
+        };
+        ended = row.is_err();
+        Some(row.map(|row| {
+            row.get_column_iter().map(|(name, field)| (name.clone(), json(field))).collect()
+        }))
+    }))
+}
+
+/// A value as JSON says it. Bytes that are no text become null, as do dates: neither is a document.
+fn json(field: &Field) -> Value {
+    match field {
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).map_or(Value::Null, Value::from),
+        Field::Str(text) => text.as_str().into(),
+        Field::Bool(value) => (*value).into(),
+        Field::Int(value) => (*value).into(),
+        Field::Long(value) => (*value).into(),
+        Field::Float(value) => (*value).into(),
+        Field::Double(value) => (*value).into(),
+        Field::Group(row) => {
+            row.get_column_iter().map(|(name, field)| (name.clone(), json(field))).collect()
+        }
+        Field::ListInternal(list) => list.elements().iter().map(json).collect(),
+        _ => Value::Null,
+    }
 }
 
 fn damaged(file: &Path, reason: &str) -> Error {

@@ -1,9 +1,46 @@
 //! What a language model reads: rows of tokens, and which of them it is to foresee.
 //!
+//! ```text
+//! files ─▶ Corpus ─▶ Shards ─▶ Selection ─▶ PackedRows
+//!          documents  kept tokens  split      rows
+//! ```
+//!
+//! ```
+//! use std::sync::Arc;
+//! use heirloom_data::text::{Corpus, Pack, PackedRows, Reading, Rows, find_or_write};
+//! # use heirloom_data::{synthetic, tokens::Tokenizer};
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let file = folder.path().join("a.txt");
+//! # std::fs::write(&file, "one text").unwrap();
+//! # let (files, kept) = ([file], folder.path().join("kept"));
+//! # let tokenizer = Tokenizer::from_vocabulary(&synthetic::vocabulary(), true)?;
+//! let corpus = Corpus::open(&files, Reading::plain().with_end("[SEP]"))?;
+//! let disk = &heirloom_store::RealDisk;
+//! let (shards, _new) = find_or_write(disk, &kept, &corpus, &tokenizer, &mut |_| ())?;
+//! let shards = Arc::new(shards);
+//! let rows = PackedRows::new(Arc::clone(&shards), &shards.all(), Pack::Documents, 256)?;
+//! assert_eq!(rows.len(), 1);
+//! # Ok::<(), heirloom_data::Error>(())
+//! ```
+//!
 //! In: texts that were made into tokens. Out: one row after another, by number.
 //! Never: a padding token, or a label in another document than its token.
 
+mod documents;
+mod elements;
+mod error;
+mod packed;
+mod prepare;
+mod shards;
+mod write;
+
 use heirloom_base::Digest;
+
+pub use documents::{Reading, Separator, Shape, TextFormat, files};
+pub use error::TextError;
+pub use packed::{Long, OnLong, Pack, PackedRows};
+pub use shards::{About, Counts, FORMAT, Selection, Shards, SourceFile, Token};
+pub use write::{Corpus, find_or_write, open, write};
 
 /// In the place of a label: nothing is learnt here.
 pub const NOT_LEARNT: u32 = u32::MAX;

@@ -4,6 +4,8 @@
 //! Out: ids and type ids with special tokens, cut to a length; a digest; files for a saved model.
 //! Never: pads, and never cuts because the file says so. Both are decided by the caller.
 
+mod spans;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use tokenizers::{EncodeInput, Encoding as Raw, PostProcessor};
 
 use crate::error::{Error, reading};
 use crate::pack::LONGEST_SEQUENCE;
+
+pub use spans::TextTokens;
 
 /// A tokenizer.
 #[derive(Debug)]

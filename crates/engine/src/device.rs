@@ -406,6 +406,22 @@ impl CachedAttention {
 pub enum Target {
     /// `−ln softmax(x)[label]`; a row labelled [`IGNORED`] has loss 0 and gradient 0.
     Labels(Ids),
+    /// `−Σ q ln softmax(x)` with `q = (1 − share)·y + share·softmax(x/T)`, y the label's one-hot
+    /// vector; q is held fixed, so the gradient is `softmax(x) − q`. Label smoothing at T = ∞
+    /// (Szegedy et al. 2016, arXiv:1512.00567, §7), LABO's own softened answer at a finite T
+    /// (Lu et al. 2023, arXiv:2305.04971). A row labelled [`IGNORED`] has loss 0 and gradient 0.
+    /// `x` is finite.
+    Softened {
+        /// Label of each row, `[R]`.
+        labels: Ids,
+        /// What the second part has, `0.0..=1.0`.
+        share: f64,
+        /// T, at least 1; ∞ is the even distribution.
+        temperature: f64,
+    },
+    /// 1 where the label is not the class of the largest `x`, of equal ones the first; else 0, and 0
+    /// for a row labelled [`IGNORED`]. Its gradient is 0 wherever it has one.
+    Misses(Ids),
     /// `factor · D(softmax(t/T), softmax(x/T))` (Hinton et al. 2015, arXiv:1503.02531), `D` a
     /// [`Divergence`].
     Teacher {

@@ -1,7 +1,7 @@
 //! Heirloom passes knowledge between language models.
 //!
-//! This crate is the façade: each part under its own name, and [`gather`], which opens what a
-//! recipe names and turns it into a job that [`train`] can run. The command `heirloom` is a thin
+//! This crate is the façade: each part under its own name, and [`gather`] and [`mod@language`], which
+//! open what a recipe names and turn it into a job that [`train`] can run. The command `heirloom` is a thin
 //! layer over it.
 //!
 //! The way of the data: `recipe.toml` → [`recipe::Recipe`] → [`recipe::Plan`] →
@@ -28,8 +28,10 @@ pub mod failure;
 pub mod gather;
 pub mod grow;
 pub mod judge;
+pub mod language;
 pub mod opened;
 pub mod places;
+pub mod prepared;
 pub mod process;
 pub mod processor;
 pub mod second_set;

@@ -149,7 +149,7 @@ pub fn rows(
 }
 
 /// A data file that a recipe misspells or that was not fetched.
-fn not_there(name: &str, folder: &Path) -> Failure {
+pub(crate) fn not_there(name: &str, folder: &Path) -> Failure {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> =
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -242,7 +242,7 @@ pub fn shape(config: &EncoderConfig) -> ModelShape {
 }
 
 /// A number of single precision as it was written: 0.1, and not 0.10000000149011612.
-fn written(number: f32) -> f64 {
+pub(crate) fn written(number: f32) -> f64 {
     number.to_string().parse().expect("a number that was printed is a number")
 }
 

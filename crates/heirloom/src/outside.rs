@@ -9,11 +9,13 @@ use heirloom::judge::{deciding, judge};
 use heirloom::processor;
 use heirloom_base::Bytes;
 use heirloom_data::dataset::Dataset;
-use heirloom_recipe::Plan;
+use heirloom_recipe::{Metric, TrainingPlan};
 use heirloom_report::evaluate::Evaluation;
+use heirloom_report::language::Foresight;
 use heirloom_store::{Log, RealDisk};
 use heirloom_train::{
-    Device, Error, EvaluationRecord, GrowthRecord, Judged, Outside, StepRecord, Trainer, Work,
+    Device, Error, EvaluationRecord, Foreseen, GrowthRecord, Judged, Outside, StepRecord, Trains,
+    Work,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -49,8 +51,10 @@ impl Stop {
 pub(crate) struct World<'a> {
     show: Show,
     stop: &'a Stop,
-    plan: Plan,
+    training: TrainingPlan,
     threads: usize,
+    /// What is measured of labels; a language model has none.
+    metric: Option<Metric>,
     clock: Clock,
     bar: Option<ProgressBar>,
     times: Log<'static>,
@@ -58,8 +62,10 @@ pub(crate) struct World<'a> {
     /// Steps between lines, where there is no bar.
     every: u64,
     loss: Smoothed,
-    /// The last evaluation, for the summary.
-    pub(crate) last: Option<Evaluation>,
+    /// The last evaluation of labels.
+    last: Option<Evaluation>,
+    /// The last evaluation of a language model.
+    foresight: Option<Foresight>,
     failure: Option<Failure>,
 }
 
@@ -83,12 +89,13 @@ impl<'a> World<'a> {
     pub(crate) fn new(
         show: Show,
         stop: &'a Stop,
-        trainer: &Trainer,
+        trainer: &dyn Trains,
+        metric: Option<Metric>,
         folder: &Path,
         threads: usize,
     ) -> Result<Self, Failure> {
-        let plan = trainer.plan().clone();
-        let (done, total) = (trainer.progress().step().0, plan.training.total_steps);
+        let training = trainer.training().clone();
+        let (done, total) = (trainer.progress().step().0, training.total_steps);
         let path = folder.join("times.jsonl");
         let mut times = if path.exists() {
             Log::open(&RealDisk, &path)
@@ -107,8 +114,9 @@ impl<'a> World<'a> {
         Ok(Self {
             show,
             stop,
-            plan,
+            training,
             threads,
+            metric,
             clock: Clock::start(),
             bar,
             times,
@@ -116,6 +124,7 @@ impl<'a> World<'a> {
             every: (total / 10).max(1),
             loss: Smoothed::default(),
             last: None,
+            foresight: None,
             failure: None,
         })
     }
@@ -153,7 +162,7 @@ impl Drop for World<'_> {
 }
 
 impl Outside for World<'_> {
-    fn step(&mut self, _: &Trainer, record: &StepRecord) {
+    fn step(&mut self, record: &StepRecord) {
         self.tokens += record.tokens;
         let seconds = self.clock.seconds();
         let speed = self.tokens as f64 / seconds.max(1e-9);
@@ -172,7 +181,7 @@ impl Outside for World<'_> {
                 bar.set_message(message);
             }
             None if record.step.is_multiple_of(self.every) => {
-                let total = self.plan.training.total_steps;
+                let total = self.training.total_steps;
                 self.show.say(&format!("step {}/{total} · {message}", record.step));
             }
             None => (),
@@ -180,10 +189,11 @@ impl Outside for World<'_> {
     }
 
     fn judge(&mut self, outputs: Vec<f32>, validation: &Dataset) -> Result<Judged, Error> {
-        match judge(&outputs, validation, self.plan.data.metric) {
+        let metric = self.metric.expect("a task says what is measured");
+        match judge(&outputs, validation, metric) {
             Ok(evaluation) => {
                 let (score, higher_is_better) =
-                    deciding(&evaluation, &self.plan.training.metric_for_best);
+                    deciding(&evaluation, &self.training.metric_for_best);
                 let value = serde_json::to_value(&evaluation).expect("an evaluation is JSON");
                 self.last = Some(evaluation);
                 Ok(Judged { score, higher_is_better, evaluation: value })
@@ -197,7 +207,26 @@ impl Outside for World<'_> {
         }
     }
 
+    fn judge_text(&mut self, foreseen: &Foreseen) -> Result<Judged, Error> {
+        let Foreseen { tokens, bytes, nats, misses } = *foreseen;
+        let found = Foresight::of(tokens, bytes, nats, misses);
+        let (score, higher_is_better) = found.deciding(&self.training.metric_for_best);
+        self.foresight = Some(found);
+        let evaluation = serde_json::to_value(found).expect("an evaluation is JSON");
+        Ok(Judged { score, higher_is_better, evaluation })
+    }
+
     fn evaluated(&mut self, record: &EvaluationRecord) {
+        let best = if record.best { " · best so far" } else { "" };
+        let of = record.averaged.map_or(String::new(), |n| format!(" · average of {n}"));
+        if let Some(found) = &self.foresight {
+            let said = found.numbers().map(|(name, value)| match value {
+                Some(value) => format!("{} {value:.4}", name.replace('_', " ")),
+                None => format!("{} has no value", name.replace('_', " ")),
+            });
+            self.line(&format!("step {}: {}{of}{best}", record.step, said.join(" · ")));
+            return;
+        }
         let Some(evaluation) = &self.last else { return };
         let scores: Vec<String> = evaluation
             .scores
@@ -208,14 +237,11 @@ impl Outside for World<'_> {
             })
             .collect();
         let loss = evaluation.loss.map_or(String::new(), |loss| format!(" · loss {loss:.4}"));
-        let best = if record.best { " · best so far" } else { "" };
-        let of = record.averaged.map_or(String::new(), |n| format!(" · average of {n}"));
         self.line(&format!("step {}: {}{loss}{of}{best}", record.step, scores.join(" · ")));
     }
 
     fn device(&mut self, work: Work) -> Device {
-        let training = &self.plan.training;
-        processor::device(work, training.precision, self.threads)
+        processor::device(work, self.training.precision, self.threads)
     }
 
     fn grown(&mut self, record: &GrowthRecord) {
@@ -226,8 +252,6 @@ impl Outside for World<'_> {
             record.largest_output, record.largest_change
         ));
     }
-
-    fn saved(&mut self, _: &Trainer) {}
 
     fn asked_to_stop(&mut self) -> bool {
         self.stop.asked()

@@ -29,4 +29,4 @@ pub use error::Error;
 pub use head::Head;
 pub use model::Model;
 pub use names::split_layer;
-pub use weights::{Loaded, Mismatch};
+pub use weights::{Loaded, Mismatch, transposed};

@@ -137,7 +137,7 @@ pub(crate) fn load(
 }
 
 /// A row-major matrix of `cols` columns, transposed.
-pub(crate) fn transposed(values: &[f32], cols: usize) -> Vec<f32> {
+pub fn transposed(values: &[f32], cols: usize) -> Vec<f32> {
     (0..cols).flat_map(|col| values[col..].iter().step_by(cols)).copied().collect()
 }
 

@@ -9,7 +9,9 @@
 use std::ops::Range;
 
 use heirloom_base::{Bytes, Nats};
-use heirloom_engine::{ArenaPlan, Device, Ids, Linear, LinearBackward, Reference, RowLoss, View};
+use heirloom_engine::{
+    ArenaPlan, Device, Ids, Linear, LinearBackward, Reference, RowLoss, Target, View,
+};
 
 use crate::objective::{Parts, weighted_sum};
 use crate::{LabelLoss, Labels, TeacherTerm};
@@ -37,6 +39,16 @@ pub struct TokenTerm {
 pub enum TokenLoss {
     /// The next token: cross-entropy.
     Label,
+    /// The next token with the label softened: smoothing, or LABO ([`Target::Softened`]).
+    Softened {
+        /// What the second part has, `0.0..=1.0`.
+        share: f64,
+        /// T, at least 1; ∞ spreads the share evenly.
+        temperature: f64,
+    },
+    /// Whether the next token is another than the likeliest, 0 or 1; a measure, without a gradient
+    /// ([`Target::Misses`]).
+    Misses,
     /// The teacher's distribution over the next token.
     Teacher(TeacherTerm),
 }
@@ -186,6 +198,18 @@ impl ChunkedHead {
         &self.terms
     }
 
+    /// Puts other terms in the place of these: weights and temperatures that change from step to
+    /// step, or a term that is left out.
+    ///
+    /// # Panics
+    /// Where there are more than the memory was planned for.
+    pub fn set_terms(&mut self, terms: &[TokenTerm]) {
+        let (count, room) = (terms.len(), self.scratch.losses.rows());
+        assert!(count * self.plan.tokens <= room, "{count} terms, planned for {room} losses");
+        self.terms.clear();
+        self.terms.extend_from_slice(terms);
+    }
+
     /// Sums of one micro-batch, in the order of the terms. Where `signals.gradients` is given, these
     /// are the gradients of the *whole step's* loss: each term's weight over its count in `step`.
     ///
@@ -255,6 +279,10 @@ impl ChunkedHead {
         for (place, term) in self.terms.iter().enumerate() {
             let target = match term.loss {
                 TokenLoss::Label => LabelLoss::CrossEntropy.target(Labels::Classes(labels)),
+                TokenLoss::Softened { share, temperature } => {
+                    Target::Softened { labels, share, temperature }
+                }
+                TokenLoss::Misses => Target::Misses(labels),
                 TokenLoss::Teacher(wanted) => wanted.target(
                     teacher.expect("a term compares with a teacher"),
                     Labels::Classes(labels),
@@ -329,7 +357,7 @@ impl ChunkedHead {
 /// Of these tokens, how many the term counts.
 fn count(term: &TokenTerm, counts: TokenCounts) -> u64 {
     match term.loss {
-        TokenLoss::Label => counts.labelled,
+        TokenLoss::Label | TokenLoss::Softened { .. } | TokenLoss::Misses => counts.labelled,
         TokenLoss::Teacher(_) => counts.taught,
     }
 }
@@ -343,7 +371,7 @@ fn scale(term: &TokenTerm, step: TokenCounts) -> f64 {
 
 fn weights_of(signals: &TokenSignals, term: &TokenTerm) -> Option<View> {
     match term.loss {
-        TokenLoss::Label => signals.label_weights,
+        TokenLoss::Label | TokenLoss::Softened { .. } | TokenLoss::Misses => signals.label_weights,
         TokenLoss::Teacher(_) => signals.teacher_weights,
     }
 }

@@ -10,6 +10,7 @@
 //! chunks, loss and gradient are the same.
 
 mod chunked;
+mod dense;
 mod hidden;
 mod label;
 mod objective;
@@ -21,6 +22,7 @@ pub use chunked::{
     ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTokens, TokenCounts, TokenGradients, TokenLoss,
     TokenSignals, TokenTerm,
 };
+pub use dense::{DenseLosses, DenseSignals};
 pub use hidden::{HiddenTerm, Rows};
 pub use label::LabelLoss;
 pub use objective::{Objective, Parts, Term, TermKind};

@@ -8,7 +8,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::plan::Plan;
+use crate::LanguagePlan;
+use crate::plan::{Plan, TrainingPlan};
 
 /// All fields that differ.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +59,20 @@ impl Change {
 
 /// Compares two plans. `asked` are the keys given by `--set`, such as `training.learning_rate`.
 pub fn change(old: &Plan, new: &Plan, asked: &[String]) -> Change {
-    let follows = same_warmup_share(old, new);
+    compare((old, &old.training), (new, &new.training), asked)
+}
+
+/// Compares two plans of language models.
+pub fn change_language(old: &LanguagePlan, new: &LanguagePlan, asked: &[String]) -> Change {
+    compare((old, &old.training), (new, &new.training), asked)
+}
+
+fn compare<P: serde::Serialize>(
+    (old, old_training): (&P, &TrainingPlan),
+    (new, new_training): (&P, &TrainingPlan),
+    asked: &[String],
+) -> Change {
+    let follows = same_warmup_share(old_training, new_training);
     let (old, new) = (fields(old), fields(new));
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let mut changed = Vec::new();
@@ -78,10 +92,10 @@ pub fn change(old: &Plan, new: &Plan, asked: &[String]) -> Change {
 
 /// Whether one share of the steps gives the warm-up of both plans: a longer run then warms up
 /// longer without being asked to.
-fn same_warmup_share(old: &Plan, new: &Plan) -> bool {
-    let interval = |plan: &Plan| {
+fn same_warmup_share(old: &TrainingPlan, new: &TrainingPlan) -> bool {
+    let interval = |training: &TrainingPlan| {
         // ⌈share × total⌉ = warm-up where warm-up − 1 < share × total ≤ warm-up.
-        let (total, warmup) = (plan.training.total_steps.max(1), plan.training.warmup_steps);
+        let (total, warmup) = (training.total_steps.max(1), training.warmup_steps);
         (i128::from(warmup) - 1, i128::from(warmup), i128::from(total))
     };
     let ((old_low, old_high, old_total), (new_low, new_high, new_total)) =
@@ -99,6 +113,7 @@ enum Rule {
 
 use Rule::{Asked, Fixed, Free};
 
+const COURSE: &str = "the temperature of the steps so far followed another course";
 const DATA: &str = "the order of the data would change";
 const MODEL: &str = "the saved weights have another shape";
 const TEACHER: &str = "the steps so far learned from another teacher";
@@ -118,6 +133,10 @@ const RULES: &[(&str, Rule)] = &[
     ("data.evaluate_on", Fixed(METRIC)),
     ("data.allow_overlap", Free),
     ("data.label_noise", Fixed("other labels would be wrong")),
+    ("text", Fixed(DATA)),
+    ("text.path", Free),
+    ("text.validation", Fixed(METRIC)),
+    ("text.validation_limit", Fixed(METRIC)),
     ("examples", Fixed("the files are not those this run began with")),
     ("tokenizer", Fixed("the saved embeddings belong to other tokens")),
     ("tokenizer.path", Free),
@@ -131,6 +150,11 @@ const RULES: &[(&str, Rule)] = &[
         Asked(&["student.attention_probs_dropout_prob"]),
     ),
     ("student.shape.classifier_dropout", Asked(&["student.classifier_dropout"])),
+    ("student.shape.decoder.hidden_dropout_prob", Asked(&["student.hidden_dropout_prob"])),
+    (
+        "student.shape.decoder.attention_probs_dropout_prob",
+        Asked(&["student.attention_probs_dropout_prob"]),
+    ),
     ("teacher", Fixed(TEACHER)),
     ("other_teachers", Fixed(TEACHER)),
     ("teacher.model.path", Free),
@@ -139,6 +163,9 @@ const RULES: &[(&str, Rule)] = &[
     ("objective", Fixed("the saved projections belong to other terms")),
     ("objective.alpha", Asked(&["objective.alpha"])),
     ("objective.temperature", Asked(&["objective.temperature"])),
+    ("objective.temperature.from", Fixed(COURSE)),
+    ("objective.temperature.to", Fixed(COURSE)),
+    ("objective.until_overtaken", Asked(&["objective.until_overtaken"])),
     ("objective.scale_by_temperature_squared", Asked(&["objective.scale_by_temperature_squared"])),
     (
         "objective.divergence",
@@ -172,6 +199,7 @@ const RULES: &[(&str, Rule)] = &[
     ("training.adam_epsilon", Asked(&["training.adam_epsilon"])),
     ("training.max_grad_norm", Asked(&["training.max_grad_norm"])),
     ("training.groups", Fixed("moments were gathered by the old ones")),
+    ("training.stages", Fixed("the student would be of another size")),
     ("training.average", Fixed("the average so far was gathered by the old one")),
     ("training.seed", Fixed(RANDOM)),
     ("training.evaluate", Free),
@@ -183,7 +211,6 @@ const RULES: &[(&str, Rule)] = &[
     ("training.nonfinite_limit", Asked(&["training.nonfinite_limit"])),
     ("training.precision", Fixed("the steps so far were computed in another precision")),
     ("training.threads", Free),
-    ("stages", Fixed("the student would be of another size")),
     ("output", Free),
 ];
 
@@ -208,7 +235,7 @@ fn verdict(field: &str, asked: &[String]) -> Verdict {
 }
 
 /// Every field by its dotted name; a list is one field.
-fn fields(plan: &Plan) -> BTreeMap<String, String> {
+fn fields(plan: &impl serde::Serialize) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     let value = serde_json::to_value(plan).expect("a plan has string keys only");
     flatten(String::new(), &value, &mut fields);

@@ -120,14 +120,130 @@ choice! {
 }
 
 choice! {
-    /// An architecture.
-    ModelType {
+    /// What a language model learns of text.
+    TextKind {
+        /// The next token.
+        Causal = "causal",
+        /// Tokens that are hidden, from both sides.
+        Masked = "masked",
+    }
+}
+
+choice! {
+    /// The format of a file of documents.
+    TextFormat {
+        /// Plain text.
+        Plain = "plain",
+        /// One JSON object per line.
+        Jsonl = "jsonl",
+        /// A JSON list of objects.
+        Json = "json",
+        /// Apache Parquet.
+        Parquet = "parquet",
+    }
+}
+
+choice! {
+    /// What parts documents of plain text.
+    Documents {
+        /// Nothing: a file is a document.
+        File = "file",
+        /// Lines without a visible character.
+        BlankLine = "blank_line",
+        /// Lines that hold the marker and nothing else.
+        Marker = "marker",
+    }
+}
+
+choice! {
+    /// What a document is made of.
+    DocumentShape {
+        /// Running text.
+        Text = "text",
+        /// Messages with roles, of which the assistant's are learnt.
+        Messages = "messages",
+        /// Alpaca's instruction, input and output, of which the output is learnt.
+        Instruction = "instruction",
+        /// A prompt and a completion, which is learnt.
+        Completion = "completion",
+    }
+}
+
+choice! {
+    /// How documents fill rows.
+    Packing {
+        /// End to end, and no token looks into another document.
+        Documents = "documents",
+        /// As one stream, whose documents are not told apart.
+        Stream = "stream",
+    }
+}
+
+choice! {
+    /// What becomes of an example that is longer than a row.
+    OnLong {
+        /// Stop and name it.
+        Error = "error",
+        /// Learn its beginning.
+        Cut = "cut",
+        /// Leave it out.
+        Drop = "drop",
+    }
+}
+
+choice! {
+    /// An architecture to start afresh from: encoders, then decoders.
+    Architecture {
         /// BERT.
         Bert = "bert",
         /// RoBERTa.
         Roberta = "roberta",
         /// DistilBERT.
         Distilbert = "distilbert",
+        /// GPT-2.
+        Gpt2 = "gpt2",
+        /// LLaMA.
+        Llama = "llama",
+        /// Mistral.
+        Mistral = "mistral",
+        /// Qwen2.
+        Qwen2 = "qwen2",
+        /// Qwen3.
+        Qwen3 = "qwen3",
+    }
+}
+
+impl Architecture {
+    /// The encoder of this name; `None` for a decoder.
+    pub fn encoder(self) -> Option<ModelType> {
+        match self {
+            Self::Bert => Some(ModelType::Bert),
+            Self::Roberta => Some(ModelType::Roberta),
+            Self::Distilbert => Some(ModelType::Distilbert),
+            Self::Gpt2 | Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => None,
+        }
+    }
+}
+
+/// The architecture of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelType {
+    /// BERT.
+    Bert,
+    /// RoBERTa.
+    Roberta,
+    /// DistilBERT.
+    Distilbert,
+}
+
+impl std::fmt::Display for ModelType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bert => "bert",
+            Self::Roberta => "roberta",
+            Self::Distilbert => "distilbert",
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 
 use heirloom_base::Bytes;
 
-use crate::plan::{Batch, Plan};
+use crate::plan::{Batch, Plan, TrainingPlan};
 
 /// What the models need, counted by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,12 +87,23 @@ const FLOAT: u64 = 4;
 
 /// The memory that `plan` needs, refused where it exceeds `available`.
 pub fn cost(plan: &Plan, counts: &Counts, available: Bytes) -> Result<Cost, DoesNotFit> {
+    cost_of(&plan.training, plan.data.max_length, counts, available)
+}
+
+/// The memory that a run needs, refused where it exceeds `available`. No micro-batch has less than
+/// `longest` tokens, those of the longest input.
+pub fn cost_of(
+    training: &TrainingPlan,
+    longest: u64,
+    counts: &Counts,
+    available: Bytes,
+) -> Result<Cost, DoesNotFit> {
     let student = counts.student_parameters.saturating_mul(FLOAT);
     let cost = Cost {
         weights: Bytes(student),
         gradients: Bytes(student),
         moments: Bytes(student.saturating_mul(2)),
-        average: Bytes(if plan.training.average.is_none() { 0 } else { student }),
+        average: Bytes(if training.average.is_none() { 0 } else { student }),
         teacher: Bytes(counts.teacher_parameters.saturating_mul(FLOAT)),
         activations: counts.activations,
         answering: counts.answering,
@@ -102,7 +113,7 @@ pub fn cost(plan: &Plan, counts: &Counts, available: Bytes) -> Result<Cost, Does
         return Ok(cost);
     }
     let recomputed = counts.activations_recomputed;
-    let way_out = way_out(plan, &cost, recomputed, available);
+    let way_out = way_out(training, longest, &cost, recomputed, available);
     Err(DoesNotFit { parts: parts(&cost), available, way_out })
 }
 
@@ -125,19 +136,25 @@ fn parts(cost: &Cost) -> String {
 }
 
 /// What would fit: the largest halving of the micro-batch, layers computed again, or both.
-fn way_out(plan: &Plan, cost: &Cost, recomputed: Bytes, available: Bytes) -> String {
+fn way_out(
+    training: &TrainingPlan,
+    longest: u64,
+    cost: &Cost,
+    recomputed: Bytes,
+    available: Bytes,
+) -> String {
     if cost.while_answering() > available.0 {
         return "take a smaller `teacher.batch_tokens`, or a smaller teacher".to_owned();
     }
     const AGAIN: &str = "`training.activation_checkpointing = true`";
     let mut ways = Vec::new();
-    ways.extend(smaller(plan, cost, cost.activations, available));
-    if !plan.training.activation_checkpointing {
+    ways.extend(smaller(training, longest, cost, cost.activations, available));
+    if !training.activation_checkpointing {
         let total = cost.fixed().saturating_add(recomputed.0);
         if total <= available.0 {
             ways.push(format!("{AGAIN} would need {:.1}", total as f64 / 1e9));
         } else if ways.is_empty() {
-            let both = smaller(plan, cost, recomputed, available);
+            let both = smaller(training, longest, cost, recomputed, available);
             ways.extend(both.map(|smaller| format!("{AGAIN} with {smaller}")));
         }
     }
@@ -152,10 +169,16 @@ fn way_out(plan: &Plan, cost: &Cost, recomputed: Bytes, available: Bytes) -> Str
 }
 
 /// The largest halving of the micro-batch that fits, if one does; the whole takes `activations`.
-fn smaller(plan: &Plan, cost: &Cost, activations: Bytes, available: Bytes) -> Option<String> {
-    let (key, size, least) = match plan.training.micro_batch {
+fn smaller(
+    training: &TrainingPlan,
+    longest: u64,
+    cost: &Cost,
+    activations: Bytes,
+    available: Bytes,
+) -> Option<String> {
+    let (key, size, least) = match training.micro_batch {
         Batch::Sequences(size) => ("micro_batch_size", size, 1),
-        Batch::Tokens(size) => ("micro_batch_tokens", size, plan.data.max_length),
+        Batch::Tokens(size) => ("micro_batch_tokens", size, longest),
     };
     let mut halves = std::iter::successors(Some(size / 2), |size| Some(size / 2))
         .take_while(|smaller| *smaller >= least.max(1));

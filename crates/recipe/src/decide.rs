@@ -17,6 +17,7 @@ use crate::regularizer;
 use crate::section::numbered;
 use crate::stage;
 use crate::task::{data, kind, labels_and_metric};
+use crate::text;
 
 /// Keys that are ways to say the same thing, by section: at most one may be written, and an override
 /// of one replaces the others.
@@ -46,6 +47,25 @@ impl Recipe {
         }
         let stem = std::path::Path::new(&self.file).file_stem().and_then(|stem| stem.to_str());
         stem.unwrap_or("run").to_owned()
+    }
+
+    /// What one optimiser step reads, and what is computed at once.
+    pub fn batches(&self) -> (Batch, Batch) {
+        batches(self)
+    }
+
+    /// Whether it trains a language model: whether it has a `[text]` and no `[task]`.
+    pub fn is_language(&self) -> bool {
+        self.text.place.is_some()
+    }
+
+    /// The longest input, in tokens, and the key that says it.
+    pub(crate) fn longest(&self) -> (&'static str, u64) {
+        if self.is_language() {
+            ("text.sequence_length", self.text.sequence_length())
+        } else {
+            ("task.max_length", self.task.max_length())
+        }
     }
 
     /// Folder of the model that the student starts from, where there is one.
@@ -104,9 +124,17 @@ const DEFAULT_MICRO_TOKENS: u64 = 8192;
 
 /// Says all that can be said about a recipe without facts.
 pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
-    data(recipe, problems);
+    if recipe.is_language() {
+        text::check(recipe, problems);
+    } else {
+        data(recipe, problems);
+    }
     check_models(recipe, problems);
-    check_objective(recipe, problems);
+    if recipe.is_language() {
+        text::check_objective(recipe, problems);
+    } else {
+        check_objective(recipe, problems);
+    }
     check_training(recipe, problems);
     group::check(recipe, problems);
     stage::check(recipe, problems);
@@ -140,7 +168,7 @@ fn check_models(recipe: &Recipe, problems: &mut Problems) {
         needs(at, "student.from_teacher", "`teacher.model`", problems);
     }
     if let Some(at) = &student.config {
-        check_config(at, problems);
+        check_config(recipe, at, problems);
         if recipe.tokenizer_path().is_none() && teacher.place.is_none() {
             needs(at, "student.config", "`tokenizer.path`, as it comes without tokens", problems);
         }
@@ -172,11 +200,11 @@ fn check_teacher(recipe: &Recipe, path: &str, teacher: &Teacher, problems: &mut 
     }
 }
 
-fn check_config(at: &At<StudentConfig>, problems: &mut Problems) {
+fn check_config(recipe: &Recipe, at: &At<StudentConfig>, problems: &mut Problems) {
     let config = &at.value;
     let place = || config.place.clone().unwrap_or(Place::Whole);
     let required = [
-        ("model_type", config.model_type.is_some(), "bert, roberta or distilbert"),
+        ("model_type", config.model_type.is_some(), text::architectures(recipe)),
         ("hidden_size", config.hidden_size.is_some(), "the width of the hidden states"),
         ("num_hidden_layers", config.num_hidden_layers.is_some(), "how many layers"),
         ("num_attention_heads", config.num_attention_heads.is_some(), "how many heads"),
@@ -186,7 +214,10 @@ fn check_config(at: &At<StudentConfig>, problems: &mut Problems) {
             missing(place(), &format!("student.config.{key}"), meaning, problems);
         }
     }
-    if let (Some(heads), Some(width)) = (&config.num_attention_heads, value(&config.hidden_size)) {
+    text::check_config(recipe, config, problems);
+    // Heads with a width of their own need not divide the model's.
+    let width = value(&config.hidden_size).filter(|_| config.head_dim.is_none());
+    if let (Some(heads), Some(width)) = (&config.num_attention_heads, width) {
         let key = "student.config.num_attention_heads";
         heads_divide(&heads.place, key, heads.value, "student", width, problems);
     }
@@ -237,6 +268,13 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
             let found = format!("\"{}\"", at.value);
             wrong(at, "objective.label_loss", found, expected, None, problems);
         }
+    }
+    let needed = "`[text]`, a language model's";
+    if let Some(at) = &objective.temperature_end {
+        needs(at, "objective.temperature_end", needed, problems);
+    }
+    if let Some(at) = &objective.until_overtaken {
+        needs(at, "objective.until_overtaken", needed, problems);
     }
     policy::check(recipe, problems);
     regularizer::check(recipe, problems);
@@ -358,12 +396,15 @@ fn check_training(recipe: &Recipe, problems: &mut Problems) {
 
 fn check_metric_for_best(recipe: &Recipe, problems: &mut Problems) {
     let mut quiet = Problems::new(&recipe.file);
-    let (Some(at), (_, Some(metric))) =
-        (&recipe.training.metric_for_best, labels_and_metric(recipe, kind(recipe), &mut quiet))
-    else {
-        return;
+    let Some(at) = &recipe.training.metric_for_best else { return };
+    let names = if recipe.is_language() {
+        text::MEASURES.to_vec()
+    } else {
+        match labels_and_metric(recipe, kind(recipe), &mut quiet) {
+            (_, Some(metric)) => [metric.values(), &["loss"]].concat(),
+            (_, None) => return,
+        }
     };
-    let names = [metric.values(), &["loss"]].concat();
     if !names.contains(&at.value.as_str()) {
         let shown: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         let expected = format!("one of {}", shown.join(", "));
@@ -375,9 +416,9 @@ fn check_metric_for_best(recipe: &Recipe, problems: &mut Problems) {
 
 /// Says so where a budget of tokens does not hold one longest input.
 fn check_tokens(recipe: &Recipe, at: &At<u64>, key: &str, problems: &mut Problems) {
-    let longest = recipe.task.max_length();
+    let (name, longest) = recipe.longest();
     if at.value < longest {
-        let expected = format!("at least `task.max_length`, {longest}");
+        let expected = format!("at least `{name}`, {longest}");
         wrong(at, key, at.value.to_string(), expected, None, problems);
     }
 }
@@ -395,7 +436,7 @@ pub(crate) fn batches(recipe: &Recipe) -> (Batch, Batch) {
         (Some(micro), Batch::Sequences(size)) => Batch::Sequences(micro.min(size)),
         (Some(micro), Batch::Tokens(_)) => Batch::Sequences(micro),
         (None, _) => {
-            let longest = recipe.task.max_length();
+            let (_, longest) = recipe.longest();
             let tokens = value(&training.micro_batch_tokens).unwrap_or(DEFAULT_MICRO_TOKENS);
             Batch::Tokens(tokens.max(longest))
         }

@@ -13,6 +13,7 @@ mod decide;
 mod divergence;
 mod facts;
 mod group;
+mod language;
 mod parse;
 mod plan;
 mod policy;
@@ -21,30 +22,38 @@ mod problem;
 mod recipe;
 mod regularizer;
 mod resolve;
+mod resolve_language;
 mod section;
 mod show;
+mod show_language;
 mod smoke;
 mod stage;
 mod task;
+mod text;
 mod tree;
 
 pub use balance::{
     BalancePlan, Estimator, MetaLoss, MetaPlan, MetaSource, PolicyPlan, Preconditioner,
 };
-pub use change::{Change, Changed, Verdict, change};
+pub use change::{Change, Changed, Verdict, change, change_language};
 pub use choices::{
-    Activation, Adoption, AverageKind, Column, Course, DivergenceKind, Doubt, Encoding,
-    EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments, HiddenKind, LabelLoss,
-    LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType, NetworkOutput, Normalize,
-    OnBadLine, OnNonfinite, PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule,
-    Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
+    Activation, Adoption, Architecture, AverageKind, Column, Course, DivergenceKind, DocumentShape,
+    Documents, Doubt, Encoding, EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments,
+    HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType,
+    NetworkOutput, Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position,
+    Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
+    TeacherTokenizer, TextFormat, TextKind,
 };
-pub use cost::{Cost, Counts, DoesNotFit, cost};
+pub use cost::{Cost, Counts, DoesNotFit, cost, cost_of};
 pub use divergence::Divergence;
 pub use facts::{
     Facts, GrownFacts, GrownRate, ModelFacts, TeacherFacts, TokenDifference, TokenizerFacts,
 };
 pub use group::{Frozen, GroupPlan, Patterns};
+pub use language::{
+    AnyPlan, DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
+    LanguageTeacherPlan, Masking, TextPlan,
+};
 pub use parse::parse;
 pub use plan::{
     Average, Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan,
@@ -56,9 +65,10 @@ pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use recipe::{
     At, Balance, Hidden, Meta, Objective, Output, Recipe, Regularizer, RegularizerMeta, Student,
-    StudentConfig, Task, Teacher, Tokenizer, Top, Training, reference,
+    StudentConfig, Task, Teacher, Text, Tokenizer, Top, Training, reference,
 };
 pub use regularizer::{Learning, Line, RegularizerPlan};
 pub use resolve::resolve;
-pub use smoke::smoke;
+pub use resolve_language::{LanguageFacts, LanguageModelFacts, resolve_language};
+pub use smoke::{smoke, smoke_language};
 pub use stage::{LIGO, Operator, Size, StagePlan, When};

@@ -7,7 +7,7 @@
 use crate::decide;
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{
-    NEWEST_VERSION, Objective, Output, Recipe, Stage, Student, Task, Teacher, Tokenizer, Top,
+    NEWEST_VERSION, Objective, Output, Recipe, Stage, Student, Task, Teacher, Text, Tokenizer, Top,
     Training,
 };
 use crate::section::Section;
@@ -61,7 +61,7 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
     let tables = crate::recipe::TABLES.map(&mut take);
     let top = Top::read(Some(Place::Whole), top);
     // The teacher's was taken as a list before.
-    let [task, tokenizer, student, _, objective, training, output] = tables;
+    let [task, text, tokenizer, student, _, objective, training, output] = tables;
     let mut teachers = teachers.into_iter().map(|(path, place, table)| {
         Teacher::read(Some(place), Section::new(&path, table, problems))
     });
@@ -75,6 +75,7 @@ fn read(name: &str, text: &str, sets: &[String], problems: &mut Problems) -> Opt
         file: name.to_owned(),
         top,
         task: Task::read(task.0, Section::new("task", task.1, problems)),
+        text: Text::read(text.0, Section::new("text", text.1, problems)),
         tokenizer: Tokenizer::read(tokenizer.0, Section::new("tokenizer", tokenizer.1, problems)),
         student: Student::read(student.0, Section::new("student", student.1, problems)),
         teacher,

@@ -36,9 +36,6 @@ pub struct Plan {
     pub objective: ObjectivePlan,
     /// How long, in what steps, and when to look.
     pub training: TrainingPlan,
-    /// How the student grows on the way. Not written where it does not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stages: Vec<crate::StagePlan>,
     /// What is left behind.
     pub output: OutputPlan,
 }
@@ -57,19 +54,7 @@ impl Plan {
 
     /// Reads what [`Plan::to_toml`] wrote.
     pub fn from_toml(text: &str) -> Result<Self, NotAPlan> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: u64,
-        }
-        let broken = |error: toml::de::Error| NotAPlan::Broken {
-            message: error.message().split_whitespace().collect::<Vec<_>>().join(" "),
-        };
-        // A later format may lack fields of this one, so its number is read first.
-        let Head { format } = toml::from_str(text).map_err(broken)?;
-        if format != FORMAT {
-            return Err(NotAPlan::Format { found: format, known: FORMAT });
-        }
-        toml::from_str(text).map_err(broken)
+        read_plan(text)
     }
 
     /// Optimiser steps of the run.
@@ -109,21 +94,23 @@ impl Plan {
         plan.output.dir = format!("{}/seed-{seed}", self.output.dir.trim_end_matches('/'));
         plan
     }
+}
 
-    /// Sets the length of the run, and the warm-up to the same share of it.
-    pub(crate) fn set_total_steps(&mut self, steps: u64) {
-        let training = &mut self.training;
-        let share = training.warmup_steps as f64 / training.total_steps.max(1) as f64;
-        training.warmup_steps = (steps as f64 * share).ceil() as u64;
-        if let Average::Swa { from_step, every } = &mut training.average {
-            let of_steps = steps as f64 / training.total_steps.max(1) as f64;
-            let scaled = |count: u64| (count as f64 * of_steps).ceil() as u64;
-            (*from_step, *every) = (scaled(*from_step), scaled(*every).max(1));
-        }
-        training.length = Length::Steps(steps);
-        let before = std::mem::replace(&mut training.total_steps, steps);
-        crate::stage::shorten(self, steps as f64 / before.max(1) as f64);
+/// Reads a plan of this version.
+pub(crate) fn read_plan<P: serde::de::DeserializeOwned>(text: &str) -> Result<P, NotAPlan> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u64,
     }
+    let broken = |error: toml::de::Error| NotAPlan::Broken {
+        message: error.message().split_whitespace().collect::<Vec<_>>().join(" "),
+    };
+    // A later format may lack fields of this one, so its number is read first.
+    let Head { format } = toml::from_str(text).map_err(broken)?;
+    if format != FORMAT {
+        return Err(NotAPlan::Format { found: format, known: FORMAT });
+    }
+    toml::from_str(text).map_err(broken)
 }
 
 /// Version of the layout of plans.
@@ -556,6 +543,9 @@ pub struct TrainingPlan {
     /// Parameters that the optimiser treats in a way of their own. Not written where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<crate::GroupPlan>,
+    /// How the student grows on the way. Not written where it does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<crate::StagePlan>,
     /// Which average of the weights is judged and kept. Plans of earlier versions do not say it, and
     /// plans without one do not either, so that they keep their digest.
     #[serde(default, skip_serializing_if = "Average::is_none")]
@@ -580,6 +570,22 @@ pub struct TrainingPlan {
     pub precision: Precision,
     /// Threads.
     pub threads: u64,
+}
+
+impl TrainingPlan {
+    /// Sets the length of the run, and the warm-up to the same share of it.
+    pub(crate) fn set_total_steps(&mut self, steps: u64) {
+        let share = self.warmup_steps as f64 / self.total_steps.max(1) as f64;
+        self.warmup_steps = (steps as f64 * share).ceil() as u64;
+        if let Average::Swa { from_step, every } = &mut self.average {
+            let of_steps = steps as f64 / self.total_steps.max(1) as f64;
+            let scaled = |count: u64| (count as f64 * of_steps).ceil() as u64;
+            (*from_step, *every) = (scaled(*from_step), scaled(*every).max(1));
+        }
+        self.length = Length::Steps(steps);
+        let before = std::mem::replace(&mut self.total_steps, steps);
+        crate::stage::shorten(self, steps as f64 / before.max(1) as f64);
+    }
 }
 
 /// The length of a run as it was asked for.

@@ -275,6 +275,57 @@ pub enum ProblemKind {
         /// The longest input of the model.
         longest: u64,
     },
+    /// Rows longer than a model's positions.
+    #[error(
+        "`text.sequence_length` is {length}, the {model} reads at most {longest} tokens; lower it, \
+         or take a model with more positions"
+    )]
+    RowTooLong {
+        /// Tokens of a row.
+        length: u64,
+        /// "student" or "teacher".
+        model: &'static str,
+        /// The longest text of the model.
+        longest: u64,
+    },
+    /// A teacher with fewer tokens than the student.
+    #[error(
+        "the teacher has {teacher} tokens, the student {student}; the teacher's must be those of the \
+         student or more of them (a padded vocabulary), so take a student with the teacher's \
+         tokenizer and no more embeddings"
+    )]
+    FewerTokens {
+        /// Rows of the teacher's head.
+        teacher: u64,
+        /// Of the student's.
+        student: u64,
+    },
+    /// A teacher of a language model that reads other tokens.
+    #[error(
+        "the teacher's tokenizer knows {teacher} tokens, the student's {student}, and they are not \
+         the same; take a student with the teacher's tokenizer{}",
+        first_difference(difference)
+    )]
+    OtherTokens {
+        /// The teacher's vocabulary.
+        teacher: u64,
+        /// The student's.
+        student: u64,
+        /// The first token that differs, in words.
+        difference: Option<String>,
+    },
+    /// A model that is not of the kind the recipe trains.
+    #[error("{model} is {found}, but `text.kind = \"{kind}\"` trains {wanted}")]
+    NotTheKind {
+        /// "the student" or "the teacher".
+        model: &'static str,
+        /// "an encoder" or "a decoder".
+        found: &'static str,
+        /// `causal` or `masked`.
+        kind: &'static str,
+        /// "decoders" or "encoders".
+        wanted: &'static str,
+    },
     /// Less data than one step needs.
     #[error(
         "one step needs {batch} {unit}, the training set has {train}; lower `{key}` or bring more \

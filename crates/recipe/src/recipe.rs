@@ -6,11 +6,12 @@
 
 use crate::balance::{MetaLoss, Preconditioner};
 use crate::choices::{
-    Activation, Adoption, AverageKind, Column, Course, DivergenceKind, Doubt, Encoding,
-    EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments, HiddenKind, LabelLoss,
-    LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, ModelType, NetworkOutput, Normalize,
-    OnBadLine, OnNonfinite, PolicyKind, Position, Precision, RegularizerKind, Relation, Schedule,
-    Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
+    Activation, Adoption, Architecture, AverageKind, Column, Course, DivergenceKind, DocumentShape,
+    Documents, Doubt, Encoding, EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments,
+    HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, NetworkOutput,
+    Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position, Precision,
+    RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind, TeacherTokenizer,
+    TextFormat, TextKind,
 };
 use crate::group::Patterns;
 use crate::preset::Preset;
@@ -37,6 +38,8 @@ pub struct Recipe {
     pub top: Top,
     /// `[task]`
     pub task: Task,
+    /// `[text]`, in its place.
+    pub text: Text,
     /// `[tokenizer]`
     pub tokenizer: Tokenizer,
     /// `[student]`
@@ -59,14 +62,15 @@ pub struct Recipe {
 pub(crate) const NEWEST_VERSION: u64 = 1;
 
 /// The tables of a recipe.
-pub(crate) const TABLES: [&str; 7] =
-    ["task", "tokenizer", "student", "teacher", "objective", "training", "output"];
+pub(crate) const TABLES: [&str; 8] =
+    ["task", "text", "tokenizer", "student", "teacher", "objective", "training", "output"];
 
 /// Every key of every table, in the order of the reference.
 pub(crate) fn keys() -> Vec<&'static Key> {
     let sections = [
         Top::KEYS,
         Task::KEYS,
+        Text::KEYS,
         Tokenizer::KEYS,
         Student::KEYS,
         StudentConfig::KEYS,
@@ -152,6 +156,10 @@ const WIDTH: Rule<u64> =
     Rule { words: "a whole number from 1 to 65536", holds: |n| (1..=65536).contains(n) };
 const DEPTH: Rule<u64> =
     Rule { words: "a whole number from 1 to 1024", holds: |n| (1..=1024).contains(n) };
+const FILES: Rule<Vec<String>> = Rule {
+    words: "a list of different file names",
+    holds: |names| !names.is_empty() && names.iter().all(|n| !n.is_empty()) && distinct(names),
+};
 const COLUMN: Rule<Column> = any("a column's name, or its number from 0");
 const LABELS: Rule<Vec<String>> = Rule {
     words: "a list of at least two different label names",
@@ -278,6 +286,50 @@ section! {
 }
 
 section! {
+    /// `[text]`: in the place of `[task]`, the text that a language model is trained on.
+    Text at "text" {
+        kind: TextKind, TextKind::ONE, absent "required" as "\"causal\"",
+            "What is learnt: the next token (decoders), or tokens that are hidden (encoders).";
+        path: String, PATH, absent "required" as "\"text/novels\"",
+            "Folder with the files below.";
+        train: Vec<String>, FILES, absent "every file of the folder that `validation` does not name" as "[\"a.txt\", \"b.txt\"]",
+            "Files to train on, in `path`; a folder stands for its files.";
+        validation: Vec<String>, FILES, absent "none is needed with `validation_split`" as "[\"c.txt\"]",
+            "Files to evaluate on, in `path`.";
+        validation_split: f64, PART, absent "nothing is held out" as "0.05",
+            "Share of the documents held out to evaluate on.";
+        format: TextFormat, TextFormat::ONE, absent "by each file's extension; else plain" as "\"jsonl\"",
+            "Format of the files.";
+        documents: Documents = Documents::File, Documents::ONE,
+            "What parts documents of plain text: nothing but the end of a file, blank lines, or lines that hold `marker` alone.";
+        marker: String, TEXT, absent "required with `documents = \"marker\"`" as "\"<|endoftext|>\"",
+            "The line between two documents.";
+        shape: DocumentShape = DocumentShape::Text, DocumentShape::ONE,
+            "What a document is made of: running text; messages, by the tokenizer's chat template; Alpaca's instruction, input and output; or prompt and completion. Of the last three only the reply is learnt.";
+        field: String, TEXT, absent "text; messages for `shape = \"messages\"`" as "\"text\"",
+            "Field with the text or the messages (jsonl, json, parquet).";
+        begin: String, TEXT, absent "none" as "\"<s>\"",
+            "A special token before each document.";
+        end: String, TEXT, absent "the tokenizer's end of a text, where it has one; none with a chat template" as "\"<|endoftext|>\"",
+            "A special token after each document.";
+        sequence_length: u64 = 512, LENGTH,
+            "Tokens of a row.";
+        pack: Packing = Packing::Documents, Packing::ONE,
+            "How documents fill rows: end to end without seeing one another, or as one stream.";
+        on_long: OnLong, OnLong::ONE, absent "error, for examples with a reply" as "\"cut\"",
+            "What becomes of an example that is longer than a row; running text goes on in the next.";
+        train_limit: u64, COUNT, absent "all" as "1000",
+            "Train on this many rows only, the first.";
+        validation_limit: u64, COUNT, absent "all" as "1000",
+            "Evaluate on this many rows only, the first.";
+        mask_probability: f64, RATE, absent "0.15, for masked" as "0.15",
+            "Probability that a token is to be guessed; of those 80 % are hidden, 10 % replaced, 10 % left.";
+        whole_words: bool, BOOL, absent "`false`, for masked" as "true",
+            "Whether all tokens of a word are hidden together.";
+    }
+}
+
+section! {
     /// `[tokenizer]`: how text becomes tokens.
     Tokenizer at "tokenizer" {
         path: String, PATH, absent "the student's folder, else the teacher's" as "\"models/bert-base-uncased\"",
@@ -316,7 +368,7 @@ section! {
 section! {
     /// `student.config`: the shape of a model without weights, in the words of a `config.json`.
     StudentConfig at "student.config" {
-        model_type: ModelType, ModelType::ONE, absent "required" as "\"bert\"",
+        model_type: Architecture, Architecture::ONE, absent "required" as "\"bert\"",
             "Architecture.";
         hidden_size: u64, WIDTH, absent "required" as "384",
             "Width of the hidden states.";
@@ -324,16 +376,24 @@ section! {
             "Layers.";
         num_attention_heads: u64, WIDTH, absent "required" as "12",
             "Attention heads; they divide `hidden_size`.";
+        num_key_value_heads: u64, WIDTH, absent "`num_attention_heads`" as "4",
+            "Heads of keys and values, which divide the attention heads (decoders but gpt2).";
+        head_dim: u64, WIDTH, absent "`hidden_size` over the heads" as "64",
+            "Width of a head (decoders but gpt2).";
         intermediate_size: u64, WIDTH, absent "4 times `hidden_size`" as "1536",
             "Width of the feed-forward layers.";
         hidden_act: Activation = Activation::Gelu, Activation::ONE,
-            "Activation of the feed-forward layers.";
-        max_position_embeddings: u64, WIDTH, absent "512; 514 for roberta" as "512",
+            "Activation of the feed-forward layers (encoders; decoders have their family's).";
+        max_position_embeddings: u64, WIDTH, absent "512; 514 for roberta; `text.sequence_length` for decoders" as "512",
             "Positions (roberta: two of them are never used).";
         type_vocab_size: u64, DEPTH, absent "2; 1 for roberta" as "2",
-            "Segment types.";
-        layer_norm_eps: f64, RATE, absent "1e-12; 1e-5 for roberta" as "1e-12",
-            "Added to the variance in layer norms.";
+            "Segment types (encoders).";
+        rope_theta: f64, POSITIVE, absent "10000" as "10000.0",
+            "Base of the rotary positions (decoders but gpt2).";
+        tie_word_embeddings: bool, BOOL, absent "`true` for decoders" as "true",
+            "Whether the word embeddings are the head too (decoders).";
+        layer_norm_eps: f64, RATE, absent "1e-12; 1e-5 for roberta and gpt2; 1e-6 for other decoders" as "1e-12",
+            "Added to the variance in norms.";
         initializer_range: f64 = 0.02, RATE,
             "Standard deviation of fresh weights.";
     }
@@ -363,6 +423,10 @@ section! {
             "Weight of the teacher's term; the labels' term has 1 − alpha.";
         temperature: f64 = 2.0, POSITIVE,
             "Divides the logits of teacher and student in the teacher's term.";
+        temperature_end: f64, POSITIVE, absent "`temperature`" as "1.0",
+            "The temperature at the last step; it goes there in a line (`[text]`).";
+        until_overtaken: bool, BOOL, absent "`false`" as "true",
+            "Whether the teacher falls silent at the first evaluation in which the student foresees the validation text better than it does (`[text]`).";
         scale_by_temperature_squared: bool = true, BOOL,
             "Multiply the teacher's term by temperature², so that its gradient keeps its size.";
         divergence: DivergenceKind = DivergenceKind::ForwardKl, DivergenceKind::ONE,

@@ -49,7 +49,7 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         .collect();
     let others: Option<Vec<TeacherPlan>> = others.into_iter().collect();
     let student = student(recipe, facts, problems);
-    let tokenizer = tokenizer(recipe, facts, problems);
+    let tokenizer = tokenizer(recipe, facts.tokenizer, problems);
     let (teacher, student, tokenizer) = (teacher?, student?, tokenizer?);
     let others = others?;
     check_vocabulary(&recipe.teacher, recipe, facts, &student, (&teacher, found), problems);
@@ -74,13 +74,19 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         validation: data.validation_limit.of(facts.validation_examples),
         digest: facts.data,
     };
-    let training = training(recipe, facts, &data, &examples, problems);
-    if let Some(training) = &training {
-        stage::check_length(recipe, training.total_steps, problems);
-    }
-    let (moments, groups) = group::decide(recipe, facts, problems);
-    let (student, training) =
-        (StudentPlan { moments, ..student }, TrainingPlan { groups, ..training? });
+    let amount = Amount {
+        examples: &examples,
+        steps_per_epoch: facts.steps_per_epoch,
+        threads: facts.threads,
+        best: data.metric.values()[0],
+        train: ("task.train", place(&recipe.task.train, &recipe.task.place)),
+        validation: ("task.validation", place(&recipe.task.validation, &recipe.task.place)),
+    };
+    let training = training(recipe, &amount, problems);
+    let (moments, grown) = group::decide(recipe, facts, problems);
+    let mut training = training?;
+    training.groups.splice(0..0, grown);
+    let student = StudentPlan { moments, ..student };
     Some(Plan {
         format: FORMAT,
         name: recipe.name(),
@@ -92,7 +98,6 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         other_teachers: others,
         objective: objective?,
         training,
-        stages: stage::decide(recipe),
         output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
     })
 }
@@ -203,7 +208,7 @@ fn student(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<St
         let source = StudentSource::Model { path: at.value.clone(), digest: found.digest };
         (source, found.shape)
     } else if let Some(at) = &student.config {
-        (StudentSource::Fresh, fresh_shape(&at.value, facts)?)
+        (StudentSource::Fresh, fresh_shape(&at.value, facts.tokenizer.vocab_size)?)
     } else {
         let at = recipe.teacher.model.as_ref()?;
         let found = known(at, &facts.teacher)?;
@@ -233,8 +238,8 @@ fn student(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<St
     Some(StudentPlan { source, layers, shape, moments: Moments::Zero })
 }
 
-fn fresh_shape(config: &StudentConfig, facts: &Facts) -> Option<ModelShape> {
-    let model_type = value(&config.model_type)?;
+pub(crate) fn fresh_shape(config: &StudentConfig, vocab_size: u64) -> Option<ModelShape> {
+    let model_type = value(&config.model_type)?.encoder()?;
     let hidden_size = value(&config.hidden_size)?;
     let (positions, segments, epsilon) = match model_type {
         ModelType::Bert | ModelType::Distilbert => (512, 2, 1e-12),
@@ -242,7 +247,7 @@ fn fresh_shape(config: &StudentConfig, facts: &Facts) -> Option<ModelShape> {
     };
     Some(ModelShape {
         model_type,
-        vocab_size: facts.tokenizer.vocab_size,
+        vocab_size,
         hidden_size,
         num_hidden_layers: value(&config.num_hidden_layers)?,
         num_attention_heads: value(&config.num_attention_heads)?,
@@ -259,9 +264,13 @@ fn fresh_shape(config: &StudentConfig, facts: &Facts) -> Option<ModelShape> {
 }
 
 /// Dropout of a fresh model: BERT's (Devlin et al. 2019, arXiv:1810.04805, appendix A.2).
-const USUAL_DROPOUT: f64 = 0.1;
+pub(crate) const USUAL_DROPOUT: f64 = 0.1;
 
-fn tokenizer(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<TokenizerPlan> {
+pub(crate) fn tokenizer(
+    recipe: &Recipe,
+    facts: TokenizerFacts,
+    problems: &mut Problems,
+) -> Option<TokenizerPlan> {
     let Some(path) = recipe.tokenizer_path() else {
         let (key, meaning) = ("tokenizer.path".to_owned(), "where the tokens are".to_owned());
         problems.push(Place::Whole, ProblemKind::Missing { key, meaning });
@@ -270,8 +279,8 @@ fn tokenizer(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<
     Some(TokenizerPlan {
         path: path.to_owned(),
         lowercase: recipe.tokenizer.lowercase(),
-        vocab_size: facts.tokenizer.vocab_size,
-        digest: facts.tokenizer.digest,
+        vocab_size: facts.vocab_size,
+        digest: facts.digest,
     })
 }
 
@@ -449,28 +458,43 @@ fn pairs(
     Some(pairs)
 }
 
-fn training(
+/// How much there is to train on, and what steps follow from it.
+pub(crate) struct Amount<'a> {
+    /// Examples, or rows of a language model.
+    pub(crate) examples: &'a Examples,
+    /// As counted by packing, where somebody did.
+    pub(crate) steps_per_epoch: Option<u64>,
+    /// Cores available.
+    pub(crate) threads: u64,
+    /// The metric that decides where none is named.
+    pub(crate) best: &'static str,
+    /// The key that names the training set, and its place.
+    pub(crate) train: (&'static str, Place),
+    /// The key that names the validation set, and its place.
+    pub(crate) validation: (&'static str, Place),
+}
+
+pub(crate) fn training(
     recipe: &Recipe,
-    facts: &Facts,
-    data: &DataPlan,
-    examples: &Examples,
+    amount: &Amount<'_>,
     problems: &mut Problems,
 ) -> Option<TrainingPlan> {
     let training = &recipe.training;
     let (batch, micro_batch) = batches(recipe);
     let evaluate = evaluate(recipe);
-    let steps_per_epoch = steps_per_epoch(recipe, facts, batch, examples, problems);
-    if evaluate != Evaluate::Never && examples.validation == 0 {
-        let kind = ProblemKind::NoExamples { set: "validation", key: "task.validation" };
-        problems.push(place(&recipe.task.validation, &recipe.task.place), kind);
+    let steps_per_epoch = steps_per_epoch(recipe, amount, batch, problems);
+    if evaluate != Evaluate::Never && amount.examples.validation == 0 {
+        let (key, place) = amount.validation.clone();
+        problems.push(place, ProblemKind::NoExamples { set: "validation", key });
     }
     let length = length(recipe);
     let total_steps = total_steps(recipe, length, steps_per_epoch?, problems)?;
+    stage::check_length(recipe, total_steps, problems);
     let warmup_steps = value(&training.warmup_steps).unwrap_or_else(|| {
         let ratio = value(&training.warmup_ratio).unwrap_or(0.1);
         (total_steps as f64 * ratio).ceil() as u64
     });
-    let best = || data.metric.values()[0].to_owned();
+    let best = || amount.best.to_owned();
     Some(TrainingPlan {
         length,
         total_steps,
@@ -486,7 +510,8 @@ fn training(
         adam_beta2: training.adam_beta2(),
         adam_epsilon: training.adam_epsilon(),
         max_grad_norm: training.max_grad_norm(),
-        groups: Vec::new(),
+        groups: group::of_recipe(recipe),
+        stages: stage::decide(recipe),
         average: average(recipe, total_steps, steps_per_epoch?),
         seed: recipe.seeds()[0],
         evaluate,
@@ -499,7 +524,7 @@ fn training(
         nonfinite_limit: training.nonfinite_limit(),
         precision: training.precision(),
         threads: match training.threads() {
-            0 => facts.threads,
+            0 => amount.threads,
             threads => threads,
         },
     })
@@ -524,12 +549,11 @@ fn average(recipe: &Recipe, total_steps: u64, steps_per_epoch: u64) -> Average {
 
 fn steps_per_epoch(
     recipe: &Recipe,
-    facts: &Facts,
+    amount: &Amount<'_>,
     batch: Batch,
-    examples: &Examples,
     problems: &mut Problems,
 ) -> Option<u64> {
-    let (task, training) = (&recipe.task, &recipe.training);
+    let (examples, training) = (amount.examples, &recipe.training);
     let (at, key, size, unit, train) = match batch {
         Batch::Sequences(size) => {
             (&training.batch_size, "training.batch_size", size, "examples", examples.train)
@@ -540,8 +564,8 @@ fn steps_per_epoch(
         }
     };
     if examples.train == 0 || train == 0 {
-        let kind = ProblemKind::NoExamples { set: "training", key: "task.train" };
-        problems.push(place(&task.train, &task.place), kind);
+        let (key, place) = amount.train.clone();
+        problems.push(place, ProblemKind::NoExamples { set: "training", key });
         return None;
     }
     if train < size {
@@ -553,7 +577,7 @@ fn steps_per_epoch(
     Some(match batch {
         Batch::Sequences(_) => estimate,
         // Texts are not cut where a step is full, so only packing tells.
-        Batch::Tokens(_) => facts.steps_per_epoch.map_or(estimate, |steps| steps.max(1)),
+        Batch::Tokens(_) => amount.steps_per_epoch.map_or(estimate, |steps| steps.max(1)),
     })
 }
 
@@ -582,6 +606,6 @@ fn total_steps(
 }
 
 /// The place of a key, or of its section where the key is not written.
-fn place<T>(at: &Option<At<T>>, section: &Option<Place>) -> Place {
+pub(crate) fn place<T>(at: &Option<At<T>>, section: &Option<Place>) -> Place {
     at.as_ref().map(|at| at.place.clone()).or_else(|| section.clone()).unwrap_or(Place::Whole)
 }

@@ -9,7 +9,7 @@ use crate::choices::{Format, LabelNoiseKind, Logits, OnBadLine, OnNonfinite, Tas
 use crate::divergence::{Divergence, rounded};
 use crate::plan::{
     Average, Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape,
-    Moments, Plan, Save, Split, StudentSource, TeacherPlan, TeacherTokens,
+    Moments, Plan, Save, Split, StudentSource, TeacherPlan, TeacherTokens, TrainingPlan,
 };
 use crate::stage::StagePlan;
 
@@ -21,15 +21,23 @@ impl fmt::Display for Plan {
             ("student", student(self)),
             ("teacher", teachers(self)),
             ("objective", objective(self)),
-            ("training", training(self)),
-            ("output", output(self)),
+            ("training", training(&self.training)),
+            ("output", output(&self.output.dir, self.output.save_model)),
         ];
-        let lines = rows.into_iter().flat_map(|(name, lines)| {
-            let names = std::iter::once(name).chain(std::iter::repeat(""));
-            names.zip(lines).map(|(name, line)| format!("{name:9}  {line}")).collect::<Vec<_>>()
-        });
-        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+        self::rows(f, rows)
     }
+}
+
+/// Each part's name before the first of its lines.
+pub(crate) fn rows<const N: usize>(
+    f: &mut fmt::Formatter<'_>,
+    rows: [(&str, Vec<String>); N],
+) -> fmt::Result {
+    let lines = rows.into_iter().flat_map(|(name, lines)| {
+        let names = std::iter::once(name).chain(std::iter::repeat(""));
+        names.zip(lines).map(|(name, line)| format!("{name:9}  {line}")).collect::<Vec<_>>()
+    });
+    f.write_str(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn data(plan: &Plan) -> Vec<String> {
@@ -116,7 +124,6 @@ fn student(plan: &Plan) -> Vec<String> {
         lines.push(format!("keeps layers {} of it", layers.join(", ")));
     }
     let shape = &student.shape;
-    lines.extend(plan.stages.iter().map(StagePlan::words));
     lines.push(format!(
         "dropout {} hidden, {} attention, {} classifier",
         shape.hidden_dropout_prob, shape.attention_probs_dropout_prob, shape.classifier_dropout
@@ -160,7 +167,7 @@ fn teacher(teacher: &TeacherPlan) -> Vec<String> {
     }
 }
 
-fn shape(shape: &ModelShape) -> String {
+pub(crate) fn shape(shape: &ModelShape) -> String {
     format!(
         "{}, {} layers, width {}, {} heads",
         shape.model_type, shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
@@ -254,7 +261,7 @@ fn objective(plan: &Plan) -> Vec<String> {
 }
 
 /// A sum in brackets, so that what stands before it is a factor of all of it.
-fn one_term(formula: &str) -> String {
+pub(crate) fn one_term(formula: &str) -> String {
     let (sum, letters) = formula.split_at(formula.find("; ").unwrap_or(formula.len()));
     if sum.contains(" + ") || sum.contains(" − ") {
         return format!("({sum}){letters}");
@@ -262,8 +269,7 @@ fn one_term(formula: &str) -> String {
     formula.to_owned()
 }
 
-fn training(plan: &Plan) -> Vec<String> {
-    let training = &plan.training;
+pub(crate) fn training(training: &TrainingPlan) -> Vec<String> {
     let steps = thousands(training.total_steps);
     let length = match training.length {
         Length::Epochs(epochs) => format!("{epochs} epochs = {steps} steps"),
@@ -295,7 +301,8 @@ fn training(plan: &Plan) -> Vec<String> {
             }
         ),
     ];
-    lines.extend(average(plan));
+    lines.extend(average(training));
+    lines.extend(training.stages.iter().map(StagePlan::words));
     lines.extend(training.groups.iter().map(|group| format!("  {}", group.words())));
     let evaluate = match training.evaluate {
         Evaluate::Never => "never evaluated".to_owned(),
@@ -331,8 +338,8 @@ fn training(plan: &Plan) -> Vec<String> {
 }
 
 /// What is averaged, if anything is.
-fn average(plan: &Plan) -> Option<String> {
-    let what = match plan.training.average {
+fn average(training: &TrainingPlan) -> Option<String> {
+    let what = match training.average {
         Average::None => return None,
         Average::Swa { from_step, every } => {
             let steps = match every {
@@ -351,9 +358,9 @@ fn average(plan: &Plan) -> Option<String> {
     Some(format!("evaluated and kept: {what}"))
 }
 
-fn output(plan: &Plan) -> Vec<String> {
-    let model = if plan.output.save_model { "with" } else { "without" };
-    vec![format!("{}, {model} the best model", plan.output.dir)]
+pub(crate) fn output(dir: &str, save_model: bool) -> Vec<String> {
+    let model = if save_model { "with" } else { "without" };
+    vec![format!("{dir}, {model} the best model")]
 }
 
 fn batch(batch: Batch) -> String {
@@ -364,7 +371,7 @@ fn batch(batch: Batch) -> String {
 }
 
 /// `12 345`, as a person groups it.
-fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()

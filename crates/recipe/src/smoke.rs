@@ -4,7 +4,7 @@
 
 use heirloom_base::Tokens;
 
-use crate::plan::{Batch, EarlyStopping, Evaluate, Limit, Plan, Save};
+use crate::plan::{Batch, EarlyStopping, Evaluate, Limit, Plan, Save, TrainingPlan};
 
 /// Steps of a smoke run.
 const STEPS: u64 = 20;
@@ -26,9 +26,20 @@ pub fn smoke(plan: &mut Plan) {
     let tokens = plan.examples.train_tokens.0 / all.max(1) * few;
     plan.examples.train = few;
     plan.examples.train_tokens = Tokens(tokens.max(1));
+    short(&mut plan.training, few, tokens, plan.data.max_length);
+}
 
-    let longest = plan.data.max_length;
-    let training = &mut plan.training;
+/// Cuts a language model's `plan` down likewise, to at most 200 rows; the rows themselves are cut by
+/// whoever reads them.
+pub fn smoke_language(plan: &mut crate::LanguagePlan) {
+    plan.text.train_limit = Limit::First(plan.examples.train.clamp(1, EXAMPLES));
+    plan.text.validation_limit = Limit::First(plan.examples.validation.clamp(1, EXAMPLES));
+    let (rows, tokens) = (plan.examples.train, plan.examples.train_tokens.0);
+    short(&mut plan.training, rows, tokens, plan.text.sequence_length);
+}
+
+/// Cuts the steps down, of `few` examples with `tokens` tokens, none longer than `longest`.
+fn short(training: &mut TrainingPlan, few: u64, tokens: u64, longest: u64) {
     let cut = |batch: Batch| match batch {
         Batch::Sequences(size) => Batch::Sequences(size.min(BATCH)),
         Batch::Tokens(size) => Batch::Tokens(size.min(BATCH * longest)),
@@ -45,5 +56,5 @@ pub fn smoke(plan: &mut Plan) {
         training.evaluate = Evaluate::AtEnd;
     }
     let steps = training.total_steps.min(STEPS);
-    plan.set_total_steps(steps);
+    training.set_total_steps(steps);
 }

@@ -123,7 +123,7 @@ seeds = [1, 1]
         recipe.toml:4:10: `output` is [], expected a table
         recipe.toml:7:1: `student.config` needs `tokenizer.path`, as it comes without tokens
         recipe.toml:7:10: `student.config.num_hidden_layers` is missing: how many layers
-        recipe.toml:7:25: `student.config.model_type` is "gpt2", expected one of `bert`, `roberta`, `distilbert`
+        recipe.toml:7:12: `student.config.model_type` is "gpt2", expected one of bert, roberta or distilbert
         recipe.toml:7:51: `student.config.num_attention_heads` is 3, which does not divide the student's width 10; 2 or 5 would
         recipe.toml:7:76: unknown key `student.config.layers`; did you mean `student.layers`?
         recipe.toml:8:1: `student.layers` and `student.config` contradict each other; keep one

@@ -11,6 +11,7 @@ pub mod compare;
 pub mod diagram;
 pub mod error;
 pub mod evaluate;
+pub mod language;
 pub mod ledger;
 pub mod measure;
 pub mod metric;

@@ -133,8 +133,8 @@ pub enum Error {
     Cache {
         /// The file.
         file: String,
-        /// What is wrong with it.
-        source: heirloom_data::Error,
+        /// What is wrong with it; boxed because it is much larger than the others.
+        source: Box<heirloom_data::Error>,
     },
     /// Data.
     #[error(transparent)]
@@ -157,7 +157,8 @@ impl Error {
             Self::Stage { source, .. } | Self::Growth(source) => source.exit_code(),
             Self::Moments { .. } => 3,
             Self::Model(error) => error.exit_code(),
-            Self::Data(error) | Self::Cache { source: error, .. } => error.exit_code(),
+            Self::Data(error) => error.exit_code(),
+            Self::Cache { source: error, .. } => error.exit_code(),
             Self::Store(error) => error.exit_code(),
         }
     }

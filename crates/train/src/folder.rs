@@ -21,9 +21,7 @@ use heirloom_store::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::Learned;
-use crate::trainer::Trainer;
-use crate::{Error, Progress, StagesState};
+use crate::{Error, Learned, Progress, StagesState, Trains};
 
 /// The plan's file in a run folder.
 const PLAN: &str = "plan.toml";
@@ -32,9 +30,9 @@ const RECORD: &str = "run.jsonl";
 /// Weights under their public names, in checkpoints and model folders.
 const WEIGHTS: &str = "model.safetensors";
 /// What a balance policy has learnt: numbers in double precision, little-endian.
-const BALANCE: &str = "balance.f64";
+pub(crate) const BALANCE: &str = "balance.f64";
 /// What a regularizer has gathered, likewise.
-const REGULARIZER: &str = "regularizer.f64";
+pub(crate) const REGULARIZER: &str = "regularizer.f64";
 /// The average of the weights, in the file of the state.
 const AVERAGE: &str = "average";
 /// Moments, the average of the weights, and projections.
@@ -224,36 +222,30 @@ impl<'d> RunFolder<'d> {
     }
 
     /// Commits a checkpoint of `trainer` and removes those that need not stay.
-    pub fn commit(&mut self, trainer: &mut Trainer) -> Result<Committed, Error> {
+    pub fn commit(&mut self, trainer: &mut dyn Trains) -> Result<Committed, Error> {
         trainer.catch_up();
-        let progress = trainer.progress();
+        let progress = *trainer.progress();
         let step = progress.step();
         // The record must reach as far as the checkpoint says it does.
         self.record.sync()?;
-        let moments: u64 = [&trainer.student, &trainer.projections]
-            .iter()
-            .map(|l| 2 * l.params.len() as u64)
-            .sum();
-        let weights = trainer.student.params.len() as u64;
-        let average = trainer.averaging.map_or(0, |_| weights);
+        let moments: u64 =
+            trainer.learned().iter().map(|(_, learned)| 2 * learned.params.len() as u64).sum();
+        let weights = trainer.student().params.len() as u64;
+        let average = trainer.average_space().map_or(0, |_| weights);
         let needs = Bytes(4 * (weights + moments + average));
         let mut draft = Draft::of_step(self.disk, &self.path, step, needs)?;
-        let weights = trainer.model().params().weights();
+        let weights = trainer.student().params.weights();
         put_weights(&mut draft, trainer, weights)?;
         put_state(&mut draft, trainer)?;
-        let config = trainer.model().config_json(trainer.plan().labels());
-        draft.put(CONFIG, config.as_bytes())?;
+        draft.put(CONFIG, trainer.config_json().as_bytes())?;
         draft.put(PROGRESS, &pretty(&json!(progress)))?;
         if let Some(stages) = trainer.stages() {
             draft.put(STAGES, &pretty(&json!(stages)))?;
         }
-        if let Some(balancing) = &trainer.balancing {
-            draft.put(BALANCE, &bytes(balancing.state()))?;
+        for (file, numbers) in trainer.notes() {
+            draft.put(file, &bytes(numbers))?;
         }
-        if let Some(regularizing) = trainer.regularizing() {
-            draft.put(REGULARIZER, &bytes(regularizing.state()))?;
-        }
-        let facts = json!({ "plan": trainer.plan().digest(), "build": env!("CARGO_PKG_VERSION") });
+        let facts = json!({ "plan": trainer.plan_digest(), "build": env!("CARGO_PKG_VERSION") });
         let committed = draft.commit(About {
             step: Some(step),
             parent: self.parent,
@@ -261,7 +253,7 @@ impl<'d> RunFolder<'d> {
             facts: object(facts),
         })?;
         self.parent = Some(step);
-        let last = NonZeroUsize::new(trainer.plan().training.save_total_limit as usize);
+        let last = NonZeroUsize::new(trainer.training().save_total_limit as usize);
         let keep = Keep { last: last.unwrap_or(NonZeroUsize::MIN), named: BTreeSet::new() };
         keep.prune(self.disk, &committed)?;
         Ok(committed)
@@ -271,8 +263,8 @@ impl<'d> RunFolder<'d> {
     ///
     /// # Errors
     /// Where the checkpoint is damaged, of another plan, or of a student that has grown more often or
-    /// less than `trainer`'s ([`Trainer::at_stage`]).
-    pub fn restore(&mut self, trainer: &mut Trainer, step: Step) -> Result<(), Error> {
+    /// less than `trainer`'s ([`crate::Trainer::at_stage`]).
+    pub fn restore(&mut self, trainer: &mut dyn Trains, step: Step) -> Result<(), Error> {
         let committed = Committed::open_step(self.disk, &self.path, step)?;
         let foreign = |found: String, expected: String| Error::Foreign {
             folder: committed.folder().display().to_string(),
@@ -283,41 +275,44 @@ impl<'d> RunFolder<'d> {
         let progress: Progress = serde_json::from_slice(&text)
             .map_err(|error| foreign(format!("a {PROGRESS} with {error}"), "progress".into()))?;
         let stages = Self::stages(&committed)?;
-        if stages.grown != trainer.stages.state.grown {
+        let grown = trainer.stages().map_or(0, |stages| stages.grown);
+        if stages.grown != grown {
             let times = |grown: usize| format!("a student that has grown {grown} times");
-            return Err(foreign(times(stages.grown), times(trainer.stages.state.grown)));
+            return Err(foreign(times(stages.grown), times(grown)));
         }
-        trainer.stages.state = stages;
+        trainer.take_back_stages(stages);
         let weights = TensorFile::open(&committed.file(WEIGHTS)?)?;
         let state = TensorFile::open(&committed.file(STATE)?)?;
-        let params = trainer.student.params.clone();
-        let named = params
-            .index()
-            .iter()
-            .map(|param| (param.name.clone(), params.view(param, params.weights())));
-        let mut places: Vec<(&TensorFile, String, View)> =
-            named.map(|(name, view)| (&weights, name, view)).collect();
-        places.extend(state_places(trainer).into_iter().map(|(name, view)| (&state, name, view)));
-        for (file, name, view) in places {
-            let values = file.read_f32(&name)?;
+        let params = trainer.student().params.clone();
+        let named = params.index().iter().map(|param| {
+            let transposed = trainer.is_transposed(&param.name).then(|| param.shape[0]);
+            (param.name.clone(), params.view(param, params.weights()), transposed)
+        });
+        let mut places: Vec<(&TensorFile, String, View, Option<usize>)> =
+            named.map(|(name, view, transposed)| (&weights, name, view, transposed)).collect();
+        let state_places = state_places(trainer).into_iter();
+        places.extend(state_places.map(|(name, view)| (&state, name, view, None)));
+        for (file, name, view, transposed) in places {
+            let mut values = file.read_f32(&name)?;
             if values.len() != view.len() {
                 let expected = format!("{} numbers", view.len());
                 return Err(foreign(format!("`{name}` with {} numbers", values.len()), expected));
             }
+            if let Some(columns) = transposed {
+                values = heirloom_models::transposed(&values, columns);
+            }
             trainer.device_mut().write(view, &values);
         }
-        if let Some(balancing) = &mut trainer.balancing {
-            let numbers = numbers(&committed, BALANCE)?;
-            if !balancing.restore(&numbers) {
-                let found = format!("{BALANCE} of {} numbers", numbers.len());
-                return Err(foreign(found, "what this plan's policy has learnt".into()));
-            }
-        }
-        if let Some(regularizing) = trainer.regularizing_mut() {
-            let numbers = numbers(&committed, REGULARIZER)?;
-            if !regularizing.restore(&numbers) {
-                let found = format!("{REGULARIZER} of {} numbers", numbers.len());
-                return Err(foreign(found, "what this plan's regularizer has gathered".into()));
+        let files: Vec<&str> = trainer.notes().into_iter().map(|(file, _)| file).collect();
+        for file in files {
+            let numbers = numbers(&committed, file)?;
+            if !trainer.take_back(file, &numbers) {
+                let found = format!("{file} of {} numbers", numbers.len());
+                let expected = match file {
+                    BALANCE => "what this plan's policy has learnt",
+                    _ => "what this plan's regularizer has gathered",
+                };
+                return Err(foreign(found, expected.into()));
             }
         }
         trainer.resumed(progress);
@@ -333,19 +328,18 @@ impl<'d> RunFolder<'d> {
 
     /// Commits the student as a model folder called `name`, replacing an earlier one: with the average
     /// of its weights where there is one.
-    pub fn save_model(&mut self, trainer: &mut Trainer, name: &str) -> Result<Committed, Error> {
+    pub fn save_model(&mut self, trainer: &mut dyn Trains, name: &str) -> Result<Committed, Error> {
         trainer.catch_up();
-        let needs = Bytes(4 * trainer.student.params.len() as u64);
+        let needs = Bytes(4 * trainer.student().params.len() as u64);
         let mut draft = Draft::begin(self.disk, &self.path.join(name), needs)?;
-        let averaging = trainer.averaging.filter(|_| trainer.averaged().is_some());
-        let weights = trainer.model().params().weights();
-        put_weights(&mut draft, trainer, averaging.map_or(weights, |averaging| averaging.space))?;
-        let config = trainer.model().config_json(trainer.plan().labels());
-        draft.put("config.json", config.as_bytes())?;
-        for (name, bytes) in &trainer.job().tokenizer_files {
+        let average = trainer.average_space().filter(|_| trainer.averaged().is_some());
+        let weights = trainer.student().params.weights();
+        put_weights(&mut draft, trainer, average.unwrap_or(weights))?;
+        draft.put("config.json", trainer.config_json().as_bytes())?;
+        for (name, bytes) in trainer.tokenizer_files() {
             draft.put(name, bytes)?;
         }
-        let facts = json!({ "plan": trainer.plan().digest(), "build": env!("CARGO_PKG_VERSION") });
+        let facts = json!({ "plan": trainer.plan_digest(), "build": env!("CARGO_PKG_VERSION") });
         let step = Some(trainer.progress().step());
         Ok(draft.commit(About { step, facts: object(facts), ..About::default() })?)
     }
@@ -363,48 +357,55 @@ fn numbers(committed: &Committed, file: &str) -> Result<Vec<f64>, Error> {
 }
 
 /// The weights, or a twin of them. A few numbers at a time, so that saving needs no second copy.
-fn put_weights(draft: &mut Draft<'_>, trainer: &Trainer, from: Space) -> Result<(), Error> {
-    let params = trainer.model().params();
-    let named = |param: &'_ Param| (param.name.clone(), param.shape.clone());
+fn put_weights(draft: &mut Draft<'_>, trainer: &dyn Trains, from: Space) -> Result<(), Error> {
+    let params = &trainer.student().params;
+    let named = |param: &'_ Param| {
+        let mut shape = param.shape.clone();
+        if trainer.is_transposed(&param.name) {
+            shape.reverse();
+        }
+        (param.name.clone(), shape)
+    };
     let view = |param| params.view(param, from);
-    let places = params.index().iter().map(|param| (named(param), view(param))).collect();
-    put(draft, WEIGHTS, trainer, places, &[("format", "pt")])
+    let places: Vec<_> = params.index().iter().map(|param| (named(param), view(param))).collect();
+    let numbers = |at: usize, range| trainer.public_numbers(at, places[at].1, range);
+    put(draft, WEIGHTS, &places, numbers, &[("format", "pt")])
 }
 
 fn put(
     draft: &mut Draft<'_>,
     file: &str,
-    trainer: &Trainer,
-    places: Vec<((String, Vec<usize>), View)>,
+    places: &[((String, Vec<usize>), View)],
+    numbers: impl Fn(usize, std::ops::Range<usize>) -> Vec<f32>,
     metadata: &[(&str, &str)],
 ) -> Result<(), Error> {
     let arrays: Vec<(&str, &[usize])> =
         places.iter().map(|((name, shape), _)| (name.as_str(), shape.as_slice())).collect();
-    let numbers = |at: usize, range| trainer.device().read(places[at].1.columns(range));
-    let fill = |file: &mut DraftFile<'_>| write_f32_tensors(file, &arrays, metadata, numbers);
+    let fill = |file: &mut DraftFile<'_>| write_f32_tensors(file, &arrays, metadata, &numbers);
     Ok(draft.put_with(file, fill)?)
 }
 
 /// What `state.safetensors` holds, and where it belongs.
-fn state_places(trainer: &Trainer) -> Vec<(String, View)> {
-    let learned = [("student", &trainer.student), ("projections", &trainer.projections)];
+fn state_places(trainer: &dyn Trains) -> Vec<(String, View)> {
     let mut places = Vec::new();
-    for (name, Learned { params, first, second, .. }) in learned {
+    for (name, Learned { params, first, second, .. }) in trainer.learned() {
         places.push((format!("adam.first.{name}"), params.flat(*first)));
         places.push((format!("adam.second.{name}"), params.flat(*second)));
     }
-    if let Some(averaging) = trainer.averaging {
-        places.push((AVERAGE.to_owned(), trainer.student.params.flat(averaging.space)));
+    if let Some(average) = trainer.average_space() {
+        places.push((AVERAGE.to_owned(), trainer.student().params.flat(average)));
     }
-    let projections = &trainer.projections.params;
-    places.push(("projections".to_owned(), projections.flat(projections.weights())));
+    for (name, Learned { params, .. }) in trainer.others() {
+        places.push((name.to_owned(), params.flat(params.weights())));
+    }
     places
 }
 
-fn put_state(draft: &mut Draft<'_>, trainer: &Trainer) -> Result<(), Error> {
+fn put_state(draft: &mut Draft<'_>, trainer: &dyn Trains) -> Result<(), Error> {
     let places = state_places(trainer).into_iter();
-    let places = places.map(|(name, view)| ((name, vec![view.len()]), view)).collect();
-    put(draft, STATE, trainer, places, &[])
+    let places: Vec<_> = places.map(|(name, view)| ((name, vec![view.len()]), view)).collect();
+    let numbers = |at: usize, range| trainer.device().read(places[at].1.columns(range));
+    put(draft, STATE, &places, numbers, &[])
 }
 
 fn object(value: Value) -> serde_json::Map<String, Value> {

@@ -16,9 +16,14 @@ mod balancing;
 mod capacity;
 mod error;
 mod folder;
+mod grows;
 mod hypergradient;
 mod job;
+
+mod language;
 mod learned;
+mod learning;
+mod nonfinite;
 mod pass;
 mod policy;
 mod predict;
@@ -32,13 +37,19 @@ mod state;
 mod teacher;
 mod terms;
 mod trainer;
+mod trains;
 mod treatment;
 
 pub use balancing::BalanceRecord;
 pub use capacity::{micro_capacity, run_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
+pub use grows::Grows;
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
+pub use language::{
+    Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
+    language_memory,
+};
 pub use learned::{Adam, Learned};
 pub use policy::policy;
 pub use predict::Predictor;
@@ -51,7 +62,7 @@ pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
 pub use trainer::{
-    EVALUATION_TOKENS, MOMENTS, NamedTensor, Trainer, begun, head_of, student_anatomy,
-    student_purpose,
+    EVALUATION_TOKENS, MOMENTS, NamedTensor, Trainer, begun, head_of, student_purpose,
 };
+pub use trains::Trains;
 pub use treatment::{Treatment, check_groups, matches, treatments};

@@ -10,6 +10,15 @@ use heirloom_recipe::{
     Schedule, Sight,
 };
 
+/// How a share goes from its first value to its last; `at` is the part of the run before a step.
+pub(crate) fn course(course: Course, at: f64) -> balance::Course {
+    match course {
+        Course::Linear => balance::Course::Linear,
+        Course::Cosine => balance::Course::Cosine,
+        Course::Step => balance::Course::Step { at },
+    }
+}
+
 /// The policy of a plan, before it has learnt anything.
 ///
 /// `examples` are those of the training set, by which some policies remember; `classes` the logits.
@@ -33,11 +42,7 @@ pub fn policy(
     match plan.policy {
         PolicyPlan::Fixed => parted(Box::new(balance::Fixed { alpha })),
         PolicyPlan::Schedule { from, to, course, at } => {
-            let course = match course {
-                Course::Linear => balance::Course::Linear,
-                Course::Cosine => balance::Course::Cosine,
-                Course::Step => balance::Course::Step { at },
-            };
+            let course = self::course(course, at);
             parted(Box::new(balance::Schedule { from, to, course }))
         }
         PolicyPlan::AnnealingKd { phase_one, levels } => {

@@ -3,25 +3,30 @@
 use heirloom_data::dataset::Dataset;
 use serde_json::Value;
 
-use crate::{Device, Error, EvaluationRecord, GrowthRecord, RunFolder, StepRecord, Trainer, Work};
+use crate::{
+    Device, Error, EvaluationRecord, Foreseen, GrowthRecord, RunFolder, StepRecord, Trains, Work,
+};
 
 /// Everything that touches the world: the clock, signals, the screen, and the metrics.
 pub trait Outside {
     /// Hears of a step.
-    fn step(&mut self, trainer: &Trainer, record: &StepRecord);
+    fn step(&mut self, record: &StepRecord);
     /// Judges outputs `[examples, width]` for the validation set.
     ///
     /// # Errors
     /// Where the outputs cannot be judged (not finite).
     fn judge(&mut self, outputs: Vec<f32>, validation: &Dataset) -> Result<Judged, Error>;
+    /// Judges how well a language model foresaw the validation text.
+    ///
+    /// # Errors
+    /// As [`Outside::judge`].
+    fn judge_text(&mut self, foreseen: &Foreseen) -> Result<Judged, Error>;
     /// Hears of an evaluation.
     fn evaluated(&mut self, record: &EvaluationRecord);
     /// A device for a student that has grown.
     fn device(&mut self, work: Work) -> Device;
     /// Hears that the student has grown.
     fn grown(&mut self, record: &GrowthRecord);
-    /// Hears of a checkpoint.
-    fn saved(&mut self, trainer: &Trainer);
     /// Whether somebody asked the run to stop.
     fn asked_to_stop(&mut self) -> bool;
 }
@@ -49,7 +54,7 @@ pub enum Ending {
 /// Trains until the plan is done or somebody asks to stop. A trainer whose run had already
 /// finished only writes its model folders again where they are missing.
 pub fn run(
-    trainer: &mut Trainer,
+    trainer: &mut dyn Trains,
     folder: &mut RunFolder<'_>,
     outside: &mut dyn Outside,
 ) -> Result<Ending, Error> {
@@ -61,7 +66,7 @@ pub fn run(
     while !trainer.progress().finished {
         let record = trainer.step()?;
         folder.note(&record)?;
-        outside.step(trainer, &record);
+        outside.step(&record);
         let evaluates = trainer.evaluates_now();
         if evaluates {
             evaluate(trainer, folder, outside)?;
@@ -73,13 +78,12 @@ pub fn run(
         let stopping = outside.asked_to_stop();
         if stopping || grows || trainer.saves_now(evaluates) {
             folder.commit(trainer)?;
-            outside.saved(trainer);
         }
         if stopping && !trainer.progress().finished {
             return Ok(Ending::Stopped);
         }
     }
-    if trainer.plan().output.save_model {
+    if trainer.output().save_model {
         folder.save_model(trainer, "last")?;
     }
     Ok(Ending::Finished)
@@ -88,11 +92,11 @@ pub fn run(
 /// Grows the student. It happens between two checkpoints: a run that is killed before the next one
 /// does it again, to the same bits.
 fn grow(
-    trainer: &mut Trainer,
+    trainer: &mut dyn Trains,
     folder: &mut RunFolder<'_>,
     outside: &mut dyn Outside,
 ) -> Result<(), Error> {
-    if trainer.plan().output.save_model {
+    if trainer.output().save_model {
         let stage = trainer.stages().map_or(0, |stages| stages.grown);
         folder.save_model(trainer, &format!("small-{stage}"))?;
     }
@@ -103,13 +107,11 @@ fn grow(
 }
 
 fn evaluate(
-    trainer: &mut Trainer,
+    trainer: &mut dyn Trains,
     folder: &mut RunFolder<'_>,
     outside: &mut dyn Outside,
 ) -> Result<(), Error> {
-    let outputs = trainer.outputs().expect("evaluates_now() found a validation set");
-    let validation = trainer.job().validation.as_ref().expect("as above");
-    let judged = outside.judge(outputs, validation)?;
+    let judged = trainer.evaluate(outside)?;
     let best = trainer.judged(judged.score, judged.higher_is_better);
     let record = EvaluationRecord {
         kind: "evaluation".to_owned(),
@@ -122,7 +124,7 @@ fn evaluate(
     };
     folder.note(&record)?;
     outside.evaluated(&record);
-    if best && trainer.plan().output.save_model {
+    if best && trainer.output().save_model {
         folder.save_model(trainer, "best")?;
     }
     Ok(())

@@ -32,6 +32,10 @@ pub struct Progress {
     pub best: Option<Best>,
     /// Evaluations since the best one.
     pub since_best: u64,
+    /// Steps done when a language model's student was first found better than its teacher, who is
+    /// silent from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overtaken: Option<u64>,
     /// Whether the run has ended, by its length or early.
     pub finished: bool,
 }

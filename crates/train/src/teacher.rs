@@ -112,7 +112,8 @@ pub fn answer_all(
     let classes = head.width(&job.config);
     let path = cache_dir.join(format!("{}.logits", digest_of(&key).short()));
     if let Ok(bytes) = std::fs::read(&path) {
-        let named = |source| Error::Cache { file: path.display().to_string(), source };
+        let named =
+            |source| Error::Cache { file: path.display().to_string(), source: Box::new(source) };
         let cache = TeacherCache::from_bytes(&bytes).map_err(named)?;
         cache.check(&key, train.len(), classes).map_err(named)?;
         return Ok(cache);

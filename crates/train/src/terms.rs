@@ -51,7 +51,7 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
 }
 
 /// The engine's divergence of the plan's name.
-fn divergence(plan: heirloom_recipe::Divergence) -> Divergence {
+pub(crate) fn divergence(plan: heirloom_recipe::Divergence) -> Divergence {
     use heirloom_recipe::Divergence as Plan;
     match plan {
         Plan::ForwardKl => Divergence::ForwardKl,

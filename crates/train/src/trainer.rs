@@ -3,37 +3,43 @@
 //! In: a [`Job`] and a device. Out: one optimiser step at a time, and what it says about itself.
 //! Never: a weight that is not finite, or a step whose result depends on how it was cut.
 
+mod as_run;
+mod growing;
+mod setup;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use heirloom_balance::{At, Decision, Fixed, Samples};
 use heirloom_base::Step;
-use heirloom_data::dataset::Dataset;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::micro_ranges;
-use heirloom_engine::{Device, Move, Role};
+use heirloom_engine::Move;
 use heirloom_models::{Capacity, Head, Loaded, Model, Noise, Purpose, Taps};
 use heirloom_objective::{Counts, Objective, Parts};
-use heirloom_recipe::{
-    EarlyStopping, Evaluate, Moments, OnNonfinite, Plan, Save, TaskKind, TeacherPlan,
-};
-use heirloom_store::{Disk, TensorFile, TensorFolder};
+use heirloom_recipe::{Plan, TaskKind, TeacherPlan};
+use heirloom_store::Disk;
 
 use crate::average::Averaging;
 use crate::balancing::Balancing;
 use crate::hypergradient::{
     Check, Coming, Hypergradient, Measured, Trial, counts, forward, second_seed,
 };
+use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
 use crate::pass::Pass;
 use crate::predict::Predictor;
 use crate::regularizing::Regularizing;
 use crate::stages::Stages;
-use crate::teacher::{LiveTeacher, runs_live};
+use crate::teacher::runs_live;
+use crate::trains::{averaged, reconsider};
 use crate::{
-    Adam, Best, Error, Job, Learned, NotFinite, Progress, StagesState, StepRecord, StudentWeights,
-    TeacherAnswers, TeacherJob, TeacherRecord, TermRecord, Treatment, answer_all, check_groups,
-    learning_rate, policy, regularizer, run_capacity, terms, treatments,
+    Adam, Error, Job, Learned, NotFinite, Progress, StagesState, StepRecord, StudentWeights,
+    TeacherAnswers, TeacherJob, TeacherRecord, TermRecord, Treatment, learning_rate, regularizer,
+    run_capacity, terms, treatments,
 };
+use setup::{balancing, check_names, kept_answers, live, load_moments, load_student, teaching};
+
+pub use setup::{MOMENTS, begun};
 
 /// Tokens that an evaluation reads at once.
 pub const EVALUATION_TOKENS: usize = 4096;
@@ -60,7 +66,7 @@ pub struct Trainer {
     evaluator: Option<Predictor>,
     progress: Progress,
     loaded: Loaded,
-    pub(crate) stages: Stages,
+    pub(crate) stages: Stages<heirloom_models::EncoderConfig>,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -88,7 +94,7 @@ pub fn student_purpose(plan: &Plan, taps: Taps) -> Purpose {
 }
 
 /// The rule of the data crate for an amount in a plan.
-fn rule(batch: heirloom_recipe::Batch) -> BatchRule {
+pub(crate) fn rule(batch: heirloom_recipe::Batch) -> BatchRule {
     match batch {
         heirloom_recipe::Batch::Sequences(sequences) => BatchRule::Sequences(sequences as usize),
         heirloom_recipe::Batch::Tokens(tokens) => BatchRule::Tokens(tokens as usize),
@@ -114,7 +120,7 @@ impl Trainer {
         disk: &dyn Disk,
         new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
     ) -> Result<Self, Error> {
-        let stages = Stages::new(&job.plan, &job.student_config, state)?;
+        let stages = Stages::new(&job.plan.training, &job.student_config, state)?;
         check_names(&job, &stages)?;
         job.student_config = stages.config().clone();
         if stages.state.grown > 0 {
@@ -241,7 +247,7 @@ impl Trainer {
 
     /// The student's weights.
     pub fn weights(&mut self) -> Vec<NamedTensor> {
-        self.catch_up();
+        self.student.catch_up(&mut *self.device);
         self.pass.model.tensors(&*self.device)
     }
 
@@ -260,7 +266,7 @@ impl Trainer {
     /// How many weights the average holds that is judged and kept in place of the weights; `None`
     /// where those themselves are.
     pub fn averaged(&self) -> Option<u64> {
-        (self.progress.averaged > 0).then_some(self.progress.averaged)
+        averaged(&self.progress)
     }
 
     /// What loading the student's weights left as it was.
@@ -282,22 +288,6 @@ impl Trainer {
     /// `0.0..=1.0`; NaN where it never was. `None` without a balance policy.
     pub fn shares(&self) -> Option<&[f64]> {
         self.balancing.as_ref().map(Balancing::shares)
-    }
-
-    pub(crate) fn regularizing(&self) -> Option<&Regularizing> {
-        self.pass.regularizing.as_ref()
-    }
-
-    pub(crate) fn regularizing_mut(&mut self) -> Option<&mut Regularizing> {
-        self.pass.regularizing.as_mut()
-    }
-
-    pub(crate) fn device(&self) -> &dyn Device {
-        &*self.device
-    }
-
-    pub(crate) fn device_mut(&mut self) -> &mut dyn Device {
-        &mut *self.device
     }
 
     /// Takes one optimiser step.
@@ -352,7 +342,7 @@ impl Trainer {
             let (device, averaged) = (&mut *self.device, &mut self.progress.averaged);
             averaging.hear(device, &mut self.student, averaged, after.step, finite);
         }
-        self.reconsider();
+        reconsider(&self.job.plan.training, &mut self.progress);
         let balance = self.balancing.as_mut().and_then(|balancing| {
             let means = self.pass.weighed().map(|term| parts.terms()[term].mean().unwrap_or(0.0));
             if finite {
@@ -612,19 +602,6 @@ impl Trainer {
         }
     }
 
-    /// Brings weights and moments up to date for whoever reads them.
-    pub(crate) fn catch_up(&mut self) {
-        self.student.catch_up(&mut *self.device);
-    }
-
-    /// Hears that weights and moments are those of `progress`.
-    pub(crate) fn resumed(&mut self, progress: Progress) {
-        self.student.resumed(&mut *self.device, progress.updates);
-        self.progress = progress;
-        // The plan may have been given more steps, or fewer.
-        self.reconsider();
-    }
-
     /// Drops the gradient of a step that is not finite, or says why the run must stop.
     fn leave_out(
         &mut self,
@@ -632,35 +609,15 @@ impl Trainer {
         parts: &Parts,
         examples: Vec<u32>,
     ) -> Result<(), Error> {
-        let not_finite = self.explain(cursor, parts, examples);
-        for learned in [&self.student, &self.projections] {
+        let named = self.pass.objective.terms().iter().zip(parts.terms());
+        let terms = bad_terms(named.map(|(term, nats)| (term.name.as_str(), nats)));
+        let learned = [&self.student, &self.projections];
+        let parameter = bad_parameter(&*self.device, &learned);
+        for learned in learned {
             learned.clear(&mut *self.device);
         }
-        let training = &self.job.plan.training;
-        match training.on_nonfinite {
-            OnNonfinite::Stop => Err(Error::Diverged(not_finite)),
-            OnNonfinite::Skip if self.progress.skipped >= training.nonfinite_limit => {
-                Err(Error::TooManySkipped(not_finite, self.progress.skipped))
-            }
-            OnNonfinite::Skip => {
-                self.progress.skipped += 1;
-                Ok(())
-            }
-        }
-    }
-
-    fn explain(&self, cursor: Cursor, parts: &Parts, examples: Vec<u32>) -> NotFinite {
-        let bad = |(term, nats): (&heirloom_objective::Term, &heirloom_base::Nats)| {
-            (!nats.sum_of_parts().is_finite()).then(|| format!("term `{}`", term.name))
-        };
-        let terms = self.pass.objective.terms().iter().zip(parts.terms()).filter_map(bad).collect();
-        let parameter = [&self.student, &self.projections].into_iter().find_map(|learned| {
-            let finite = |param: &&heirloom_engine::Param| {
-                !self.device.sum_of_squares(learned.params.view(param, learned.grads)).is_finite()
-            };
-            learned.params.index().iter().find(finite).map(|param| param.name.clone())
-        });
-        NotFinite { step: Step(cursor.step + 1), terms, parameter, examples }
+        let not_finite = NotFinite { step: Step(cursor.step + 1), terms, parameter, examples };
+        leave_out(&self.job.plan.training, &mut self.progress, not_finite)
     }
 
     fn term_records(&self, parts: &Parts) -> BTreeMap<String, TermRecord> {
@@ -686,182 +643,6 @@ impl Trainer {
             })),
         }
     }
-
-    /// Whether the plan evaluates after the step just taken.
-    pub fn evaluates_now(&self) -> bool {
-        if self.job.validation.is_none() {
-            return false;
-        }
-        let cursor = self.progress.cursor;
-        match self.job.plan.training.evaluate {
-            Evaluate::Never => false,
-            Evaluate::AtEnd => self.progress.finished,
-            Evaluate::EveryEpoch => cursor.position == 0 || self.progress.finished,
-            Evaluate::EverySteps(every) => {
-                cursor.step.is_multiple_of(every) || self.progress.finished
-            }
-        }
-    }
-
-    /// Whether the plan saves after the step just taken.
-    pub fn saves_now(&self, evaluated: bool) -> bool {
-        self.progress.finished
-            || match self.job.plan.training.save {
-                Save::WithEvaluation => evaluated,
-                Save::EverySteps(every) => self.progress.cursor.step.is_multiple_of(every),
-            }
-    }
-
-    /// Takes note of an evaluation; says whether it is the best so far. A score that has no value
-    /// is never the best.
-    pub fn judged(&mut self, score: Option<f64>, higher_is_better: bool) -> bool {
-        let progress = &mut self.progress;
-        let better = match (score, progress.best) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(score), Some(best)) if higher_is_better => score > best.score,
-            (Some(score), Some(best)) => score < best.score,
-        };
-        if let (true, Some(score)) = (better, score) {
-            progress.best = Some(Best { step: progress.step(), score });
-            progress.since_best = 0;
-        } else {
-            progress.since_best += 1;
-        }
-        self.reconsider();
-        better
-    }
-
-    /// Decides anew whether the run has ended: by its length, or early.
-    fn reconsider(&mut self) {
-        let (training, progress) = (&self.job.plan.training, &mut self.progress);
-        let early = match training.early_stopping {
-            EarlyStopping::Never => false,
-            EarlyStopping::After(patience) => progress.since_best >= patience,
-        };
-        progress.finished = early || progress.cursor.step >= training.total_steps;
-    }
-}
-
-/// The file beside a grown model's weights with the optimiser's moments.
-pub const MOMENTS: &str = "moments.safetensors";
-
-/// Puts the moments beside the student's weights into `student`.
-fn load_moments(device: &mut dyn Device, job: &Job, student: &Learned) -> Result<(), Error> {
-    let StudentWeights::Folder { path, .. } = &job.student_weights else { return Ok(()) };
-    let file = TensorFile::open(&path.join(MOMENTS))?;
-    for (order, space) in [("first", student.first), ("second", student.second)] {
-        for param in student.params.index().iter().filter(|param| param.role != Role::Carried) {
-            let name = format!("{order}.{}", param.name);
-            let refuse = |found: String| Error::Moments {
-                file: file.path().display().to_string(),
-                name: param.name.clone(),
-                found,
-                expected: param.shape.clone(),
-            };
-            if !file.has(&name) {
-                return Err(refuse("no moment".to_owned()));
-            }
-            if file.shape(&name)? != param.shape {
-                return Err(refuse(format!("a moment of shape {:?}", file.shape(&name)?)));
-            }
-            device.write(student.params.view(param, space), &file.read_f32(&name)?);
-        }
-    }
-    Ok(())
-}
-
-/// Whether the plan's groups name parameters of the student, before or after it has grown.
-fn check_names(job: &Job, stages: &Stages) -> Result<(), Error> {
-    let groups = &job.plan.training.groups;
-    if groups.is_empty() || stages.state.grown > 0 {
-        return Ok(());
-    }
-    let configs = [stages.first(), stages.largest()];
-    let names: std::collections::BTreeSet<String> = configs
-        .into_iter()
-        .flat_map(|config| growing::shapes(config, &job.plan).into_keys())
-        .collect();
-    check_groups(groups, names.iter().map(String::as_str))
-}
-
-/// Steps that the optimiser had taken before the run: those of the moments that it begins with.
-pub fn begun(plan: &Plan) -> u64 {
-    match plan.student.moments {
-        Moments::Zero => 0,
-        Moments::Kept { updates, .. } => updates,
-    }
-}
-
-/// A teacher's answers to the training set, and to a second set where there is one of its own.
-type Kept = (TeacherAnswers, Option<TeacherAnswers>);
-
-/// What one teacher answers beforehand; `None` where it answers at every step.
-fn kept_answers(
-    job: &Job,
-    plan: &TeacherPlan,
-    teacher: &TeacherJob,
-    head: Head,
-    disk: &dyn Disk,
-    new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
-) -> Result<Option<Kept>, Error> {
-    if runs_live(&job.plan, plan) {
-        return Ok(None);
-    }
-    let (train, meta) = match &teacher.own {
-        Some(own) => (&own.train, &own.meta),
-        None => (&job.train, &job.meta),
-    };
-    let mut answers = |data: &Dataset| {
-        let (both, dir) = ((plan, teacher), &job.cache_dir);
-        let cache = answer_all(&job.plan, both, head, data, dir, disk, new_device)?;
-        Ok::<_, Error>(TeacherAnswers::Cached(cache))
-    };
-    let train = answers(train)?;
-    Ok(Some((train, meta.as_deref().map(answers).transpose()?)))
-}
-
-fn live(
-    device: &mut dyn Device,
-    job: &TeacherJob,
-    head: Head,
-    capacity: Capacity,
-    inside: bool,
-) -> Result<TeacherAnswers, Error> {
-    Ok(TeacherAnswers::Live(Box::new(LiveTeacher::new(device, job, head, capacity, inside)?)))
-}
-
-/// The second set of a plan's regularizer.
-fn teaching(
-    device: &mut dyn Device,
-    job: &Job,
-    answers: &mut Option<TeacherAnswers>,
-) -> Option<Hypergradient> {
-    let meta = job.plan.objective.regularizer_meta.clone()?;
-    let (training, examples) = (&job.plan.training, job.train.len());
-    let (data, micro) = (job.meta.clone(), rule(training.micro_batch));
-    let answers = answers.take();
-    Some(Hypergradient::new(device, meta, data, answers, training.seed, examples, micro))
-}
-
-/// The plan's policy, ready to decide.
-fn balancing(
-    device: &mut dyn Device,
-    job: &Job,
-    head: Head,
-    answers: Option<TeacherAnswers>,
-) -> Option<Balancing> {
-    let plan = job.plan.objective.balance.as_ref()?;
-    let (training, examples) = (&job.plan.training, job.train.len());
-    let classes = head.width(&job.student_config);
-    let policy =
-        policy(plan, &job.plan.objective, examples, classes, training.total_steps, training.seed);
-    let second = plan.meta.clone().map(|meta| {
-        let (data, micro) = (job.meta.clone(), rule(training.micro_batch));
-        Hypergradient::new(device, meta, data, answers, training.seed, examples, micro)
-    });
-    let teachers = 1 + job.other_teachers.len();
-    Some(Balancing::new(policy, second, examples, teachers))
 }
 
 /// Factor that shortens a gradient of length `norm` to `largest`, where that is not 0. As
@@ -869,27 +650,6 @@ fn balancing(
 pub(crate) fn clip(largest: f64, norm: f64) -> f64 {
     if largest > 0.0 { (largest / (norm + 1e-6)).min(1.0) } else { 1.0 }
 }
-
-/// Fills the student's weights.
-fn load_student(device: &mut dyn Device, job: &Job, model: &Model) -> Result<Loaded, Error> {
-    let seed = job.plan.training.seed;
-    match &job.student_weights {
-        StudentWeights::Fresh => {
-            model.init(device, seed);
-            Ok(Loaded::default())
-        }
-        StudentWeights::Later => Ok(Loaded::default()),
-        StudentWeights::Folder { path, layers } => {
-            let folder = TensorFolder::open(path)?;
-            let map = heirloom_growth::LayerMap::of(layers);
-            Ok(model.load(device, &folder, &|name| map.source_name(name), Some(seed))?)
-        }
-    }
-}
-
-mod growing;
-
-pub use growing::student_anatomy;
 
 #[cfg(test)]
 mod tests;

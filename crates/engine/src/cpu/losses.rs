@@ -15,7 +15,9 @@ use crate::reference::SHORTEST;
 impl Cpu {
     pub(super) fn row_losses(&mut self, op: &RowLoss) {
         let (labels, other) = match op.target {
-            Target::Labels(labels) => (self.ids.read(labels), nothing()),
+            Target::Labels(labels) | Target::Misses(labels) | Target::Softened { labels, .. } => {
+                (self.ids.read(labels), nothing())
+            }
             Target::Teacher { logits, labels, .. } => {
                 (labels.map_or(&[][..], |labels| self.ids.read(labels)), logits)
             }
@@ -31,12 +33,14 @@ impl Cpu {
             .memory
             .borrow([op.x, other, given, weights], [op.losses, op.dx.unwrap_or_else(nothing)]);
         let shape = (x.rows, x.cols);
-        if let Target::Labels(_)
-        | Target::Teacher { divergence: Divergence::Decoupled { .. }, .. } = op.target
-        {
+        let by_label =
+            matches!(op.target, Target::Labels(_) | Target::Misses(_) | Target::Softened { .. });
+        let decoupled =
+            matches!(op.target, Target::Teacher { divergence: Divergence::Decoupled { .. }, .. });
+        if by_label || decoupled {
             assert_eq!(labels.len(), x.rows, "one label per row");
         }
-        if !matches!(op.target, Target::Labels(_)) {
+        if !by_label {
             assert_eq!((other.rows, other.cols), shape, "shape of the target");
         }
         assert_eq!((losses.rows, losses.cols), (x.rows, 1), "one loss per row");
@@ -58,6 +62,11 @@ impl Cpu {
                         let x = x.row(row);
                         let loss = match op.target {
                             Target::Labels(_) => label_loss(x, labels[row], dx, scale),
+                            Target::Softened { share, temperature, .. } => {
+                                let by = (share, temperature);
+                                softened_loss(x, labels[row], by, dx, scale)
+                            }
+                            Target::Misses(_) => misses(x, labels[row]),
                             Target::Teacher { divergence, temperature, factor, .. } => {
                                 let label = labels.get(row).copied().unwrap_or(IGNORED);
                                 let by = Soft { divergence, temperature, factor, scale, label };
@@ -107,6 +116,51 @@ fn label_loss(x: &[f32], label: u32, dx: Option<&mut [f32]>, scale: f64) -> f64 
         dx[label] -= scale;
     }
     ln_total - f64::from(x[label] - largest)
+}
+
+/// Cross-entropy to the label and the row's own softened distribution; an infinite temperature's
+/// inverse is 0, and the distribution even.
+#[inline(always)]
+fn softened_loss(
+    x: &[f32],
+    label: u32,
+    (share, temperature): (f64, f64),
+    dx: Option<&mut [f32]>,
+    scale: f64,
+) -> f64 {
+    if label == IGNORED {
+        return 0.0;
+    }
+    let label = label as usize;
+    let inverse = (1.0 / temperature) as f32;
+    let (largest, ln_total) = ln_total(x, 1.0);
+    let (_, ln_soft) = self::ln_total(x, inverse);
+    if let Some(dx) = dx {
+        let (of_soft, of_label) = ((scale * share) as f32, (scale * (1.0 - share)) as f32);
+        let (scale, ln_total, ln_soft) = (scale as f32, ln_total as f32, ln_soft as f32);
+        for (dx, &x) in dx.iter_mut().zip(x) {
+            let below = x - largest;
+            *dx += scale * exp(below - ln_total) - of_soft * exp(below * inverse - ln_soft);
+        }
+        dx[label] -= of_label;
+    }
+    let ln_soft = ln_soft as f32;
+    let softened = sum2_f64(x, x, |x, _| {
+        let below = x - largest;
+        f64::from(exp(below * inverse - ln_soft)) * f64::from(below)
+    });
+    ln_total - (1.0 - share) * f64::from(x[label] - largest) - share * softened
+}
+
+/// 1 where another class comes before the label; a row that holds no numbers has no largest.
+fn misses(x: &[f32], label: u32) -> f64 {
+    if label == IGNORED {
+        return 0.0;
+    }
+    let label = label as usize;
+    let own = x[label];
+    let stays_behind = |(place, &x): (usize, &f32)| x < own || (x == own && place >= label);
+    f64::from(u8::from(!x.iter().enumerate().all(stays_behind)))
 }
 
 /// `KL(softmax(teacher · inverse) ‖ softmax(x · inverse))`; 0 · ln 0 = 0.

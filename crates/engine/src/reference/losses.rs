@@ -64,6 +64,22 @@ impl<T: Real> Reference<T> {
                 gradient[label as usize] -= T::of(1.0);
                 (-ln_q[label as usize], gradient)
             }
+            Target::Softened { labels, share, temperature } => {
+                let label = self.load_ids(labels)[row];
+                if label == IGNORED {
+                    return (T::default(), vec![T::default(); x.len()]);
+                }
+                let (ln_s, ln_soft) = (ln_softmax(x, 1.0), ln_softmax(x, temperature));
+                let mut q: Vec<T> = ln_soft.iter().map(|ln| T::of(share) * ln.exp()).collect();
+                q[label as usize] += T::of(1.0 - share);
+                let loss = -dot(&q, &ln_s);
+                (loss, ln_s.iter().zip(q).map(|(ln_s, q)| ln_s.exp() - q).collect())
+            }
+            Target::Misses(labels) => {
+                let label = self.load_ids(labels)[row];
+                let missed = label != IGNORED && first_largest(x) != label as usize;
+                (T::of(f64::from(u8::from(missed))), vec![T::default(); x.len()])
+            }
             Target::Teacher { logits, divergence, temperature, factor, labels } => {
                 // One row: a vocabulary's worth of each would be copied for every row.
                 let teacher = self.load(logits.row_range(row..row + 1));
@@ -158,6 +174,18 @@ impl<T: Real> Reference<T> {
             self.add_to(to_b, &db);
         }
     }
+}
+
+/// The place of the largest number, of equal ones the first; no place where one is not a number.
+fn first_largest<T: Real>(x: &[T]) -> usize {
+    let mut best = 0;
+    for (place, &x_here) in x.iter().enumerate() {
+        if x_here > x[best] {
+            best = place;
+        }
+    }
+    let are_numbers = x.iter().all(|x| !x.f64().is_nan());
+    if are_numbers { best } else { usize::MAX }
 }
 
 /// Distance of two rows and its gradient with respect to the first.

@@ -233,8 +233,16 @@ fn attention_agrees() {
 fn row_losses_agree() {
     use HiddenDistance::{Cosine, MeanSquared, Normalized};
     for (rows, cols) in [(1, 2), (33, 3), (7, 384), (5, 30522)] {
-        let labels = (0..rows as u32).map(|row| if row == 1 { IGNORED } else { row % 2 }).collect();
+        let labels: Vec<u32> =
+            (0..rows as u32).map(|row| if row == 1 { IGNORED } else { row % 2 }).collect();
+        let softened = |temperature| {
+            let labels = labels.clone();
+            Held::Softened { labels, share: 0.3, temperature }
+        };
         for held in [
+            softened(f64::INFINITY),
+            softened(1.5),
+            Held::Misses(labels.clone()),
             Held::Labels(labels),
             Held::Teacher { temperature: 2.5 },
             Held::Binary,

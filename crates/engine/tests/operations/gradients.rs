@@ -1,12 +1,13 @@
 //! The reference's gradients in double precision against central finite differences.
 
 use heirloom_engine::{
-    Activation, AdamW, Device, HiddenDistance, IGNORED, Reference, RelationMeasure, Span, View,
+    Activation, AdamW, Cpu, Device, HiddenDistance, IGNORED, Reference, RelationMeasure, RowLoss,
+    Span, Target, View,
 };
 
 use crate::rows::{
-    Att, Drop, Emb, Held, Input, Lin, Loss, Mean, Norm, Op, Rel, Sides, Through, place, run,
-    weights,
+    Att, Drop, Emb, Held, Input, Lin, Loss, Mean, Norm, Op, Rel, Sides, Through, ids, new, place,
+    run, weights,
 };
 
 /// Half the distance of the two points of a difference. Its square times a third derivative of
@@ -94,6 +95,7 @@ fn of_each_row_loss() {
     use HiddenDistance::{Cosine, MeanSquared, Normalized};
     for held in [
         Held::Labels(vec![2, IGNORED, 0, 3]),
+        Held::Softened { labels: vec![2, IGNORED, 0, 3], share: 0.2, temperature: f64::INFINITY },
         Held::Teacher { temperature: 1.0 },
         Held::Teacher { temperature: 3.0 },
         Held::Binary,
@@ -111,6 +113,90 @@ fn of_relations_between_two_matrices_one_and_columns() {
         for sides in [Sides::Apart, Sides::Same, Sides::Columns] {
             let lengths = vec![3, 1, 4];
             check(&Rel { lengths, heads: 2, width: 4, teacher_width: 6, measure, sides });
+        }
+    }
+}
+
+/// The gradient with the softened part held fixed is that of the minimum over distributions P of
+/// `CE(P, s) + T·KL(P ‖ even)`, which is `−T ln Σ s^(1/T) + T ln V`, by the envelope theorem.
+#[test]
+fn of_the_own_softened_answer_is_the_slope_of_the_inner_minimum() {
+    let (rows, cols, share, temperature) = (4, 5, 0.3, 1.7);
+    let labels = vec![2, IGNORED, 0, 3];
+    let loss = Loss {
+        rows,
+        cols,
+        held: Held::Softened { labels: labels.clone(), share, temperature },
+        size: 1.0,
+    };
+    let found = run(&mut Reference::<f64>::new(), &loss);
+    let gradient = found.gradients[0].as_deref().expect("logits have a gradient");
+    let x = loss.inputs()[0].values.clone();
+    let total = |x: &[f64]| -> f64 {
+        let row = |(x, &label): (&[f64], &u32)| {
+            if label == IGNORED {
+                return 0.0;
+            }
+            let ln_total = x.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let power = x.iter().map(|x| ((x - ln_total) / temperature).exp()).sum::<f64>();
+            let inner = -temperature * power.ln() + temperature * (cols as f64).ln();
+            (1.0 - share) * (ln_total - x[label as usize]) + share * inner
+        };
+        0.7 * x.chunks(cols).zip(&labels).map(row).sum::<f64>()
+    };
+    for at in 0..x.len() {
+        let moved = |by: f64| {
+            let mut x = x.clone();
+            x[at] += by;
+            total(&x)
+        };
+        let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+        assert!((slope - gradient[at]).abs() < 1e-8, "{at}: {slope}, found {}", gradient[at]);
+    }
+}
+
+#[test]
+fn a_share_of_nothing_is_the_label_and_an_endless_temperature_is_even() {
+    let labels = vec![2, 4, 0, 3];
+    let of = |held| run(&mut Reference::<f64>::new(), &Loss { rows: 4, cols: 5, held, size: 1.0 });
+    let softened = |share, temperature| {
+        of(Held::Softened { labels: labels.clone(), share, temperature }).results[0].clone()
+    };
+    let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
+    let plain = of(Held::Labels(labels.clone())).results[0].clone();
+    assert!(near(&softened(0.0, 2.0), &plain));
+    assert!(near(&softened(0.1, f64::INFINITY), &softened(0.1, 1e15)));
+    assert!(!near(&softened(0.1, f64::INFINITY), &plain));
+}
+
+#[test]
+fn a_miss_is_a_label_that_is_not_the_first_of_the_largest() {
+    let rows: [(&[f64], u32, f64); 6] = [
+        (&[1.0, 3.0, 2.0], 1, 0.0),
+        (&[1.0, 3.0, 2.0], 2, 1.0),
+        (&[3.0, 3.0, 2.0], 0, 0.0),
+        (&[3.0, 3.0, 2.0], 1, 1.0),
+        (&[3.0, f64::NAN, 2.0], 0, 1.0),
+        (&[1.0, 3.0, 2.0], IGNORED, 0.0),
+    ];
+    let devices: [Box<dyn Device>; 2] = [Box::new(Reference::<f64>::new()), Box::new(Cpu::new(1))];
+    for mut device in devices {
+        for (x, label, want) in rows {
+            let (view, losses) = (new(&mut *device, 1, 3), new(&mut *device, 1, 1));
+            let dx = new(&mut *device, 1, 3);
+            device.write_f64(view, x);
+            device.fill(dx, 0.5);
+            let target = Target::Misses(ids(&mut *device, &[label]));
+            device.row_loss(&RowLoss {
+                x: view,
+                target,
+                scale: 1.0,
+                weights: None,
+                losses,
+                dx: Some(dx),
+            });
+            assert_eq!(device.read_f64(losses), [want], "{x:?} labelled {label}");
+            assert_eq!(device.read_f64(dx), [0.5; 3], "a step has no slope");
         }
     }
 }
@@ -136,9 +222,7 @@ fn huge_logits_give_finite_losses_and_gradients_on_both_devices() {
     ] {
         for size in [1e4, 0.0] {
             let op = Loss { rows: 3, cols: 4, held: held.clone(), size };
-            for device in
-                [&mut Reference::<f64>::new() as &mut dyn Device, &mut heirloom_engine::Cpu::new(1)]
-            {
+            for device in [&mut Reference::<f64>::new() as &mut dyn Device, &mut Cpu::new(1)] {
                 let numbers = run(device, &op);
                 let gradient = numbers.gradients[0].as_deref().expect("logits have a gradient");
                 let all = numbers.results[0].iter().chain(gradient);

@@ -479,6 +479,8 @@ impl Op for Mean {
 #[derive(Clone, Debug)]
 pub(crate) enum Held {
     Labels(Vec<u32>),
+    Softened { labels: Vec<u32>, share: f64, temperature: f64 },
+    Misses(Vec<u32>),
     Teacher { temperature: f64 },
     Binary,
     Distance(heirloom_engine::HiddenDistance),
@@ -496,6 +498,11 @@ impl Loss {
     fn op(&self, device: &mut dyn Device, x: &[View], losses: View, dx: Option<View>) -> RowLoss {
         let target = match &self.held {
             Held::Labels(labels) => Target::Labels(ids(device, labels)),
+            Held::Softened { labels, share, temperature } => {
+                let (share, temperature) = (*share, *temperature);
+                Target::Softened { labels: ids(device, labels), share, temperature }
+            }
+            Held::Misses(labels) => Target::Misses(ids(device, labels)),
             Held::Teacher { temperature } => Target::Teacher {
                 logits: x[1],
                 divergence: Divergence::ForwardKl,
@@ -514,6 +521,8 @@ impl Op for Loss {
     fn name(&self) -> String {
         let held = match &self.held {
             Held::Labels(_) => "labels".to_owned(),
+            Held::Softened { share, temperature, .. } => format!("{share} softened {temperature}"),
+            Held::Misses(_) => "misses".to_owned(),
             other => format!("{other:?}"),
         };
         format!("row_loss {}×{} size {} {held}", self.rows, self.cols, self.size)

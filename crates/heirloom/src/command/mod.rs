@@ -10,6 +10,7 @@ pub(crate) mod ledger;
 pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod resume;
+pub(crate) mod thrown_away;
 pub(crate) mod train;
 pub(crate) mod verify;
 

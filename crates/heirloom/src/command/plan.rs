@@ -1,18 +1,29 @@
 //! `heirloom plan`: what would be done, and what it would need.
 
+use std::path::Path;
+
 use heirloom::failure::Failure;
-use heirloom::gather::gather;
+use heirloom::language::KeptTokens;
 use heirloom::places::Places;
+use heirloom::prepared::Prepared;
 use serde_json::json;
 
 use super::read_recipe;
+use super::thrown_away::ThrownAway;
 use crate::args::RecipeArgs;
 use crate::show::Show;
 
 pub(crate) fn run(args: &RecipeArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     let recipe = read_recipe(args)?;
-    let gathered = gather(&recipe, &Places::from_environment(), threads, false)?;
-    let (plan, cost) = (&gathered.job.plan, &gathered.cost);
+    // The tokens of a text must be counted; those that no run has kept yet are thrown away again.
+    let thrown_away = recipe.is_language().then(|| ThrownAway::new("plan")).transpose()?;
+    let kept = KeptTokens {
+        new: thrown_away.as_ref().map(|root| root.path().to_owned()),
+        ..KeptTokens::beside(Path::new(&recipe.output_dir()))
+    };
+    let places = Places::from_environment();
+    let prepared = Prepared::gather(&recipe, &places, &kept, threads, false)?;
+    let (plan, cost) = (&prepared.plan(), prepared.cost());
     if show.json {
         show.json(&json!({
             "plan": plan,
@@ -24,16 +35,16 @@ pub(crate) fn run(args: &RecipeArgs, threads: usize, show: Show) -> Result<u8, F
                 "answering": cost.answering, "other": cost.other,
                 "total": cost.total(),
             },
-            "notes": gathered.notes,
+            "notes": prepared.notes(),
         }));
         return Ok(0);
     }
-    for note in &gathered.notes {
+    for note in prepared.notes() {
         show.say(&format!("note: {note}"));
     }
     let seeds: Vec<String> = recipe.seeds().iter().map(u64::to_string).collect();
     show.data(&format!("{}\n", plan.to_string().trim_end()));
-    let average = match plan.training.average.is_none() {
+    let average = match plan.training().average.is_none() {
         true => String::new(),
         false => format!(", average {}", cost.average),
     };

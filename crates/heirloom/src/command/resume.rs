@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use heirloom::failure::Failure;
-use heirloom::gather::{Gathered, LABEL_NOISE, reopen};
+use heirloom::gather::LABEL_NOISE;
 use heirloom::places::Places;
+use heirloom::prepared::Prepared;
 use heirloom_base::Step;
-use heirloom_data::dataset::KeepTexts;
-use heirloom_recipe::{Plan, change};
+use heirloom_recipe::{AnyPlan, change, change_language};
 use heirloom_store::{Committed, Holder, RealDisk, step_name};
 use heirloom_train::{Ending, RunFolder, StagesState};
 
 use super::STOPPED;
-use super::train::{SEEDS, SeedList, Summary, begin, begun, go_on, make_cache_dir, report};
+use super::train::{SEEDS, SeedList, Summary, begin, begun, go_on, report};
 use crate::args::ResumeArgs;
 use crate::clock::now;
 use crate::outside::Stop;
@@ -36,20 +36,20 @@ pub(crate) fn run(args: &ResumeArgs, threads: usize, show: Show) -> Result<u8, F
     let seeds: SeedList =
         serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
     let plan = parse_plan(&list, &seeds.plan)?;
-    let mut gathered: Option<Gathered> = None;
+    let mut prepared: Option<Prepared> = None;
     let mut summaries = Vec::new();
     for seed in &seeds.seeds {
         let mut plan = plan.with_seed(*seed);
         let folder = args.run.join(format!("seed-{seed}"));
-        plan.output.dir = folder.display().to_string();
+        plan.output_mut().dir = folder.display().to_string();
         let (ending, summary) = if folder.join("plan.toml").is_file() {
             one(&folder, &args.set, &places, threads, show, &stop)?
         } else {
-            let gathered = match &gathered {
-                Some(gathered) => gathered,
-                None => gathered.insert(reopen(&plan, &places, KeepTexts::No)?),
+            let prepared = match &prepared {
+                Some(prepared) => prepared,
+                None => prepared.insert(Prepared::reopen(&plan, &places)?),
             };
-            begin(gathered, plan, threads, show, &stop)?
+            begin(prepared, plan, threads, show, &stop)?
         };
         if ending == Ending::Stopped {
             return Ok(STOPPED);
@@ -60,8 +60,8 @@ pub(crate) fn run(args: &ResumeArgs, threads: usize, show: Show) -> Result<u8, F
     Ok(0)
 }
 
-fn parse_plan(file: &Path, text: &str) -> Result<Plan, Failure> {
-    Plan::from_toml(text)
+fn parse_plan(file: &Path, text: &str) -> Result<AnyPlan, Failure> {
+    AnyPlan::from_toml(text)
         .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))
 }
 
@@ -93,13 +93,11 @@ fn one(
     }
     let text = plan.to_toml();
     // The folder may have been moved since.
-    plan.output.dir = path.display().to_string();
-    let gathered = reopen(&plan, places, KeepTexts::No)?;
-    for note in gathered.notes.iter().filter(|note| note.starts_with(LABEL_NOISE)) {
+    plan.output_mut().dir = path.display().to_string();
+    let prepared = Prepared::reopen(&plan, places)?;
+    for note in prepared.notes().iter().filter(|note| note.starts_with(LABEL_NOISE)) {
         show.say(&format!("note: {note}"));
     }
-    make_cache_dir(&gathered.job)?;
-    let planned = gathered.cost.total();
     let stages = match found.steps.last() {
         Some(&step) => Committed::open_step(&RealDisk, path, step)
             .map_err(heirloom_train::Error::from)
@@ -107,11 +105,11 @@ fn one(
             .map_err(|error| with_older(error, path, &found.steps))?,
         None => StagesState::default(),
     };
-    let mut trainer = begun(gathered.job, stages, threads, show)?;
+    let mut trainer = begun(&prepared, plan, stages, threads, show)?;
     let mut folder = found.folder;
     match found.steps.last() {
         Some(&step) => {
-            let restored = folder.restore(&mut trainer, step);
+            let restored = folder.restore(&mut *trainer, step);
             restored.map_err(|error| with_older(error, path, &found.steps))?;
             show.say(&format!("continuing from step {}", step.0));
         }
@@ -124,11 +122,11 @@ fn one(
     if !set.is_empty() {
         folder.replace_plan(&text)?;
     }
-    go_on(&mut trainer, &mut folder, planned, threads, show, stop)
+    go_on(&mut *trainer, &prepared, &mut folder, threads, show, stop)
 }
 
 /// The plan with the keys of `plan.toml` that `--set` names, where a resumed run may change them.
-fn changed(plan: &Plan, set: &[String], show: Show) -> Result<Plan, Failure> {
+fn changed(plan: &AnyPlan, set: &[String], show: Show) -> Result<AnyPlan, Failure> {
     let mut table: toml::Table =
         plan.to_toml().parse().expect("a plan writes the TOML that it reads");
     let mut asked = Vec::new();
@@ -156,9 +154,13 @@ fn changed(plan: &Plan, set: &[String], show: Show) -> Result<Plan, Failure> {
         asked.push(key.to_owned());
     }
     let text = table.to_string();
-    let new = Plan::from_toml(&text)
+    let new = AnyPlan::from_toml(&text)
         .map_err(|error| Failure::usage(format!("--set {}: {error}", set.join(" --set "))))?;
-    let change = change(plan, &new, &asked);
+    let change = match (plan, &new) {
+        (AnyPlan::Task(old), AnyPlan::Task(new)) => change(old, new, &asked),
+        (AnyPlan::Language(old), AnyPlan::Language(new)) => change_language(old, new, &asked),
+        _ => unreachable!("no key that is set makes a plan one of the other kind"),
+    };
     if !change.is_allowed() {
         return Err(Failure { code: change.exit_code(), message: change.to_string() });
     }

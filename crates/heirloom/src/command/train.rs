@@ -1,21 +1,23 @@
 //! `heirloom train`: a recipe into run folders, one per seed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use heirloom::failure::Failure;
-use heirloom::gather::{Gathered, gather};
+use heirloom::language::KeptTokens;
 use heirloom::places::Places;
+use heirloom::prepared::Prepared;
 use heirloom::process::peak_memory;
 use heirloom::processor;
 use heirloom_base::Bytes;
-use heirloom_recipe::Plan;
+use heirloom_recipe::AnyPlan;
 use heirloom_report::seeds::Seeds;
 use heirloom_report::table::{Cell, Table};
 use heirloom_store::{Holder, RealDisk, write_atomic};
-use heirloom_train::{Ending, Job, RunFolder, StagesState, Trainer, run as run_loop};
+use heirloom_train::{Ending, RunFolder, StagesState, Trains, run as run_loop};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::thrown_away::ThrownAway;
 use super::{STOPPED, read_recipe};
 use crate::args::TrainArgs;
 use crate::clock::now;
@@ -52,33 +54,39 @@ pub(crate) struct Summary {
 pub(crate) fn run(args: &TrainArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     let recipe = read_recipe(&args.recipe)?;
     let places = Places::from_environment();
-    let mut gathered = gather(&recipe, &places, threads, args.smoke)?;
-    let thrown_away = ThrownAway::new(args.smoke)?;
-    if let Some(folder) = args.into.as_deref().or(thrown_away.path()) {
-        set_folder(&mut gathered, folder);
+    let thrown_away = args.smoke.then(|| ThrownAway::new("smoke")).transpose()?;
+    let folder = match (&args.into, &thrown_away) {
+        (Some(folder), _) => Some(folder.clone()),
+        (None, thrown_away) => thrown_away.as_ref().map(|root| root.path().join("run")),
+    };
+    let dir = folder.clone().unwrap_or_else(|| PathBuf::from(recipe.output_dir()));
+    let kept = KeptTokens::beside(&dir);
+    let mut prepared = Prepared::gather(&recipe, &places, &kept, threads, args.smoke)?;
+    if let Some(folder) = folder {
+        prepared.set_folder(&folder);
     }
-    for note in &gathered.notes {
+    for note in prepared.notes() {
         show.say(&format!("note: {note}"));
     }
-    let seeds = if args.smoke { vec![gathered.job.plan.training.seed] } else { recipe.seeds() };
+    let plan = prepared.plan();
+    let seeds = if args.smoke { vec![plan.training().seed] } else { recipe.seeds() };
     let stop = Stop::listen()?;
     if let [_] = seeds.as_slice() {
-        let (ending, summary) = begin(&gathered, gathered.job.plan.clone(), threads, show, &stop)?;
+        let (ending, summary) = begin(&prepared, plan, threads, show, &stop)?;
         if ending == Ending::Stopped {
             return Ok(STOPPED);
         }
         report(&[summary], show);
         return Ok(0);
     }
-    let root = PathBuf::from(&gathered.job.plan.output.dir);
+    let root = PathBuf::from(&plan.output().dir);
     heirloom_store::new_folder(&RealDisk, &root)?;
-    let list = SeedList { seeds: seeds.clone(), plan: gathered.job.plan.to_toml() };
+    let list = SeedList { seeds: seeds.clone(), plan: plan.to_toml() };
     let text = serde_json::to_vec_pretty(&list).expect("numbers and text are JSON");
     write_atomic(&RealDisk, &root.join(SEEDS), &text)?;
     let mut summaries = Vec::new();
     for seed in seeds {
-        let plan = gathered.job.plan.with_seed(seed);
-        let (ending, summary) = begin(&gathered, plan, threads, show, &stop)?;
+        let (ending, summary) = begin(&prepared, plan.with_seed(seed), threads, show, &stop)?;
         if ending == Ending::Stopped {
             return Ok(STOPPED);
         }
@@ -88,28 +96,20 @@ pub(crate) fn run(args: &TrainArgs, threads: usize, show: Show) -> Result<u8, Fa
     Ok(0)
 }
 
-/// Points the run, and the teacher's answers beside it, at `folder`.
-fn set_folder(gathered: &mut Gathered, folder: &Path) {
-    gathered.job.plan.output.dir = folder.display().to_string();
-    gathered.job.cache_dir = folder.parent().unwrap_or(Path::new(".")).join("teacher-logits");
-}
-
 /// Starts one run in its own new folder.
 pub(crate) fn begin(
-    gathered: &Gathered,
-    plan: Plan,
+    prepared: &Prepared,
+    plan: AnyPlan,
     threads: usize,
     show: Show,
     stop: &Stop,
 ) -> Result<(Ending, Summary), Failure> {
-    let path = PathBuf::from(&plan.output.dir);
+    let path = PathBuf::from(&plan.output().dir);
     let holder = Holder::this_process(&now());
     // Everything that can be refused is, before the folder is there.
     RunFolder::refuse_taken(&RealDisk, &path)?;
-    let job = Job { plan, ..gathered.job.clone() };
-    make_cache_dir(&job)?;
-    let mut trainer = begun(job, StagesState::default(), threads, show)?;
-    let text = trainer.plan().to_toml();
+    let text = plan.to_toml();
+    let mut trainer = begun(prepared, plan, StagesState::default(), threads, show)?;
     let mut folder = RunFolder::create(&RealDisk, &path, &holder, &text)?;
     let loaded = trainer.loaded();
     if !loaded.fresh.is_empty() {
@@ -118,23 +118,22 @@ pub(crate) fn begin(
     if !loaded.unused.is_empty() {
         show.say(&format!("note: not used: {}", shortened(&loaded.unused)));
     }
-    go_on(&mut trainer, &mut folder, gathered.cost.total(), threads, show, stop)
+    go_on(&mut *trainer, prepared, &mut folder, threads, show, stop)
 }
 
-/// The trainer of a job, on a device of the plan's precision, and a note where that is not the
+/// The trainer of a run, on a device of the plan's precision, and a note where that is not the
 /// usual one.
 pub(crate) fn begun(
-    job: Job,
+    prepared: &Prepared,
+    plan: AnyPlan,
     stages: StagesState,
     threads: usize,
     show: Show,
-) -> Result<Trainer, Failure> {
-    let precision = job.plan.training.precision;
-    if let Some(note) = processor::note(processor::of(precision)) {
+) -> Result<Box<dyn Trains>, Failure> {
+    if let Some(note) = processor::note(processor::of(plan.training().precision)) {
         show.say(note);
     }
-    let mut new_device = |work| processor::device(work, precision, threads);
-    Ok(Trainer::at_stage(job, stages, &RealDisk, &mut new_device)?)
+    prepared.trainer(plan, stages, threads)
 }
 
 fn shortened(names: &[String]) -> String {
@@ -147,25 +146,18 @@ fn shortened(names: &[String]) -> String {
     }
 }
 
-/// The folder for teachers' answers, made where a run needs it.
-pub(crate) fn make_cache_dir(job: &Job) -> Result<(), Failure> {
-    if job.teacher.is_some() && !job.cache_dir.is_dir() {
-        heirloom_store::new_folder(&RealDisk, &job.cache_dir)?;
-    }
-    Ok(())
-}
-
 /// Runs a trainer to its end, or until somebody asks it to stop.
 pub(crate) fn go_on(
-    trainer: &mut Trainer,
+    trainer: &mut dyn Trains,
+    prepared: &Prepared,
     folder: &mut RunFolder<'_>,
-    planned: Bytes,
     threads: usize,
     show: Show,
     stop: &Stop,
 ) -> Result<(Ending, Summary), Failure> {
     let path = folder.path().to_owned();
-    let mut world = World::new(show, stop, trainer, &path, threads)?;
+    let (metric, planned) = (prepared.metric(), prepared.cost().total());
+    let mut world = World::new(show, stop, trainer, metric, &path, threads)?;
     let ended = run_loop(trainer, folder, &mut world);
     let (seconds, failure) = (world.seconds(), world.failure());
     let peak = peak_memory();
@@ -184,11 +176,11 @@ pub(crate) fn go_on(
         ));
     }
     let summary = Summary {
-        seed: trainer.plan().training.seed,
+        seed: trainer.training().seed,
         folder: path,
         steps: progress.step().0,
         best_step: progress.best.map(|best| best.step.0),
-        metric: trainer.plan().training.metric_for_best.clone(),
+        metric: trainer.training().metric_for_best.clone(),
         best: progress.best.map(|best| best.score),
         seconds,
         planned_memory: planned,
@@ -225,32 +217,5 @@ pub(crate) fn report(summaries: &[Summary], show: Show) {
     }
     if let (Some(seeds), true) = (over_seeds, summaries.len() > 1) {
         show.data(&format!("{metric} over seeds: {seeds:.4}\n"));
-    }
-}
-
-/// A folder of the system's for temporary things, removed at the end.
-struct ThrownAway(Option<PathBuf>);
-
-impl ThrownAway {
-    fn new(wanted: bool) -> Result<Self, Failure> {
-        if !wanted {
-            return Ok(Self(None));
-        }
-        let name = format!("heirloom-smoke-{}", std::process::id());
-        let root = std::env::temp_dir().join(name);
-        heirloom_store::new_folder(&RealDisk, &root)?;
-        Ok(Self(Some(root.join("run"))))
-    }
-
-    fn path(&self) -> Option<&Path> {
-        self.0.as_deref()
-    }
-}
-
-impl Drop for ThrownAway {
-    fn drop(&mut self) {
-        if let Some(root) = self.0.as_deref().and_then(Path::parent) {
-            let _ = std::fs::remove_dir_all(root);
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use heirloom::answer::{Answerer, PLAN};
 use heirloom::failure::Failure;
-use heirloom_recipe::Plan;
+use heirloom_recipe::AnyPlan;
 use heirloom_store::{MANIFEST, RealDisk, verify};
 use serde_json::json;
 
@@ -101,7 +101,7 @@ fn check_run(folder: &Path, found: &mut Found) -> Result<(), Failure> {
     check_digests(folder, found)?;
     let plan = folder.join(PLAN);
     let text = read(&plan)?;
-    if let Err(why) = Plan::from_toml(&text) {
+    if let Err(why) = AnyPlan::from_toml(&text) {
         found.damage.push(format!("`{}` holds no plan: {why}", plan.display()));
     }
     Ok(())

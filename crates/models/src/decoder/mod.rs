@@ -93,6 +93,12 @@ impl Decoder {
         &self.params
     }
 
+    /// The weights of the word embeddings, `[V, C]`, where they are only ever looked up by row;
+    /// `None` where they are the head too, whose gradient has every row.
+    pub fn looked_up(&self) -> Option<View> {
+        (!self.config.tied).then_some(self.word_embeddings)
+    }
+
     /// Activations for batches up to `capacity`, with logits of every token.
     pub fn buffers(
         &self,

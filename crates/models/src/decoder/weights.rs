@@ -54,6 +54,11 @@ impl Decoder {
         load(device, self.params(), self, folder, source, None)
     }
 
+    /// Whether files hold the transpose of the parameter `name`: GPT-2's linear layers.
+    pub fn lies_transposed(&self, name: &str) -> bool {
+        self.is_transposed(name)
+    }
+
     /// Every parameter under its public name and in its public shape: name, shape, numbers.
     pub fn tensors(&self, device: &dyn Device) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let params = self.params();

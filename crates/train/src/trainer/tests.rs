@@ -12,6 +12,7 @@ use heirloom_recipe::{
 };
 
 use super::*;
+use crate::Trains;
 use tiny::{Task, double, job, single};
 
 fn plan(estimator: Estimator, preconditioner: Preconditioner, loss: MetaLoss) -> BalancePlan {
@@ -593,12 +594,13 @@ fn the_slope_of_each_learnt_target_is_that_of_the_second_sets_loss_after_a_step(
         let at = At { step: cursor.step, total: training.total_steps, learning_rate: 0.0 };
         let second = trainer.taught(at).expect("every step is measured");
         trainer.see(&examples, Some(&second));
-        let state = |trainer: &Trainer| trainer.regularizing().expect("made above").state();
+        let state =
+            |trainer: &Trainer| trainer.pass.regularizing.as_ref().expect("made above").state();
         let before = state(&trainer);
 
         // Adam's first moment after one step is a tenth of the gradient that it was given.
         trainer.teach(&examples, &ranges, &second, at);
-        trainer.regularizing_mut().expect("made above").stepped(false);
+        trainer.pass.regularizing.as_mut().expect("made above").stepped(false);
         let after = state(&trainer);
         let count = (before.len() - 1) / 3;
         let moments = 1 + count..1 + 2 * count;
@@ -611,7 +613,7 @@ fn the_slope_of_each_learnt_target_is_that_of_the_second_sets_loss_after_a_step(
         let weights = trainer.student.params.flat(trainer.student.params.weights());
         let kept = trainer.device.read_f64(weights);
         let mut second_loss = |state: &[f64]| {
-            assert!(trainer.regularizing_mut().expect("made above").restore(state));
+            assert!(trainer.pass.regularizing.as_mut().expect("made above").restore(state));
             let counts = counts(&trainer.job.train, &examples);
             let noise = trainer.noise(at);
             let (device, pass) = (&mut *trainer.device, &mut trainer.pass);

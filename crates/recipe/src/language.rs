@@ -1,0 +1,319 @@
+//! What the run of a language model will do: every number decided.
+//!
+//! In: [`resolve_language`](crate::resolve_language) alone makes these plans. Out: plain data, as a
+//! [`Plan`] of a task is, and with the same parts where they are the same.
+
+use heirloom_base::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::choices::{
+    Architecture, DocumentShape, Documents, OnLong, Packing, TextFormat, TextKind,
+};
+use crate::divergence::Divergence;
+use crate::plan::{
+    Examples, Limit, ModelShape, NotAPlan, OutputPlan, Plan, Split, TokenizerPlan, TrainingPlan,
+    read_plan,
+};
+use crate::{BalancePlan, Line, PolicyPlan, RegularizerPlan};
+
+/// A decided run of a language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LanguagePlan {
+    /// Version of this layout.
+    pub format: u64,
+    /// Name of the run.
+    pub name: String,
+    /// The text.
+    pub text: TextPlan,
+    /// How much of it there is, in rows.
+    pub examples: Examples,
+    /// How text becomes tokens.
+    pub tokenizer: TokenizerPlan,
+    /// The model that learns.
+    pub student: LanguageStudent,
+    /// The model learnt from.
+    pub teacher: LanguageTeacherPlan,
+    /// What the student is trained to do.
+    pub objective: LanguageObjective,
+    /// How long, in what steps, and when to look.
+    pub training: TrainingPlan,
+    /// What is left behind.
+    pub output: OutputPlan,
+}
+
+impl LanguagePlan {
+    /// The digest of the whole plan.
+    pub fn digest(&self) -> Digest {
+        let json = serde_json::to_vec(self).expect("a plan has string keys only");
+        Digest::of(&json)
+    }
+
+    /// The plan as TOML, the way a run folder keeps it.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a plan has string keys and numbers below 2⁶³")
+    }
+
+    /// Reads what [`LanguagePlan::to_toml`] wrote.
+    ///
+    /// # Errors
+    /// What is no such plan, or of another version.
+    pub fn from_toml(text: &str) -> Result<Self, NotAPlan> {
+        read_plan(text)
+    }
+
+    /// The same run with another seed, in a folder of its own below this one's.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        let mut plan = self.clone();
+        plan.training.seed = seed;
+        plan.output.dir = format!("{}/seed-{seed}", self.output.dir.trim_end_matches('/'));
+        plan
+    }
+}
+
+/// The text and how it fills rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextPlan {
+    /// What is learnt of it.
+    pub kind: TextKind,
+    /// Folder with the files.
+    pub path: String,
+    /// Files to train on, in order; none are all that are not to evaluate on.
+    pub train: Vec<String>,
+    /// Files to evaluate on. May be empty.
+    pub validation: Vec<String>,
+    /// What is held out of the documents.
+    pub validation_split: Split,
+    /// Format of the files. Not written where each file's extension tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<TextFormat>,
+    /// What parts documents of plain text.
+    pub documents: Documents,
+    /// The line between two documents; empty where there is none.
+    pub marker: String,
+    /// What a document is made of.
+    pub shape: DocumentShape,
+    /// Field with the text or the messages.
+    pub field: String,
+    /// A special token before each document; empty for none.
+    pub begin: String,
+    /// A special token after each document; empty for none. Not written where it is still to be
+    /// asked of the tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// Tokens of a row.
+    pub sequence_length: u64,
+    /// How documents fill rows.
+    pub pack: Packing,
+    /// What becomes of an example that is longer than a row.
+    pub on_long: OnLong,
+    /// Rows trained on.
+    pub train_limit: Limit,
+    /// Rows evaluated on.
+    pub validation_limit: Limit,
+    /// What is hidden. Not written for causal models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<Masking>,
+}
+
+/// What a masked language model has to guess.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Masking {
+    /// Probability of a token, above 0 and at most 1.
+    pub probability: f64,
+    /// Whether words are hidden as a whole.
+    pub whole_words: bool,
+}
+
+/// The shape of a language model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LanguageShape {
+    /// It foresees the next token.
+    Decoder(DecoderShape),
+    /// It guesses hidden ones.
+    Encoder(ModelShape),
+}
+
+impl LanguageShape {
+    /// Rows of the token embeddings.
+    pub fn vocab_size(&self) -> u64 {
+        match self {
+            Self::Decoder(shape) => shape.vocab_size,
+            Self::Encoder(shape) => shape.vocab_size,
+        }
+    }
+
+    /// The longest text in tokens.
+    pub fn longest_input(&self) -> u64 {
+        match self {
+            Self::Decoder(shape) => shape.max_position_embeddings,
+            Self::Encoder(shape) => shape.longest_input(),
+        }
+    }
+}
+
+/// The shape of a decoder, in the words of LLaMA's `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecoderShape {
+    /// Architecture: one of the decoders.
+    pub model_type: Architecture,
+    /// Rows of the token embeddings.
+    pub vocab_size: u64,
+    /// Width of the hidden states.
+    pub hidden_size: u64,
+    /// Layers.
+    pub num_hidden_layers: u64,
+    /// Attention heads.
+    pub num_attention_heads: u64,
+    /// Heads of keys and values.
+    pub num_key_value_heads: u64,
+    /// Width of a head.
+    pub head_dim: u64,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: u64,
+    /// The longest text that positions are for.
+    pub max_position_embeddings: u64,
+    /// Base of rotary positions; 0 where positions are learned.
+    pub rope_theta: f64,
+    /// Whether the word embeddings are the head too.
+    pub tie_word_embeddings: bool,
+    /// Added to the variance in norms.
+    pub layer_norm_eps: f64,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// Probability of dropout on embeddings and hidden states.
+    pub hidden_dropout_prob: f64,
+    /// Probability of dropout on attention.
+    pub attention_probs_dropout_prob: f64,
+}
+
+/// The model that learns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LanguageStudent {
+    /// Where its weights come from.
+    pub source: crate::StudentSource,
+    /// Its shape, with dropout as overridden.
+    pub shape: LanguageShape,
+}
+
+/// The model learnt from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LanguageTeacherPlan {
+    /// None: the student learns from text alone.
+    Nobody,
+    /// A trained model that answers with every batch.
+    Model {
+        /// Its folder.
+        path: String,
+        /// Digest of its weights.
+        digest: Digest,
+        /// Its shape.
+        shape: LanguageShape,
+    },
+}
+
+/// What the student is trained to do, token by token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LanguageObjective {
+    /// Weight of the teacher's term where no schedule says it; the text's has the rest. 0 without a
+    /// teacher.
+    pub alpha: f64,
+    /// The schedule of that weight, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<BalancePlan>,
+    /// Whether the teacher falls silent once the student foresees the validation text better.
+    pub until_overtaken: bool,
+    /// Divides the logits in the teacher's term.
+    pub temperature: Line,
+    /// Whether the teacher's term is multiplied by temperature².
+    pub scale_by_temperature_squared: bool,
+    /// How the teacher's term compares the two.
+    #[serde(default, skip_serializing_if = "Divergence::is_usual")]
+    pub divergence: Divergence,
+    /// What the next token becomes before the student learns it: smoothing or LABO.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regularizer: Option<RegularizerPlan>,
+}
+
+impl LanguageObjective {
+    /// Whether the teacher's weight is 0 from the first step to the last.
+    pub fn is_without_teacher(&self) -> bool {
+        match self.balance.as_ref().map(|balance| &balance.policy) {
+            Some(PolicyPlan::Schedule { from, to, .. }) => *from == 0.0 && *to == 0.0,
+            _ => self.alpha == 0.0,
+        }
+    }
+}
+
+/// The plan of a run of either kind, as a run folder keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum AnyPlan {
+    /// Of a task with labels.
+    Task(Box<Plan>),
+    /// Of a language model.
+    Language(Box<LanguagePlan>),
+}
+
+impl AnyPlan {
+    /// Reads what either kind's `to_toml` wrote.
+    ///
+    /// # Errors
+    /// What is neither, or of another version.
+    pub fn from_toml(text: &str) -> Result<Self, NotAPlan> {
+        let is_language = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("text"));
+        if is_language {
+            return Ok(Self::Language(Box::new(LanguagePlan::from_toml(text)?)));
+        }
+        Ok(Self::Task(Box::new(Plan::from_toml(text)?)))
+    }
+
+    /// As TOML.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Self::Task(plan) => plan.to_toml(),
+            Self::Language(plan) => plan.to_toml(),
+        }
+    }
+
+    /// The digest of the whole plan.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Task(plan) => plan.digest(),
+            Self::Language(plan) => plan.digest(),
+        }
+    }
+
+    /// How long, in what steps, and when to look.
+    pub fn training(&self) -> &TrainingPlan {
+        match self {
+            Self::Task(plan) => &plan.training,
+            Self::Language(plan) => &plan.training,
+        }
+    }
+
+    /// What is left behind.
+    pub fn output(&self) -> &OutputPlan {
+        match self {
+            Self::Task(plan) => &plan.output,
+            Self::Language(plan) => &plan.output,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn output_mut(&mut self) -> &mut OutputPlan {
+        match self {
+            Self::Task(plan) => &mut plan.output,
+            Self::Language(plan) => &mut plan.output,
+        }
+    }
+
+    /// The same run with another seed, in a folder of its own below this one's.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        match self {
+            Self::Task(plan) => Self::Task(Box::new(plan.with_seed(seed))),
+            Self::Language(plan) => Self::Language(Box::new(plan.with_seed(seed))),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! `(Recipe, LanguageFacts) → LanguagePlan`, or all problems.
+
+use heirloom_base::{Digest, Tokens};
+
+use crate::choices::{Architecture, TextKind};
+use crate::decide::{check, value};
+use crate::divergence;
+use crate::facts::{TokenDifference, TokenizerFacts};
+use crate::language::{
+    DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
+    LanguageTeacherPlan, TextPlan,
+};
+use crate::plan::{Examples, FORMAT, OutputPlan, StudentSource};
+use crate::problem::{ProblemKind, Problems};
+use crate::recipe::{At, Recipe, StudentConfig};
+use crate::resolve::{Amount, USUAL_DROPOUT, fresh_shape, place, tokenizer, training};
+use crate::{Line, text};
+
+/// What was found outside, for a language model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LanguageFacts {
+    /// The text as [`Recipe::text`] decided it, with the files as they were found.
+    pub text: TextPlan,
+    /// Rows to train on, after split and limits.
+    pub train_rows: u64,
+    /// Their tokens.
+    pub train_tokens: Tokens,
+    /// Steps of one pass over them, for batches of a number of tokens.
+    pub steps_per_epoch: Option<u64>,
+    /// Rows to evaluate on.
+    pub validation_rows: u64,
+    /// Digest of all rows.
+    pub data: Digest,
+    /// The tokenizer that will be used.
+    pub tokenizer: TokenizerFacts,
+    /// The student's folder, where the recipe names one.
+    pub student: Option<LanguageModelFacts>,
+    /// The teacher's folder, where the recipe names one.
+    pub teacher: Option<LanguageModelFacts>,
+    /// The teacher's own tokenizer, where its folder has one.
+    pub teacher_tokenizer: Option<TokenizerFacts>,
+    /// The first token at which the two differ.
+    pub first_difference: Option<TokenDifference>,
+    /// Cores available.
+    pub threads: u64,
+}
+
+/// A language model's folder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LanguageModelFacts {
+    /// Its shape.
+    pub shape: LanguageShape,
+    /// Digest of its weights.
+    pub digest: Digest,
+}
+
+/// Decides everything, or says all that stands against it.
+///
+/// # Errors
+/// All problems at once.
+pub fn resolve_language(recipe: &Recipe, facts: &LanguageFacts) -> Result<LanguagePlan, Problems> {
+    let mut problems = Problems::new(&recipe.file);
+    check(recipe, &mut problems);
+    if problems.count() > 0 {
+        return problems.or(None);
+    }
+    let plan = decided(recipe, facts, &mut problems);
+    problems.or(plan)
+}
+
+fn decided(
+    recipe: &Recipe,
+    facts: &LanguageFacts,
+    problems: &mut Problems,
+) -> Option<LanguagePlan> {
+    let text = facts.text.clone();
+    let teacher = teacher(recipe, facts, problems);
+    let student = student(recipe, facts, problems);
+    let tokenizer = tokenizer(recipe, facts.tokenizer, problems);
+    let (teacher, student, tokenizer) = (teacher?, student?, tokenizer?);
+    check_vocabulary(recipe, facts, &student, &teacher, problems);
+    let shapes =
+        [Some(("student", student.shape)), shape(&teacher).map(|shape| ("teacher", shape))];
+    for (model, shape) in shapes.into_iter().flatten() {
+        let (length, longest) = (text.sequence_length, shape.longest_input());
+        if length > longest {
+            let place = place(&recipe.text.sequence_length, &recipe.text.place);
+            problems.push(place, ProblemKind::RowTooLong { length, model, longest });
+        }
+    }
+    let examples = Examples {
+        train: facts.train_rows,
+        train_tokens: facts.train_tokens,
+        validation: facts.validation_rows,
+        digest: facts.data,
+    };
+    let amount = Amount {
+        examples: &examples,
+        steps_per_epoch: facts.steps_per_epoch,
+        threads: facts.threads,
+        best: text::MEASURES[0],
+        train: ("text.train", place(&recipe.text.train, &recipe.text.place)),
+        validation: ("text.validation", place(&recipe.text.validation, &recipe.text.place)),
+    };
+    let training = training(recipe, &amount, problems);
+    let objective = objective(recipe, &teacher);
+    Some(LanguagePlan {
+        format: FORMAT,
+        name: recipe.name(),
+        text,
+        examples,
+        tokenizer,
+        student,
+        teacher,
+        objective,
+        training: training?,
+        output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
+    })
+}
+
+fn objective(recipe: &Recipe, teacher: &LanguageTeacherPlan) -> LanguageObjective {
+    let objective = &recipe.objective;
+    let usual = if *teacher == LanguageTeacherPlan::Nobody { 0.0 } else { 0.5 };
+    let from = objective.temperature();
+    LanguageObjective {
+        alpha: value(&objective.alpha).unwrap_or(usual),
+        balance: recipe.balance(),
+        until_overtaken: value(&objective.until_overtaken).unwrap_or(false),
+        temperature: Line { from, to: value(&objective.temperature_end).unwrap_or(from) },
+        scale_by_temperature_squared: objective.scale_by_temperature_squared(),
+        divergence: divergence::divergence(objective),
+        regularizer: recipe.regularizer(),
+    }
+}
+
+/// What was found of the model named `at`, where it is of the recipe's kind.
+fn known(
+    at: &At<String>,
+    model: &'static str,
+    found: Option<&LanguageModelFacts>,
+    kind: TextKind,
+    problems: &mut Problems,
+) -> Option<LanguageModelFacts> {
+    let Some(found) = found else {
+        problems.push(at.place.clone(), ProblemKind::Unknown { what: at.value.clone() });
+        return None;
+    };
+    let (is, wanted) = match (found.shape, kind) {
+        (LanguageShape::Decoder(_), TextKind::Causal)
+        | (LanguageShape::Encoder(_), TextKind::Masked) => return Some(*found),
+        (LanguageShape::Encoder(_), TextKind::Causal) => ("an encoder", "decoders"),
+        (LanguageShape::Decoder(_), TextKind::Masked) => ("a decoder", "encoders"),
+    };
+    let kind = kind.name();
+    problems.push(at.place.clone(), ProblemKind::NotTheKind { model, found: is, kind, wanted });
+    None
+}
+
+fn teacher(
+    recipe: &Recipe,
+    facts: &LanguageFacts,
+    problems: &mut Problems,
+) -> Option<LanguageTeacherPlan> {
+    let Some(at) = &recipe.teacher.model else { return Some(LanguageTeacherPlan::Nobody) };
+    let found = known(at, "the teacher", facts.teacher.as_ref(), facts.text.kind, problems)?;
+    let (path, digest, shape) = (at.value.clone(), found.digest, found.shape);
+    Some(LanguageTeacherPlan::Model { path, digest, shape })
+}
+
+fn student(
+    recipe: &Recipe,
+    facts: &LanguageFacts,
+    problems: &mut Problems,
+) -> Option<LanguageStudent> {
+    let student = &recipe.student;
+    let kind = facts.text.kind;
+    let (source, mut shape) = if let Some(at) = &student.model {
+        let found = known(at, "the student", facts.student.as_ref(), kind, problems)?;
+        let source = StudentSource::Model { path: at.value.clone(), digest: found.digest };
+        (source, found.shape)
+    } else if let Some(at) = &student.config {
+        (StudentSource::Fresh, fresh(&at.value, facts)?)
+    } else {
+        let at = recipe.teacher.model.as_ref()?;
+        let found = known(at, "the teacher", facts.teacher.as_ref(), kind, problems)?;
+        let source = StudentSource::Teacher { path: at.value.clone(), digest: found.digest };
+        (source, found.shape)
+    };
+    let (hidden, attention) = match &mut shape {
+        LanguageShape::Decoder(shape) => {
+            (&mut shape.hidden_dropout_prob, &mut shape.attention_probs_dropout_prob)
+        }
+        LanguageShape::Encoder(shape) => {
+            (&mut shape.hidden_dropout_prob, &mut shape.attention_probs_dropout_prob)
+        }
+    };
+    *hidden = value(&student.hidden_dropout_prob).unwrap_or(*hidden);
+    *attention = value(&student.attention_probs_dropout_prob).unwrap_or(*attention);
+    Some(LanguageStudent { source, shape })
+}
+
+fn fresh(config: &StudentConfig, facts: &LanguageFacts) -> Option<LanguageShape> {
+    let (model_type, vocab_size) = (value(&config.model_type)?, facts.tokenizer.vocab_size);
+    if model_type.encoder().is_some() {
+        return Some(LanguageShape::Encoder(fresh_shape(config, vocab_size)?));
+    }
+    let gpt2 = model_type == Architecture::Gpt2;
+    let (hidden_size, heads) = (value(&config.hidden_size)?, value(&config.num_attention_heads)?);
+    let dropout = if gpt2 { USUAL_DROPOUT } else { 0.0 };
+    Some(LanguageShape::Decoder(DecoderShape {
+        model_type,
+        vocab_size,
+        hidden_size,
+        num_hidden_layers: value(&config.num_hidden_layers)?,
+        num_attention_heads: heads,
+        num_key_value_heads: value(&config.num_key_value_heads).unwrap_or(heads),
+        head_dim: value(&config.head_dim).unwrap_or(hidden_size / heads),
+        intermediate_size: value(&config.intermediate_size).unwrap_or(4 * hidden_size),
+        max_position_embeddings: value(&config.max_position_embeddings)
+            .unwrap_or(facts.text.sequence_length),
+        rope_theta: if gpt2 { 0.0 } else { value(&config.rope_theta).unwrap_or(1e4) },
+        tie_word_embeddings: value(&config.tie_word_embeddings).unwrap_or(true),
+        layer_norm_eps: value(&config.layer_norm_eps).unwrap_or(if gpt2 { 1e-5 } else { 1e-6 }),
+        initializer_range: config.initializer_range(),
+        hidden_dropout_prob: dropout,
+        attention_probs_dropout_prob: dropout,
+    }))
+}
+
+fn shape(teacher: &LanguageTeacherPlan) -> Option<LanguageShape> {
+    match teacher {
+        LanguageTeacherPlan::Nobody => None,
+        LanguageTeacherPlan::Model { shape, .. } => Some(*shape),
+    }
+}
+
+/// Says so where a model has no embeddings for some tokens, or the teacher reads other ones.
+fn check_vocabulary(
+    recipe: &Recipe,
+    facts: &LanguageFacts,
+    student: &LanguageStudent,
+    teacher: &LanguageTeacherPlan,
+    problems: &mut Problems,
+) {
+    let ours = facts.tokenizer;
+    let at = place(&recipe.teacher.model, &recipe.teacher.place);
+    if let Some(theirs) = facts.teacher_tokenizer.filter(|theirs| theirs.digest != ours.digest) {
+        let (teacher, student) = (theirs.vocab_size, ours.vocab_size);
+        let difference = facts.first_difference.as_ref().map(TokenDifference::words);
+        problems.push(at, ProblemKind::OtherTokens { teacher, student, difference });
+        return;
+    }
+    let theirs = shape(teacher);
+    for (model, shape) in [Some(("student", student.shape)), theirs.map(|shape| ("teacher", shape))]
+        .into_iter()
+        .flatten()
+    {
+        let (tokenizer, embeddings) = (ours.vocab_size, shape.vocab_size());
+        if tokenizer > embeddings {
+            let kind = ProblemKind::TokenizerTooLarge { tokenizer, model, embeddings };
+            let of = &recipe.tokenizer;
+            problems.push(place(&of.path, &of.place), kind);
+            return;
+        }
+    }
+    let student = student.shape.vocab_size();
+    if let Some(teacher) = theirs.map(|shape| shape.vocab_size()).filter(|&theirs| theirs < student)
+    {
+        problems.push(at, ProblemKind::FewerTokens { teacher, student });
+    }
+}

@@ -1,0 +1,182 @@
+//! A language model's plan in words, for people.
+
+use std::fmt;
+
+use crate::choices::{DocumentShape, Documents, Packing, TextKind};
+use crate::divergence::{Divergence, rounded};
+use crate::language::{
+    AnyPlan, DecoderShape, LanguagePlan, LanguageShape, LanguageTeacherPlan, TextPlan,
+};
+use crate::plan::{Evaluate, Limit, OutputPlan, Split, StudentSource};
+use crate::show::{one_term, output, rows, shape as encoder, thousands, training};
+
+impl fmt::Display for LanguagePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OutputPlan { dir, save_model } = &self.output;
+        rows(
+            f,
+            [
+                ("plan", vec![format!("{}, digest {}", self.name, self.digest().short())]),
+                ("text", text(self)),
+                ("student", student(self)),
+                ("teacher", teacher(self)),
+                ("objective", objective(self)),
+                ("training", training(&self.training)),
+                ("output", output(dir, *save_model)),
+            ],
+        )
+    }
+}
+
+impl fmt::Display for AnyPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(plan) => plan.fmt(f),
+            Self::Language(plan) => plan.fmt(f),
+        }
+    }
+}
+
+fn text(plan: &LanguagePlan) -> Vec<String> {
+    let (text, examples) = (&plan.text, &plan.examples);
+    let (train, tokens) = (thousands(examples.train), thousands(examples.train_tokens.0));
+    let mut lines = vec![format!("{}: {train} rows, {tokens} tokens", files(text))];
+    if let Limit::First(limit) = text.train_limit {
+        lines.push(format!("  the first {} rows", thousands(limit)));
+    }
+    if plan.training.evaluate != Evaluate::Never {
+        let of = match text.validation_split {
+            Split::Share(share) => format!("{share} of the documents, held out"),
+            Split::Nothing => text.validation.join(", "),
+        };
+        lines.push(format!("evaluated on {of}: {} rows", thousands(examples.validation)));
+    }
+    let documents = match (text.shape, text.documents) {
+        (DocumentShape::Text, Documents::File) => "each file or row is a document".to_owned(),
+        (DocumentShape::Text, Documents::BlankLine) => "blank lines part documents".to_owned(),
+        (DocumentShape::Text, Documents::Marker) => {
+            format!("lines of {:?} part documents", text.marker)
+        }
+        (shape, _) => format!("{shape}, of which the reply is learnt"),
+    };
+    let ends = match text.end.as_deref() {
+        None | Some("") => String::new(),
+        Some(end) => format!(", each ends with {end:?}"),
+    };
+    lines.push(format!("{documents}{ends}"));
+    let pack = match text.pack {
+        Packing::Documents => "documents end to end, which do not see one another",
+        Packing::Stream => "one stream, in which documents are not told apart",
+    };
+    lines.push(format!(
+        "rows of {} tokens of {} ({}), {pack}",
+        thousands(text.sequence_length),
+        thousands(plan.tokenizer.vocab_size),
+        plan.tokenizer.path
+    ));
+    lines.push(match (text.kind, &text.masking) {
+        (TextKind::Masked, Some(masking)) => {
+            let of = if masking.whole_words { "words" } else { "tokens" };
+            format!("guesses {} of the {of}, hidden", masking.probability)
+        }
+        _ => "foresees the next token".to_owned(),
+    });
+    lines
+}
+
+fn files(text: &TextPlan) -> String {
+    /// Names that fit on a line.
+    const MOST: usize = 3;
+    let named = text.train.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
+    match text.train.len() {
+        0 => text.path.clone(),
+        count if count > MOST => format!("{}/{named} and {} more files", text.path, count - MOST),
+        _ => format!("{}/{named}", text.path),
+    }
+}
+
+fn student(plan: &LanguagePlan) -> Vec<String> {
+    let source = match &plan.student.source {
+        StudentSource::Model { path, .. } => format!("weights of {path}"),
+        StudentSource::Fresh => "random weights".to_owned(),
+        StudentSource::Teacher { path, .. } => format!("a copy of the teacher, {path}"),
+    };
+    let (hidden, attention) = match &plan.student.shape {
+        LanguageShape::Decoder(shape) => {
+            (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob)
+        }
+        LanguageShape::Encoder(shape) => {
+            (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob)
+        }
+    };
+    vec![
+        shape(&plan.student.shape),
+        source,
+        format!("dropout {hidden} hidden, {attention} attention"),
+    ]
+}
+
+fn shape(shape: &LanguageShape) -> String {
+    let of: &DecoderShape = match shape {
+        LanguageShape::Encoder(shape) => return encoder(shape),
+        LanguageShape::Decoder(shape) => shape,
+    };
+    let keys = match of.num_key_value_heads {
+        keys if keys == of.num_attention_heads => String::new(),
+        keys => format!(" ({keys} of keys)"),
+    };
+    format!(
+        "{}, {} layers, width {}, {} heads{keys}, {} tokens",
+        of.model_type,
+        of.num_hidden_layers,
+        of.hidden_size,
+        of.num_attention_heads,
+        thousands(of.vocab_size)
+    )
+}
+
+fn teacher(plan: &LanguagePlan) -> Vec<String> {
+    match &plan.teacher {
+        LanguageTeacherPlan::Nobody => vec!["none: the student learns from text alone".to_owned()],
+        LanguageTeacherPlan::Model { path, shape, .. } => vec![
+            self::shape(shape),
+            format!("weights of {path}"),
+            "answers computed with every batch".to_owned(),
+        ],
+    }
+}
+
+fn objective(plan: &LanguagePlan) -> Vec<String> {
+    let objective = &plan.objective;
+    let label = match &objective.regularizer {
+        None => "cross entropy with the next token".to_owned(),
+        Some(regularizer) => regularizer.formula(),
+    };
+    if plan.teacher == LanguageTeacherPlan::Nobody {
+        return vec![label];
+    }
+    let scale = if objective.scale_by_temperature_squared { ", times T²" } else { "" };
+    let temperature = format!("T = {}", objective.temperature);
+    let teacher = match objective.divergence {
+        Divergence::ForwardKl => format!("divergence from the teacher at {temperature}{scale}"),
+        other @ Divergence::MseLogits { .. } => other.to_string(),
+        other => format!("{other} at {temperature}{scale}; p the teacher's, q the student's"),
+    };
+    let alpha = objective.alpha;
+    let mut lines = match &objective.balance {
+        None => vec![
+            format!("{alpha} × {teacher}"),
+            format!("{} × {}", rounded(1.0 - alpha), one_term(&label)),
+        ],
+        Some(balance) => vec![
+            format!("w₂ × {teacher}"),
+            format!("w₁ × {}", one_term(&label)),
+            balance.policy.words(alpha),
+        ],
+    };
+    lines.push("means over all tokens of a step that are learnt".to_owned());
+    if objective.until_overtaken {
+        lines.push("the teacher falls silent once the student is better than it".to_owned());
+    }
+    lines
+}

@@ -1,0 +1,284 @@
+//! The text of a language model, as `[text]` decides it, and which keys of the other tables go with
+//! it.
+//!
+//! In: a [`Recipe`] with a `[text]`. Out: the [`TextPlan`], or what is wrong. Never: looks at a
+//! file.
+
+use crate::choices::{
+    Architecture, DocumentShape, Documents, EvalStrategy, OnLong, Packing, PolicyKind,
+    RegularizerKind, TextFormat, TextKind,
+};
+use crate::decide::{missing, needs, value, wrong};
+use crate::language::{Masking, TextPlan};
+use crate::plan::{Limit, Split};
+use crate::problem::{Place, ProblemKind, Problems};
+use crate::recipe::{At, Recipe, StudentConfig};
+use crate::{divergence, policy, regularizer};
+
+/// What evaluation measures, the deciding one first.
+pub(crate) const MEASURES: [&str; 4] = ["loss", "perplexity", "bits_per_byte", "accuracy"];
+
+impl Recipe {
+    /// The text as decided.
+    ///
+    /// # Errors
+    /// What is wrong with `[text]`.
+    pub fn text(&self) -> Result<TextPlan, Problems> {
+        let mut problems = Problems::new(&self.file);
+        check(self, &mut problems);
+        problems.or(text(self))
+    }
+}
+
+/// The text; `None` where a key is missing that [`check`] speaks of.
+fn text(recipe: &Recipe) -> Option<TextPlan> {
+    let text = &recipe.text;
+    let shape = text.shape();
+    let masked = value(&text.kind)? == TextKind::Masked;
+    let masking = Masking {
+        probability: value(&text.mask_probability).unwrap_or(USUAL_MASKED),
+        whole_words: value(&text.whole_words).unwrap_or(false),
+    };
+    let field = match shape {
+        DocumentShape::Messages => "messages",
+        DocumentShape::Text | DocumentShape::Instruction | DocumentShape::Completion => "text",
+    };
+    Some(TextPlan {
+        kind: value(&text.kind)?,
+        path: value(&text.path)?,
+        train: value(&text.train).unwrap_or_default(),
+        validation: value(&text.validation).unwrap_or_default(),
+        validation_split: value(&text.validation_split).map_or(Split::Nothing, Split::Share),
+        format: value(&text.format),
+        documents: text.documents(),
+        marker: value(&text.marker).unwrap_or_default(),
+        shape,
+        field: value(&text.field).unwrap_or_else(|| field.to_owned()),
+        begin: value(&text.begin).unwrap_or_default(),
+        end: value(&text.end),
+        sequence_length: text.sequence_length(),
+        pack: text.pack(),
+        on_long: value(&text.on_long).unwrap_or(OnLong::Error),
+        train_limit: value(&text.train_limit).map_or(Limit::All, Limit::First),
+        validation_limit: value(&text.validation_limit).map_or(Limit::All, Limit::First),
+        masking: masked.then_some(masking),
+    })
+}
+
+/// Share of tokens that are to be guessed (Devlin et al. 2019, arXiv:1810.04805, §3.1).
+const USUAL_MASKED: f64 = 0.15;
+
+/// Says all that can be said about `[text]` without facts.
+pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
+    let text = &recipe.text;
+    let here = || text.place.clone().unwrap_or(Place::Whole);
+    if let Some(place) = &recipe.task.place {
+        let (key, other) = ("task".to_owned(), "text".to_owned());
+        problems.push(place.clone(), ProblemKind::Together { key, other });
+    }
+    if text.kind.is_none() && !problems.is_wrong("text.kind") {
+        missing(here(), "text.kind", "causal, or masked for encoders", problems);
+    }
+    if text.path.is_none() && !problems.is_wrong("text.path") {
+        missing(here(), "text.path", "the folder with the text files", problems);
+    }
+    let never = value(&recipe.training.eval_strategy) == Some(EvalStrategy::Never);
+    if !never && text.validation.is_none() && text.validation_split.is_none() {
+        let keys = ["text.validation", "text.validation_split"].map(str::to_owned).to_vec();
+        let meaning = "files to evaluate on, or a share of the documents".to_owned();
+        problems.push(here(), ProblemKind::NoneOf { keys, meaning });
+    }
+    if let (Some(at), Some(_)) = (&text.validation_split, &text.validation) {
+        let (key, other) = ("text.validation_split".to_owned(), "text.validation".to_owned());
+        problems.push(at.place.clone(), ProblemKind::Together { key, other });
+    }
+    let plain = value(&text.format).is_none_or(|format| format == TextFormat::Plain);
+    if let Some(at) = text.documents.as_ref().filter(|_| !plain) {
+        needs(
+            at,
+            "text.documents",
+            "`format = \"plain\"`; the others have a document a row",
+            problems,
+        );
+    }
+    match (text.documents(), &text.marker) {
+        (Documents::Marker, None) => {
+            missing(here(), "text.marker", "the line between two documents", problems);
+        }
+        (Documents::File | Documents::BlankLine, Some(at)) => {
+            needs(at, "text.marker", "`documents = \"marker\"`", problems);
+        }
+        _ => {}
+    }
+    let shape = text.shape();
+    let running = shape == DocumentShape::Text;
+    if let Some(at) = text.shape.as_ref().filter(|_| !running) {
+        if value(&text.format) == Some(TextFormat::Plain) {
+            needs(at, "text.shape", "a `format` with fields", problems);
+        }
+        if value(&text.kind) == Some(TextKind::Masked) {
+            needs(at, "text.shape", "`kind = \"causal\"`, as a reply follows a question", problems);
+        }
+    }
+    if let Some(at) = text
+        .field
+        .as_ref()
+        .filter(|_| matches!(shape, DocumentShape::Instruction | DocumentShape::Completion))
+    {
+        needs(at, "text.field", "`shape = \"text\"` or `\"messages\"`", problems);
+    }
+    if let Some(at) = text.on_long.as_ref().filter(|_| running) {
+        let needed = "a `shape` with a reply; running text goes on in the next row";
+        needs(at, "text.on_long", needed, problems);
+    }
+    if let Some(at) = text.pack.as_ref().filter(|at| !running && at.value == Packing::Stream) {
+        needs(at, "text.pack", "`shape = \"text\"`; an example is a document of its own", problems);
+    }
+    if value(&text.kind) == Some(TextKind::Causal) {
+        let needed = "`kind = \"masked\"`";
+        if let Some(at) = &text.mask_probability {
+            needs(at, "text.mask_probability", needed, problems);
+        }
+        if let Some(at) = &text.whole_words {
+            needs(at, "text.whole_words", needed, problems);
+        }
+    }
+    check_models(recipe, problems);
+}
+
+fn check_models(recipe: &Recipe, problems: &mut Problems) {
+    let (student, teacher) = (&recipe.student, &recipe.teacher);
+    if let Some(at) = &student.layers {
+        needs(at, "student.layers", "a `[task]`; a language model keeps all layers", problems);
+    }
+    if let Some(at) = &student.classifier_dropout {
+        needs(at, "student.classifier_dropout", "a `[task]`, whose head it is", problems);
+    }
+    if let Some(at) = recipe.other_teachers.first().and_then(|teacher| teacher.model.as_ref()) {
+        needs(at, "teacher.1.model", "a `[task]`; a language model has one teacher", problems);
+    }
+    if let Some(at) = &teacher.tokenizer {
+        needs(
+            at,
+            "teacher.tokenizer",
+            "a `[task]`; a language model's teacher reads the run's",
+            problems,
+        );
+    }
+    if let Some(at) = &teacher.logits
+        && at.value == crate::choices::Logits::Cache
+    {
+        let needed = "a `[task]`; a language model's teacher answers with every batch";
+        needs(at, "teacher.logits", needed, problems);
+    }
+    if let Some(at) = &teacher.batch_tokens {
+        let needed = "a `[task]`; a language model's teacher reads what the student reads";
+        needs(at, "teacher.batch_tokens", needed, problems);
+    }
+}
+
+/// The architectures that the recipe's kind of run can start afresh from.
+pub(crate) fn architectures(recipe: &Recipe) -> &'static str {
+    match value(&recipe.text.kind) {
+        Some(TextKind::Causal) => "gpt2, llama, mistral, qwen2 or qwen3",
+        Some(TextKind::Masked) | None => "bert, roberta or distilbert",
+    }
+}
+
+/// Says so where a shape is of another kind than the run's, or a key is of another family's.
+pub(crate) fn check_config(recipe: &Recipe, config: &StudentConfig, problems: &mut Problems) {
+    let Some(at) = &config.model_type else { return };
+    let decoder = at.value.encoder().is_none();
+    let causal = value(&recipe.text.kind) == Some(TextKind::Causal);
+    if decoder != causal && (!recipe.is_language() || recipe.text.kind.is_some()) {
+        let found = format!("\"{}\"", at.value);
+        let expected = format!("one of {}", architectures(recipe));
+        return wrong(at, "student.config.model_type", found, expected, None, problems);
+    }
+    let mut only = |key: &str, place: Option<&Place>, fits: bool, needed: &str| {
+        if let Some(place) = place.filter(|_| !fits) {
+            let (key, needs) = (format!("student.config.{key}"), needed.to_owned());
+            problems.push(place.clone(), ProblemKind::Needs { key, needs });
+        }
+    };
+    let gated = decoder && at.value != Architecture::Gpt2;
+    let rotary = "`model_type` of llama, mistral, qwen2 or qwen3";
+    only("num_key_value_heads", place(&config.num_key_value_heads), gated, rotary);
+    only("head_dim", place(&config.head_dim), gated, rotary);
+    only("rope_theta", place(&config.rope_theta), gated, rotary);
+    only("tie_word_embeddings", place(&config.tie_word_embeddings), decoder, "a decoder");
+    only("hidden_act", place(&config.hidden_act), !decoder, "an encoder");
+    only("type_vocab_size", place(&config.type_vocab_size), !decoder, "an encoder");
+    if let (Some(at), Some(heads)) =
+        (&config.num_key_value_heads, value(&config.num_attention_heads))
+        && !heads.is_multiple_of(at.value)
+    {
+        let (found, expected) = (at.value.to_string(), format!("a divisor of {heads}"));
+        wrong(at, "student.config.num_key_value_heads", found, expected, None, problems);
+    }
+    let dropout = recipe.student.hidden_dropout_prob.as_ref();
+    if let Some(at) = dropout.filter(|at| gated && at.value > 0.0) {
+        needs(
+            at,
+            "student.hidden_dropout_prob",
+            "a family that has it: gpt2, or an encoder",
+            problems,
+        );
+    }
+}
+
+fn place<T>(at: &Option<At<T>>) -> Option<&Place> {
+    at.as_ref().map(|at| &at.place)
+}
+
+/// What the objective of a language model can have.
+pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
+    let objective = &recipe.objective;
+    let no_teacher = recipe.teacher.place.is_none();
+    if let Some(at) = objective.alpha.as_ref().filter(|at| no_teacher && at.value > 0.0) {
+        needs(at, "objective.alpha", "a `[teacher]`; without one it is 0", problems);
+    }
+    let without = "a `[teacher]`; without one it changes nothing";
+    divergence::check(objective, no_teacher.then_some(without), problems);
+    if let Some(at) = &objective.temperature_end {
+        if no_teacher {
+            needs(at, "objective.temperature_end", without, problems);
+        } else if objective.divergence() == crate::choices::DivergenceKind::MseLogits {
+            let needed = "another `divergence`; mse_logits compares logits as they are";
+            needs(at, "objective.temperature_end", needed, problems);
+        }
+    }
+    if let Some(at) = objective.until_overtaken.as_ref().filter(|at| at.value) {
+        if no_teacher {
+            needs(at, "objective.until_overtaken", without, problems);
+        }
+        if value(&recipe.training.eval_strategy) == Some(EvalStrategy::Never) {
+            let needed = "evaluations, but `eval_strategy` is \"never\"";
+            needs(at, "objective.until_overtaken", needed, problems);
+        }
+    }
+    if let Some(at) = &objective.label_loss
+        && at.value != crate::choices::LabelLoss::CrossEntropy
+    {
+        let (found, expected) =
+            (format!("\"{}\"", at.value), "`cross_entropy` for a language model".to_owned());
+        wrong(at, "objective.label_loss", found, expected, None, problems);
+    }
+    if let Some(at) = objective.hidden.as_ref().filter(|at| !at.value.is_empty()) {
+        needs(at, "objective.hidden", "a `[task]`; a language model learns from answers", problems);
+    }
+    policy::check(recipe, problems);
+    if let Some(at) = objective.balance.as_ref().and_then(|at| at.value.policy.as_ref())
+        && !matches!(at.value, PolicyKind::Fixed | PolicyKind::Schedule)
+    {
+        let needed = "a `[task]`; for a language model it is \"fixed\" or \"schedule\"";
+        needs(at, "objective.balance.policy", needed, problems);
+    }
+    regularizer::check(recipe, problems);
+    if let Some(at) = objective.regularizer.as_ref().and_then(|at| at.value.method.as_ref())
+        && !matches!(at.value, RegularizerKind::LabelSmoothing | RegularizerKind::Labo)
+    {
+        let needed = "a `[task]`; for a language model it is \"label_smoothing\" or \"labo\"";
+        needs(at, "objective.regularizer.method", needed, problems);
+    }
+}

@@ -1,0 +1,410 @@
+//! A language model with its head and losses, and the room for a micro-batch: what a step and an
+//! evaluation both run.
+//!
+//! In: a micro-batch and the terms of the moment. Out: sums per term, and gradients added. Never:
+//! decides what a step is, or moves a weight.
+
+use heirloom_base::Bytes;
+use heirloom_data::order::BatchRule;
+use heirloom_data::text::Rows;
+use heirloom_engine::{Device, IdSpace, Ids, Params, Space, View};
+use heirloom_models::{
+    Buffers, Capacity, Decoder, DecoderBuffers, DeviceBatch, Head, Loaded, Model, Noise, Purpose,
+};
+use heirloom_objective::{
+    ChunkPlan, ChunkedHead, DenseLosses, DenseSignals, LOGITS_BUDGET, Parts, TeacherTokens,
+    TokenCounts, TokenGradients, TokenSignals, TokenTerm,
+};
+use heirloom_recipe::TrainingPlan;
+use heirloom_store::TensorFolder;
+
+use super::batch::TextBatch;
+use super::job::{LanguageConfig, LanguageWeights};
+use super::objective::MOST_TERMS;
+use crate::Error;
+use crate::trainer::rule;
+
+/// The largest micro-batch of a run of a language model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LanguageCapacity {
+    /// N.
+    pub(super) tokens: usize,
+}
+
+impl LanguageCapacity {
+    /// As models plan for it: a document has a token at least, and every token may be hidden.
+    pub(super) fn of_models(self, masked: bool) -> Capacity {
+        let tokens = self.tokens;
+        Capacity { tokens, sequences: tokens, masked: if masked { tokens } else { 0 } }
+    }
+}
+
+/// The most tokens of a micro-batch: as many as its own rule allows, or a whole step has, or the
+/// longest row.
+pub(super) fn language_capacity(rows: &dyn Rows, training: &TrainingPlan) -> LanguageCapacity {
+    let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(1).max(1);
+    let most = |batch| match rule(batch) {
+        BatchRule::Sequences(count) => count.min(rows.len()).saturating_mul(longest),
+        BatchRule::Tokens(tokens) => tokens.max(longest),
+    };
+    LanguageCapacity { tokens: most(training.batch).min(most(training.micro_batch)).max(1) }
+}
+
+/// A model of either kind.
+#[derive(Clone, Debug)]
+pub(super) enum Network {
+    /// It foresees the next token.
+    Decoder(Decoder),
+    /// It guesses hidden ones.
+    Encoder(Model),
+}
+
+impl Network {
+    pub(super) fn new(device: &mut dyn Device, config: &LanguageConfig) -> Self {
+        match config.clone() {
+            LanguageConfig::Decoder(config) => Self::Decoder(Decoder::new(device, config)),
+            LanguageConfig::Encoder(config) => {
+                Self::Encoder(Model::new(device, config, Head::MaskedLm))
+            }
+        }
+    }
+
+    pub(super) fn params(&self) -> &Params {
+        match self {
+            Self::Decoder(model) => model.params(),
+            Self::Encoder(model) => model.params(),
+        }
+    }
+
+    /// Fills the weights; those of a head that a folder lacks are drawn where `fresh_head` is a seed.
+    pub(super) fn fill(
+        &self,
+        device: &mut dyn Device,
+        weights: &LanguageWeights,
+        seed: u64,
+        fresh_head: Option<u64>,
+    ) -> Result<Loaded, Error> {
+        let path = match weights {
+            LanguageWeights::Fresh => {
+                self.params().init(device, seed);
+                return Ok(Loaded::default());
+            }
+            LanguageWeights::Later => return Ok(Loaded::default()),
+            LanguageWeights::Folder(path) => path,
+        };
+        let (folder, same) = (TensorFolder::open(path)?, |name: &str| name.to_owned());
+        Ok(match self {
+            Self::Decoder(model) => model.load(device, &folder, &same)?,
+            Self::Encoder(model) => model.load(device, &folder, &same, fresh_head)?,
+        })
+    }
+
+    /// A table that is only ever looked up by row. The word embeddings that are the head too have a
+    /// gradient for every row.
+    pub(super) fn looked_up(&self) -> Option<View> {
+        match self {
+            Self::Decoder(model) => model.looked_up(),
+            Self::Encoder(_) => None,
+        }
+    }
+
+    pub(super) fn vocabulary(&self) -> usize {
+        match self {
+            Self::Decoder(model) => model.config().vocab_size,
+            Self::Encoder(model) => model.config().vocab_size,
+        }
+    }
+
+    pub(super) fn masked(&self) -> bool {
+        matches!(self, Self::Encoder(_))
+    }
+}
+
+/// A model's activations.
+#[derive(Clone, Debug)]
+enum Room {
+    Decoder(DecoderBuffers),
+    Encoder(Buffers),
+}
+
+impl Room {
+    fn new(
+        device: &mut dyn Device,
+        network: &Network,
+        capacity: Capacity,
+        purpose: &Purpose,
+    ) -> Self {
+        match network {
+            // Its head's logits belong to the losses.
+            Network::Decoder(model) => {
+                Self::Decoder(DecoderBuffers::new(device, model.config(), capacity, 0, purpose))
+            }
+            Network::Encoder(model) => Self::Encoder(model.buffers(device, capacity, purpose)),
+        }
+    }
+}
+
+/// A model that has read a batch.
+#[derive(Clone, Copy, Debug)]
+enum Read {
+    /// The last hidden states, `[N, C]`, and the head's matrix, `[V, C]`.
+    States { states: View, head: View },
+    /// Logits of the hidden tokens, `[M, V]`.
+    Logits(View),
+}
+
+/// A model that reads batches.
+#[derive(Debug)]
+struct Reader {
+    room: Room,
+    batch: DeviceBatch,
+}
+
+impl Reader {
+    fn new(
+        device: &mut dyn Device,
+        network: &Network,
+        capacity: LanguageCapacity,
+        purpose: &Purpose,
+    ) -> Self {
+        let capacity = capacity.of_models(network.masked());
+        let room = Room::new(device, network, capacity, purpose);
+        let batch = match network {
+            Network::Decoder(model) => model.batch(device, capacity),
+            Network::Encoder(model) => model.batch(device, capacity),
+        };
+        Self { room, batch }
+    }
+
+    fn read(
+        &mut self,
+        device: &mut dyn Device,
+        network: &Network,
+        host: &TextBatch,
+        noise: Option<Noise>,
+    ) -> Read {
+        self.batch.upload(device, &host.inputs());
+        match (network, &self.room) {
+            (Network::Decoder(model), Room::Decoder(buffers)) => Read::States {
+                states: model.forward_states(device, &self.batch, buffers, noise),
+                head: model.head(),
+            },
+            (Network::Encoder(model), Room::Encoder(buffers)) => {
+                Read::Logits(model.forward(device, &self.batch, buffers, noise))
+            }
+            _ => unreachable!("a room is made for its model"),
+        }
+    }
+}
+
+/// The losses of either kind of model.
+#[derive(Debug)]
+enum Losses {
+    Chunked(ChunkedHead),
+    Dense(DenseLosses),
+}
+
+/// What a pass is planned for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planned<'a> {
+    /// The largest batch.
+    pub(super) capacity: LanguageCapacity,
+    /// What is kept of the forward pass.
+    pub(super) purpose: &'a Purpose,
+    /// The model learnt from, where there is one.
+    pub(super) teacher: Option<&'a Network>,
+}
+
+/// The room for micro-batches of a model, alone or beside a teacher.
+#[derive(Debug)]
+pub(super) struct TextPass {
+    reader: Reader,
+    teacher: Option<Reader>,
+    losses: Losses,
+    labels: IdSpace,
+    /// Which tokens the teacher is heard at, `[N, 1]`.
+    heard: View,
+    pub(super) host: TextBatch,
+}
+
+impl TextPass {
+    /// Asks the device for all memory, once.
+    pub(super) fn new(device: &mut dyn Device, network: &Network, room: Planned<'_>) -> Self {
+        let Planned { capacity, purpose, teacher } = room;
+        let train = matches!(purpose, Purpose::Train(_) | Purpose::Recompute(_));
+        let tokens = capacity.tokens;
+        let losses = match network {
+            Network::Decoder(_) => {
+                let plan = chunks(tokens, network.vocabulary(), teacher.is_some(), train);
+                let room = vec![PLACEHOLDER; MOST_TERMS];
+                Losses::Chunked(ChunkedHead::new(device, room, plan))
+            }
+            Network::Encoder(_) => Losses::Dense(DenseLosses::new(device, MOST_TERMS, tokens)),
+        };
+        let reader = Reader::new(device, network, capacity, purpose);
+        let teacher =
+            teacher.map(|teacher| Reader::new(device, teacher, capacity, &Purpose::Infer));
+        let heard = View::matrix(device.alloc(tokens), 0, tokens, 1);
+        let labels = device.alloc_ids(tokens);
+        Self { reader, teacher, losses, labels, heard, host: TextBatch::default() }
+    }
+
+    /// What the model says to the batch in `host`, without dropout: of a decoder, the logits after the
+    /// first `most` tokens.
+    pub(super) fn outputs(
+        &mut self,
+        device: &mut dyn Device,
+        network: &Network,
+        most: usize,
+    ) -> Vec<f64> {
+        match self.reader.read(device, network, &self.host, None) {
+            Read::Logits(logits) => device.read_f64(logits),
+            Read::States { states, head } => {
+                let states = states.first_rows(states.rows().min(most));
+                let (width, matrix) = (states.cols(), device.read_f64(head));
+                let logits = |state: &[f64]| -> Vec<f64> {
+                    let dot = |row: &[f64]| row.iter().zip(state).map(|(a, b)| a * b).sum();
+                    matrix.chunks(width).map(dot).collect()
+                };
+                device.read_f64(states).chunks(width).flat_map(logits).collect()
+            }
+        }
+    }
+
+    /// Sets the terms of the step.
+    pub(super) fn set_terms(&mut self, terms: &[TokenTerm]) {
+        match &mut self.losses {
+            Losses::Chunked(head) => head.set_terms(terms),
+            Losses::Dense(losses) => losses.set_terms(terms),
+        }
+    }
+
+    /// The total of a finished step.
+    pub(super) fn total(&self, parts: &Parts) -> f64 {
+        match &self.losses {
+            Losses::Chunked(head) => head.total(parts),
+            Losses::Dense(losses) => losses.total(parts),
+        }
+    }
+
+    /// Sums of the micro-batch in `host`, of a step with `step` tokens to learn. The gradient of
+    /// every parameter is added to `grads`, where that is given; `teacher` is left out where no
+    /// term asks it.
+    pub(super) fn run(
+        &mut self,
+        device: &mut dyn Device,
+        network: &Network,
+        teacher: Option<&Network>,
+        step: TokenCounts,
+        (grads, noise): (Option<Space>, Option<Noise>),
+    ) -> Parts {
+        let learnt = self.host.learnt;
+        let counts = TokenCounts { labelled: learnt, taught: learnt };
+        let labels = Ids::at(self.labels, 0, self.host.labels.len());
+        device.write_ids(labels, &self.host.labels);
+        let theirs = teacher.map(|teacher| {
+            let reader = self.teacher.as_mut().expect("the pass was planned with a teacher");
+            reader.read(device, teacher, &self.host, None)
+        });
+        let read = self.reader.read(device, network, &self.host, noise);
+        let Self { reader, losses, .. } = self;
+        match (network, &reader.room, losses, read) {
+            (
+                Network::Decoder(model),
+                Room::Decoder(buffers),
+                Losses::Chunked(chunked),
+                Read::States { states, head },
+            ) => {
+                let n = states.rows();
+                // A vocabulary that is padded further than the student's counts up to there.
+                let teacher = theirs.map(|read| match read {
+                    Read::States { states, head: matrix } => {
+                        TeacherTokens::States { states, head: matrix.first_rows(head.rows()) }
+                    }
+                    Read::Logits(_) => unreachable!("both are of one kind"),
+                });
+                let all = learnt == n as u64;
+                let heard = (teacher.is_some() && !all).then(|| self.heard.first_rows(n));
+                if let Some(heard) = heard {
+                    device.write(heard, &self.host.heard());
+                }
+                let signals = TokenSignals {
+                    states,
+                    head,
+                    labels,
+                    teacher,
+                    label_weights: None,
+                    teacher_weights: heard,
+                    counts,
+                    gradients: grads.map(|grads| TokenGradients {
+                        d_states: model.d_states(buffers, n),
+                        d_head: Some(Params::twin(head, grads)),
+                    }),
+                };
+                let parts = chunked.evaluate(device, &signals, step);
+                if let Some(grads) = grads {
+                    model.backward_states(device, &reader.batch, buffers, grads, noise);
+                }
+                parts
+            }
+            (
+                Network::Encoder(model),
+                Room::Encoder(buffers),
+                Losses::Dense(losses),
+                Read::Logits(logits),
+            ) => {
+                let teacher = theirs.map(|read| match read {
+                    Read::Logits(logits) => logits,
+                    Read::States { .. } => unreachable!("both are of one kind"),
+                });
+                let d_logits = grads.map(|_| model.d_output(buffers, logits.rows()));
+                if let Some(d_logits) = d_logits {
+                    device.fill(d_logits, 0.0);
+                    buffers.clear_taps(device, self.host.ids.len());
+                }
+                let signals = DenseSignals { logits, labels, teacher, d_logits };
+                let parts = losses.evaluate(device, &signals, step);
+                if let Some(grads) = grads {
+                    model.backward(device, &reader.batch, buffers, grads, noise);
+                }
+                parts
+            }
+            _ => unreachable!("a pass is made for its model"),
+        }
+    }
+}
+
+/// Holds a term's room until the first step says what the terms are.
+const PLACEHOLDER: TokenTerm =
+    TokenTerm { weight: 0.0, loss: heirloom_objective::TokenLoss::Label };
+
+fn chunks(tokens: usize, vocabulary: usize, computes_teacher: bool, train: bool) -> ChunkPlan {
+    ChunkPlan { tokens, vocabulary, computes_teacher, train, budget: LOGITS_BUDGET }
+}
+
+/// Memory of a pass over micro-batches up to `capacity`, without the weights.
+pub(super) fn bytes_needed(
+    config: &LanguageConfig,
+    teacher: Option<&LanguageConfig>,
+    capacity: LanguageCapacity,
+    purpose: &Purpose,
+) -> Bytes {
+    let tokens = capacity.tokens;
+    let train = matches!(purpose, Purpose::Train(_) | Purpose::Recompute(_));
+    let of_one = |config: &LanguageConfig, purpose: &Purpose| match config {
+        LanguageConfig::Decoder(config) => {
+            DecoderBuffers::bytes_needed(config, capacity.of_models(false), 0, purpose).0
+        }
+        LanguageConfig::Encoder(config) => {
+            Buffers::bytes_needed(config, &Head::MaskedLm, capacity.of_models(true), purpose).0
+        }
+    };
+    let losses = match config {
+        LanguageConfig::Decoder(config) => {
+            chunks(tokens, config.vocab_size, teacher.is_some(), train).bytes_needed(MOST_TERMS).0
+        }
+        LanguageConfig::Encoder(_) => (4 * MOST_TERMS * tokens) as u64,
+    };
+    let theirs = teacher.map_or(0, |teacher| of_one(teacher, &Purpose::Infer));
+    Bytes(of_one(config, purpose) + theirs + losses)
+}

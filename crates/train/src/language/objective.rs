@@ -1,0 +1,70 @@
+//! What a language model is trained to do at a step: terms with the weights and temperatures of that
+//! moment.
+//!
+//! In: the plan's objective, and how far the run is. Out: token terms. Never: a term of weight 0, so
+//! that what has no effect costs nothing, and a step without the teacher is one of plain training to
+//! the bit.
+
+use heirloom_balance::{At, Schedule};
+use heirloom_objective::{TeacherTerm, TokenLoss, TokenTerm};
+use heirloom_recipe::{LanguageObjective, PolicyPlan, RegularizerPlan, Smoothed};
+
+use crate::policy::course;
+use crate::terms::divergence;
+
+/// Terms of an objective at most: the text's and the teacher's.
+pub(super) const MOST_TERMS: usize = 2;
+
+/// A term and how records call it.
+pub(super) type Named = (&'static str, TokenTerm);
+
+/// The terms of the step `at`, of a vocabulary of `classes` tokens; `silent` where the teacher has
+/// been overtaken.
+pub(super) fn terms(
+    objective: &LanguageObjective,
+    at: At,
+    silent: bool,
+    classes: usize,
+) -> Vec<Named> {
+    let share = if silent { 0.0 } else { alpha(objective, at) };
+    let label = TokenTerm { weight: 1.0 - share, loss: label(objective, at, classes) };
+    let teacher = TeacherTerm {
+        divergence: divergence(objective.divergence),
+        temperature: objective.temperature.at(at.progress()),
+        scale_by_temperature_squared: objective.scale_by_temperature_squared,
+    };
+    let teacher = TokenTerm { weight: share, loss: TokenLoss::Teacher(teacher) };
+    let all = [("label", label), ("teacher", teacher)];
+    all.into_iter().filter(|(_, term)| term.weight > 0.0).collect()
+}
+
+/// The teacher's weight.
+fn alpha(objective: &LanguageObjective, at: At) -> f64 {
+    match objective.balance.as_ref().map(|balance| &balance.policy) {
+        Some(&PolicyPlan::Schedule { from, to, course: how, at: when }) => {
+            Schedule { from, to, course: course(how, when) }.alpha(at)
+        }
+        _ => objective.alpha,
+    }
+}
+
+/// What the next token is learnt as.
+fn label(objective: &LanguageObjective, at: At, classes: usize) -> TokenLoss {
+    let progress = at.progress();
+    let (share, temperature) = match objective.regularizer {
+        None => return TokenLoss::Label,
+        Some(RegularizerPlan::LabelSmoothing { alpha, smoothed: Smoothed::All }) => {
+            (alpha.at(progress), f64::INFINITY)
+        }
+        // ε over the others is ε·V/(V − 1) over all.
+        Some(RegularizerPlan::LabelSmoothing { alpha, smoothed: Smoothed::Others }) => {
+            let others = classes.saturating_sub(1).max(1) as f64;
+            (alpha.at(progress) * classes as f64 / others, f64::INFINITY)
+        }
+        Some(RegularizerPlan::Labo { alpha, temperature }) => {
+            (alpha.at(progress), temperature.at(progress))
+        }
+        Some(_) => unreachable!("a language model's plan has no other regularizer"),
+    };
+    if share == 0.0 { TokenLoss::Label } else { TokenLoss::Softened { share, temperature } }
+}
