@@ -15,6 +15,7 @@ mod anatomy;
 mod apply;
 mod axis;
 mod clones;
+mod decoder;
 pub mod depth;
 mod descent;
 mod encoder;

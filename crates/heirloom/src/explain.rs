@@ -216,7 +216,7 @@ fn at_checkpoint(path: &Path) -> Result<(Plan, Step), Failure> {
 /// The student's config at a checkpoint; it may have grown later or before.
 fn config_then(job: &Job, committed: &Committed) -> Result<EncoderConfig, Failure> {
     let stages = RunFolder::stages(committed)?;
-    Ok(heirloom_train::config_at(&job.plan, &job.student_config, &stages)?)
+    Ok(heirloom_train::config_at(&job.plan.training, &job.student_config, &stages)?)
 }
 
 /// What the model in `folder` answers to `set`, `[N, K]`.

@@ -496,7 +496,7 @@ pub(crate) fn within_limit(len: usize, limit: heirloom_recipe::Limit) -> Option<
 /// What the run needs of memory where its student is largest, refused where there is not enough, and
 /// where a stage cannot be.
 fn memory_of_all_stages(job: &Job) -> Result<Cost, Failure> {
-    let (_, configs) = heirloom_train::growth_plans(&job.plan, &job.student_config)?;
+    let (_, configs) = heirloom_train::growth_plans(&job.plan.training, &job.student_config)?;
     let [small @ .., large] = configs.as_slice() else { return memory(job, 0) };
     let Some(small) = small.last() else { return memory(job, 0) };
     // The small model's state, and for a moment both models' moments in double precision.

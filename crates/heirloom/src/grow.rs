@@ -164,9 +164,7 @@ impl Small {
         plan.check(&self.anatomy)?;
         match &self.kind {
             Kind::Encoder(_) => Ok(()),
-            Kind::Decoder(small) => {
-                small.check(self.anatomy.shape, plan.grown(&self.anatomy).shape)
-            }
+            Kind::Decoder(small) => small.check(plan),
         }
     }
 
@@ -243,7 +241,7 @@ impl Small {
         }
         let config = match &self.kind {
             Kind::Encoder(small) => small.config_json(&grown.anatomy),
-            Kind::Decoder(small) => small.config_json(plan, &grown.anatomy),
+            Kind::Decoder(small) => small.config_json(plan, &grown.anatomy)?,
         };
         draft.put("config.json", config.as_bytes())?;
         for (name, bytes) in &self.files {

@@ -454,6 +454,14 @@ fn changed(what: &str, path: &Path, was: Digest, is: Digest) -> Failure {
 
 /// What the run needs of memory, refused where there is not enough.
 fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
+    // Where the student is largest; for a moment both models' moments in double precision besides.
+    let (_, configs) = heirloom_train::growth_plans(&job.plan.training, &job.student)?;
+    let growing = match configs.as_slice() {
+        [.., small, large] => 16 * (2 * shapes::parameters(small) + shapes::parameters(large)),
+        _ => 0,
+    };
+    let largest = configs.last().unwrap_or(&job.student).clone();
+    let job = &LanguageJob { student: largest, ..job.clone() };
     let (plan, threads) = (&job.plan, job.plan.training.threads as usize);
     let [activations, recomputed, evaluation] = language_memory(job);
     let resident = process::resident_memory().map_or(0, |memory| memory.0);
@@ -472,7 +480,7 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
         activations: with(activations),
         activations_recomputed: with(recomputed),
         answering: Bytes(0),
-        other: Bytes(resident + evaluation.0 + beside(job)),
+        other: Bytes(resident + evaluation.0 + beside(job) + growing),
     };
     // What opening text and tokenizers took for a moment may have been more than the run will take.
     let parts = 4 * (4 * counts.student_parameters + counts.teacher_parameters)

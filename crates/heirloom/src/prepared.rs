@@ -103,7 +103,7 @@ impl Prepared {
     }
 
     /// The trainer of this run with `plan`, which differs in seed and folder alone, on a device of the
-    /// plan's precision; `stages` says how its student has grown so far.
+    /// plan's precision, for a student that has grown as `stages` says.
     ///
     /// # Errors
     /// Where weights cannot be read or are not those of the configs.
@@ -128,7 +128,7 @@ impl Prepared {
             }
             (Self::Language(gathered), AnyPlan::Language(plan)) => {
                 let job = LanguageJob { plan: *plan, ..gathered.job.clone() };
-                Box::new(LanguageTrainer::new(job, &mut device)?)
+                Box::new(LanguageTrainer::at_stage(job, stages, &mut device)?)
             }
             _ => unreachable!("a run's plans are all of its kind"),
         })

@@ -203,6 +203,7 @@ const RULES: &[(&str, Rule)] = &[
     ("training.adam_epsilon", Asked(&["training.adam_epsilon"])),
     ("training.max_grad_norm", Asked(&["training.max_grad_norm"])),
     ("training.groups", Fixed("moments were gathered by the old ones")),
+    ("training.stages", Fixed("the student would be of another size")),
     ("training.average", Fixed("the average so far was gathered by the old one")),
     ("training.seed", Fixed(RANDOM)),
     ("training.evaluate", Free),
@@ -214,7 +215,6 @@ const RULES: &[(&str, Rule)] = &[
     ("training.nonfinite_limit", Asked(&["training.nonfinite_limit"])),
     ("training.precision", Fixed("the steps so far were computed in another precision")),
     ("training.threads", Free),
-    ("stages", Fixed("the student would be of another size")),
     ("output", Free),
 ];
 

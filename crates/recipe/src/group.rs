@@ -133,6 +133,10 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
             let needed = "`student.model`, a folder that `heirloom grow` wrote";
             needs(at, &format!("student.{key}"), needed, problems);
         }
+        if let Some(at) = at.as_ref().filter(|at| at.value && recipe.is_language()) {
+            let needed = "`[task]`; a language model begins with its weights alone";
+            needs(at, &format!("student.{key}"), needed, problems);
+        }
         if let Some(at) = at.as_ref().filter(|at| at.value && student.layers.is_some()) {
             let needed = "all layers of the model; remove `student.layers`";
             needs(at, &format!("student.{key}"), needed, problems);
@@ -140,7 +144,7 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     }
 }
 
-/// The moments that the run begins with, and its groups: those of the growth first.
+/// The moments that the run begins with, and the groups that the student's growth asks for.
 pub(crate) fn decide(
     recipe: &Recipe,
     facts: &Facts,
@@ -182,16 +186,15 @@ pub(crate) fn decide(
             Moments::Kept { updates: grown.updates }
         }
     };
-    groups.extend(written(recipe));
     (moments, groups)
 }
 
-/// The groups of `[[training.group]]`.
-pub(crate) fn written(recipe: &Recipe) -> Vec<GroupPlan> {
-    value(&recipe.training.group).unwrap_or_default().iter().map(of_recipe).collect()
+/// The groups that a recipe names.
+pub(crate) fn of_recipe(recipe: &Recipe) -> Vec<GroupPlan> {
+    value(&recipe.training.group).unwrap_or_default().iter().map(of_one).collect()
 }
 
-fn of_recipe(group: &Group) -> GroupPlan {
+fn of_one(group: &Group) -> GroupPlan {
     GroupPlan {
         parameters: value(&group.r#match).map(|patterns| patterns.0).unwrap_or_default(),
         learning_rate_factor: group.learning_rate_factor(),

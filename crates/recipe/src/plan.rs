@@ -36,9 +36,6 @@ pub struct Plan {
     pub objective: ObjectivePlan,
     /// How long, in what steps, and when to look.
     pub training: TrainingPlan,
-    /// How the student grows on the way. Not written where it does not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stages: Vec<crate::StagePlan>,
     /// What is left behind.
     pub output: OutputPlan,
 }
@@ -546,6 +543,9 @@ pub struct TrainingPlan {
     /// Parameters that the optimiser treats in a way of their own. Not written where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<crate::GroupPlan>,
+    /// How the student grows on the way. Not written where it does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<crate::StagePlan>,
     /// Which average of the weights is judged and kept. Plans of earlier versions do not say it, and
     /// plans without one do not either, so that they keep their digest.
     #[serde(default, skip_serializing_if = "Average::is_none")]
@@ -583,7 +583,8 @@ impl TrainingPlan {
             (*from_step, *every) = (scaled(*from_step), scaled(*every).max(1));
         }
         self.length = Length::Steps(steps);
-        self.total_steps = steps;
+        let before = std::mem::replace(&mut self.total_steps, steps);
+        crate::stage::shorten(self, steps as f64 / before.max(1) as f64);
     }
 }
 

@@ -83,12 +83,10 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         validation: ("task.validation", place(&recipe.task.validation, &recipe.task.place)),
     };
     let training = training(recipe, &amount, problems);
-    if let Some(training) = &training {
-        stage::check_length(recipe, training.total_steps, problems);
-    }
-    let (moments, groups) = group::decide(recipe, facts, problems);
-    let (student, training) =
-        (StudentPlan { moments, ..student }, TrainingPlan { groups, ..training? });
+    let (moments, grown) = group::decide(recipe, facts, problems);
+    let mut training = training?;
+    training.groups.splice(0..0, grown);
+    let student = StudentPlan { moments, ..student };
     Some(Plan {
         format: FORMAT,
         name: recipe.name(),
@@ -100,7 +98,6 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         other_teachers: others,
         objective: objective?,
         training,
-        stages: stage::decide(recipe),
         output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
     })
 }
@@ -492,6 +489,7 @@ pub(crate) fn training(
     }
     let length = length(recipe);
     let total_steps = total_steps(recipe, length, steps_per_epoch?, problems)?;
+    stage::check_length(recipe, total_steps, problems);
     let warmup_steps = value(&training.warmup_steps).unwrap_or_else(|| {
         let ratio = value(&training.warmup_ratio).unwrap_or(0.1);
         (total_steps as f64 * ratio).ceil() as u64
@@ -512,7 +510,8 @@ pub(crate) fn training(
         adam_beta2: training.adam_beta2(),
         adam_epsilon: training.adam_epsilon(),
         max_grad_norm: training.max_grad_norm(),
-        groups: Vec::new(),
+        groups: group::of_recipe(recipe),
+        stages: stage::decide(recipe),
         average: average(recipe, total_steps, steps_per_epoch?),
         seed: recipe.seeds()[0],
         evaluate,

@@ -10,11 +10,11 @@ use crate::language::{
     DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
     LanguageTeacherPlan, OnPolicyPlan, TextPlan, UldPlan,
 };
-use crate::plan::{Examples, FORMAT, OutputPlan, StudentSource, TrainingPlan};
+use crate::plan::{Examples, FORMAT, OutputPlan, StudentSource};
 use crate::problem::{ProblemKind, Problems};
 use crate::recipe::{At, Recipe, StudentConfig};
 use crate::resolve::{Amount, USUAL_DROPOUT, fresh_shape, place, tokenizer, training};
-use crate::{Line, group, text};
+use crate::{Line, text};
 
 /// What was found outside, for a language model.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,7 +128,7 @@ fn decided(
         student,
         teacher,
         objective,
-        training: TrainingPlan { groups: group::written(recipe), ..training? },
+        training: training?,
         output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
     })
 }

@@ -124,7 +124,6 @@ fn student(plan: &Plan) -> Vec<String> {
         lines.push(format!("keeps layers {} of it", layers.join(", ")));
     }
     let shape = &student.shape;
-    lines.extend(plan.stages.iter().map(StagePlan::words));
     lines.push(format!(
         "dropout {} hidden, {} attention, {} classifier",
         shape.hidden_dropout_prob, shape.attention_probs_dropout_prob, shape.classifier_dropout
@@ -303,6 +302,7 @@ pub(crate) fn training(training: &TrainingPlan) -> Vec<String> {
         ),
     ];
     lines.extend(average(training));
+    lines.extend(training.stages.iter().map(StagePlan::words));
     lines.extend(training.groups.iter().map(|group| format!("  {}", group.words())));
     let evaluate = match training.evaluate {
         Evaluate::Never => "never evaluated".to_owned(),

@@ -8,8 +8,6 @@ use crate::plan::{Batch, EarlyStopping, Evaluate, Limit, Plan, Save, TrainingPla
 
 /// Steps of a smoke run.
 const STEPS: u64 = 20;
-/// What a student writes of its own after a prompt, which takes a step for each.
-const NEW_TOKENS: u64 = 8;
 
 /// Most examples of a smoke run, to train and to evaluate on.
 const EXAMPLES: u64 = 200;
@@ -28,9 +26,7 @@ pub fn smoke(plan: &mut Plan) {
     let tokens = plan.examples.train_tokens.0 / all.max(1) * few;
     plan.examples.train = few;
     plan.examples.train_tokens = Tokens(tokens.max(1));
-    let before = plan.training.total_steps;
     short(&mut plan.training, few, tokens, plan.data.max_length);
-    crate::stage::shorten(plan, plan.training.total_steps as f64 / before.max(1) as f64);
 }
 
 /// Cuts a language model's `plan` down likewise, to at most 200 rows; the rows themselves are cut by
@@ -40,9 +36,6 @@ pub fn smoke_language(plan: &mut crate::LanguagePlan) {
     plan.text.validation_limit = Limit::First(plan.examples.validation.clamp(1, EXAMPLES));
     let (rows, tokens) = (plan.examples.train, plan.examples.train_tokens.0);
     short(&mut plan.training, rows, tokens, plan.text.sequence_length);
-    if let Some(own) = &mut plan.objective.on_policy {
-        own.max_new_tokens = own.max_new_tokens.min(NEW_TOKENS);
-    }
 }
 
 /// Cuts the steps down, of `few` examples with `tokens` tokens, none longer than `longest`.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::choices::{GrownMoments, RegularizerKind};
 use crate::decide::{missing, needs, value, wrong};
 use crate::group::Frozen;
-use crate::plan::Plan;
+use crate::plan::TrainingPlan;
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{At, Recipe, Stage};
 
@@ -308,9 +308,9 @@ pub(crate) fn check_length(recipe: &Recipe, total_steps: u64, problems: &mut Pro
 }
 
 /// Stages of a run that is cut to `share` of its steps.
-pub(crate) fn shorten(plan: &mut Plan, share: f64) {
+pub(crate) fn shorten(training: &mut TrainingPlan, share: f64) {
     let scaled = |count: &mut u64| *count = ((*count as f64 * share) as u64).max(1);
-    for stage in &mut plan.stages {
+    for stage in &mut training.stages {
         match &mut stage.when {
             When::Step(count) | When::Tokens(count) | When::Examples(count) => scaled(count),
             When::Slope { window, not_before, .. } => {

@@ -171,11 +171,6 @@ fn check_models(recipe: &Recipe, problems: &mut Problems) {
             needs(at, &format!("student.{key}"), "a `[task]`", problems);
         }
     }
-    for (index, stage) in recipe.stages.iter().enumerate() {
-        let place = stage.place.clone().unwrap_or(Place::Whole);
-        let (key, needs) = (format!("stage.{index}"), "a `[task]`".to_owned());
-        problems.push(place, ProblemKind::Needs { key, needs });
-    }
     if let Some(at) = recipe.other_teachers.first().and_then(|teacher| teacher.model.as_ref()) {
         needs(at, "teacher.1.model", "a `[task]`; a language model has one teacher", problems);
     }

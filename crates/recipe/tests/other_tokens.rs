@@ -51,6 +51,7 @@ fn plan(sets: &[&str], words: u64, theirs: &str) -> Result<LanguagePlan, String>
         student: Some(model(60)),
         teacher: Some(model(words)),
         teacher_tokenizer: Some(tokens(theirs)),
+        kept: None,
         first_difference: None,
         threads: 1,
     };

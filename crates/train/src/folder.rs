@@ -263,7 +263,7 @@ impl<'d> RunFolder<'d> {
     ///
     /// # Errors
     /// Where the checkpoint is damaged, of another plan, or of a student that has grown more often or
-    /// less than `trainer`'s ([`Trainer::at_stage`]).
+    /// less than `trainer`'s ([`crate::Trainer::at_stage`]).
     pub fn restore(&mut self, trainer: &mut dyn Trains, step: Step) -> Result<(), Error> {
         let committed = Committed::open_step(self.disk, &self.path, step)?;
         let foreign = |found: String, expected: String| Error::Foreign {
@@ -275,10 +275,10 @@ impl<'d> RunFolder<'d> {
         let progress: Progress = serde_json::from_slice(&text)
             .map_err(|error| foreign(format!("a {PROGRESS} with {error}"), "progress".into()))?;
         let stages = Self::stages(&committed)?;
-        let ours = trainer.stages().map_or(0, |stages| stages.grown);
-        if stages.grown != ours {
+        let grown = trainer.stages().map_or(0, |stages| stages.grown);
+        if stages.grown != grown {
             let times = |grown: usize| format!("a student that has grown {grown} times");
-            return Err(foreign(times(stages.grown), times(ours)));
+            return Err(foreign(times(stages.grown), times(grown)));
         }
         trainer.take_back_stages(stages);
         let weights = TensorFile::open(&committed.file(WEIGHTS)?)?;

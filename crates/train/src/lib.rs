@@ -16,11 +16,13 @@ mod balancing;
 mod capacity;
 mod error;
 mod folder;
+mod grows;
 mod hypergradient;
 mod job;
 
 mod language;
 mod learned;
+mod learning;
 mod nonfinite;
 mod on_policy;
 mod pass;
@@ -44,6 +46,7 @@ pub use balancing::BalanceRecord;
 pub use capacity::{micro_capacity, run_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
+pub use grows::Grows;
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
 pub use language::{
     Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
@@ -63,8 +66,7 @@ pub use state::{Best, Progress};
 pub use teacher::{TeacherAnswers, answer_all};
 pub use terms::terms;
 pub use trainer::{
-    EVALUATION_TOKENS, MOMENTS, NamedTensor, Trainer, begun, head_of, student_anatomy,
-    student_purpose,
+    EVALUATION_TOKENS, MOMENTS, NamedTensor, Trainer, begun, head_of, student_purpose,
 };
 pub use trains::Trains;
 pub use treatment::{Treatment, check_groups, matches, treatments};

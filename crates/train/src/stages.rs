@@ -9,22 +9,22 @@ use std::collections::{BTreeMap, VecDeque};
 
 use heirloom_engine::Params;
 use heirloom_growth::{
-    Anatomy, Descent, GrowthPlan, Level, LmHead, Method, MomentsMode, Shape, Target, descents,
+    Descent, GrowthPlan, Level, Method, MomentsMode, Shape, Target, Tensors, descents,
 };
-use heirloom_models::EncoderConfig;
-use heirloom_recipe::{Frozen, GrownMoments, Operator, Plan, StagePlan, When};
+use heirloom_recipe::{Frozen, GrownMoments, Operator, StagePlan, TrainingPlan, When};
 use serde::{Deserialize, Serialize};
 
+use crate::grows::Grows;
 use crate::{Error, StepRecord, Treatment};
 
 /// The stages of a run.
 #[derive(Clone, Debug)]
-pub(crate) struct Stages {
+pub(crate) struct Stages<C> {
     plans: Vec<StagePlan>,
     /// How the student grows at the end of each but the last.
     growths: Vec<GrowthPlan>,
     /// The student's config in each.
-    configs: Vec<EncoderConfig>,
+    configs: Vec<C>,
     pub(crate) state: StagesState,
 }
 
@@ -101,23 +101,18 @@ pub struct Learnt {
     pub last_loss: f64,
 }
 
-/// The anatomy of an encoder that is trained: its heads are no language models'.
-pub(crate) fn anatomy(config: &EncoderConfig) -> Anatomy {
-    Anatomy::of_encoder(config, LmHead::None)
-}
-
 /// How the student of a plan, whose config is `first`, grows on the way.
 ///
 /// # Errors
 /// Where a stage's method or sizes cannot be.
-pub fn growth_plans(
-    plan: &Plan,
-    first: &EncoderConfig,
-) -> Result<(Vec<GrowthPlan>, Vec<EncoderConfig>), Error> {
+pub fn growth_plans<C: Grows>(
+    training: &TrainingPlan,
+    first: &C,
+) -> Result<(Vec<GrowthPlan>, Vec<C>), Error> {
     let (mut growths, mut configs) = (Vec::new(), vec![first.clone()]);
-    for (index, stage) in plan.stages.iter().enumerate() {
+    for (index, stage) in training.stages.iter().enumerate() {
         let config = &configs[index];
-        let small = anatomy(config);
+        let small = config.anatomy();
         let size = |size: heirloom_recipe::Size| size.said().map(|size| size as usize);
         let target = Target {
             layers: size(stage.num_hidden_layers),
@@ -138,8 +133,10 @@ pub fn growth_plans(
             })
             .map(|growth| GrowthPlan { noise: stage.noise, ..growth })
             .and_then(|growth| growth.check(&small).map(|()| growth));
-        let growth = growth.map_err(|source| Error::Stage { stage: index, source })?;
-        configs.push(growth.grown(&small).encoder_config(config));
+        let refuse = |source| Error::Stage { stage: index, source };
+        let growth = growth.map_err(refuse)?;
+        let grown = config.grown(&growth).map_err(refuse)?;
+        configs.push(grown);
         growths.push(growth);
     }
     Ok((growths, configs))
@@ -166,21 +163,21 @@ impl StagesState {
 ///
 /// # Errors
 /// As [`growth_plans`].
-pub fn config_at(
-    plan: &Plan,
-    first: &EncoderConfig,
+pub fn config_at<C: Grows>(
+    training: &TrainingPlan,
+    first: &C,
     state: &StagesState,
-) -> Result<EncoderConfig, Error> {
-    Ok(Stages::new(plan, first, state.clone())?.config().clone())
+) -> Result<C, Error> {
+    Ok(Stages::new(training, first, state.clone())?.config().clone())
 }
 
-impl Stages {
+impl<C: Grows> Stages<C> {
     pub(crate) fn new(
-        plan: &Plan,
-        first: &EncoderConfig,
+        training: &TrainingPlan,
+        first: &C,
         state: StagesState,
     ) -> Result<Self, Error> {
-        let (growths, configs) = growth_plans(plan, first)?;
+        let (growths, configs) = growth_plans(training, first)?;
         if state.grown > growths.len() {
             return Err(Error::Foreign {
                 folder: "the checkpoint".to_owned(),
@@ -188,21 +185,21 @@ impl Stages {
                 expected: format!("at most {}", growths.len()),
             });
         }
-        Ok(Self { plans: plan.stages.clone(), growths, configs, state })
+        Ok(Self { plans: training.stages.clone(), growths, configs, state })
     }
 
     /// The student's config before any growth.
-    pub(crate) fn first(&self) -> &EncoderConfig {
+    pub(crate) fn first(&self) -> &C {
         &self.configs[0]
     }
 
     /// Its config after all growth.
-    pub(crate) fn largest(&self) -> &EncoderConfig {
+    pub(crate) fn largest(&self) -> &C {
         &self.configs[self.growths.len()]
     }
 
     /// Its config now.
-    pub(crate) fn config(&self) -> &EncoderConfig {
+    pub(crate) fn config(&self) -> &C {
         &self.configs[self.state.grown]
     }
 
@@ -212,7 +209,7 @@ impl Stages {
     }
 
     /// The last growth and the config before it.
-    pub(crate) fn last(&self) -> Option<(&GrowthPlan, &EncoderConfig)> {
+    pub(crate) fn last(&self) -> Option<(&GrowthPlan, &C)> {
         let before = self.state.grown.checked_sub(1)?;
         Some((&self.growths[before], &self.configs[before]))
     }
@@ -256,21 +253,16 @@ impl Stages {
         self.state.treatments(params)
     }
 
-    /// Where each parameter comes from that `params` grow into.
-    pub(crate) fn descents(&self, params: &Params) -> Result<BTreeMap<String, Descent>, Error> {
-        let Some((_, growth)) = self.next() else { return Ok(BTreeMap::new()) };
-        let shapes = params.index().iter().map(|param| (param.name.as_str(), &*param.shape));
-        Ok(descents(growth, &anatomy(self.config()), shapes)?)
-    }
-
     /// The state after the coming growth, after `updates` steps of the optimiser.
-    pub(crate) fn after(&self, params: &Params, updates: u64) -> Result<StagesState, Error> {
+    /// `shapes` are the parameters' as files hold them.
+    pub(crate) fn after(&self, shapes: &Tensors<f64>, updates: u64) -> Result<StagesState, Error> {
         let Some((stage, growth)) = self.next() else { return Ok(self.state.clone()) };
-        let family = anatomy(self.config()).family;
+        let small = self.config().anatomy();
         let old = |name: &str| self.state.treated.get(name).copied().unwrap_or(Treatment::USUAL);
         let mut treated = BTreeMap::new();
-        for (name, descent) in self.descents(params)? {
-            let frozen = growth.freezes(family, &name);
+        let shapes = shapes.iter().map(|(name, tensor)| (name.as_str(), &*tensor.shape));
+        for (name, descent) in descents(growth, &small, shapes)? {
+            let frozen = growth.freezes(small.family, &name);
             let treatment = grown(old(&descent.from), stage, &descent, frozen, updates);
             if treatment != Treatment::USUAL {
                 treated.insert(name, treatment);

@@ -38,9 +38,9 @@ use crate::{
     TeacherAnswers, TeacherJob, TeacherRecord, TermRecord, learning_rate, regularizer,
     run_capacity, terms, treatments,
 };
-pub use growing::student_anatomy;
-pub use setup::{MOMENTS, begun};
 use setup::{balancing, check_names, kept_answers, live, load_moments, load_student, teaching};
+
+pub use setup::{MOMENTS, begun};
 
 /// Tokens that an evaluation reads at once.
 pub const EVALUATION_TOKENS: usize = 4096;
@@ -67,7 +67,7 @@ pub struct Trainer {
     evaluator: Option<Predictor>,
     progress: Progress,
     loaded: Loaded,
-    pub(crate) stages: Stages,
+    pub(crate) stages: Stages<heirloom_models::EncoderConfig>,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -121,7 +121,7 @@ impl Trainer {
         disk: &dyn Disk,
         new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
     ) -> Result<Self, Error> {
-        let stages = Stages::new(&job.plan, &job.student_config, state)?;
+        let stages = Stages::new(&job.plan.training, &job.student_config, state)?;
         check_names(&job, &stages)?;
         job.student_config = stages.config().clone();
         if stages.state.grown > 0 {

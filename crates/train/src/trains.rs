@@ -32,10 +32,6 @@ pub trait Trains {
     /// [`Error::Diverged`] where loss or gradient is not finite and the plan says stop; the weights
     /// are then those before the step.
     fn step(&mut self) -> Result<StepRecord, Error>;
-    /// What kept answers of its teachers took to compute; those that answer at every step count there.
-    fn teachers(&self) -> Vec<TeacherRecord> {
-        Vec::new()
-    }
     /// Whether there is something to evaluate on.
     fn has_validation(&self) -> bool;
     /// Has the student's answers to the validation set judged, with the average of its weights where
@@ -63,6 +59,41 @@ pub trait Trains {
     fn take_back(&mut self, _file: &str, _numbers: &[f64]) -> bool {
         false
     }
+    /// What the kept answers of its teachers take to compute, where it has such.
+    fn teachers(&self) -> Vec<TeacherRecord> {
+        Vec::new()
+    }
+    /// Where the run's growth is; `None` where its plan has no stage.
+    fn stages(&self) -> Option<&StagesState> {
+        None
+    }
+    /// Takes back what [`Trains::stages`] gave at a checkpoint of the same stage.
+    fn take_back_stages(&mut self, _state: StagesState) {}
+    /// Whether the student grows before the coming step.
+    fn grows_now(&self) -> bool {
+        false
+    }
+    /// Grows the student by the coming stage of the plan. `new_device` makes the grown one's.
+    ///
+    /// # Errors
+    /// Where the grown run cannot be planned; it is then as it was.
+    ///
+    /// # Panics
+    /// Where no stage is left.
+    fn grow(
+        &mut self,
+        _disk: &dyn Disk,
+        _new_device: &mut dyn FnMut(Work) -> crate::Device,
+    ) -> Result<GrowthRecord, Error> {
+        unreachable!("a run without stages never grows")
+    }
+    /// How far copies of the last growth are apart; `None` where nothing was copied.
+    ///
+    /// # Errors
+    /// Where a parameter is missing.
+    fn clone_gap(&mut self) -> Result<Option<f64>, Error> {
+        Ok(None)
+    }
     /// The space of the average of the weights, a twin of theirs, where the plan has one.
     fn average_space(&self) -> Option<Space>;
     /// Where all of these lie.
@@ -80,38 +111,6 @@ pub trait Trains {
     }
     /// Files of the tokenizer, by name.
     fn tokenizer_files(&self) -> &BTreeMap<String, Vec<u8>>;
-
-    /// Where the growth of its student is; `None` where its plan has no stage.
-    fn stages(&self) -> Option<&StagesState> {
-        None
-    }
-    /// Takes that back from a checkpoint, of a student that has grown as often.
-    fn take_back_stages(&mut self, _stages: StagesState) {}
-    /// Whether the student grows before the coming step.
-    fn grows_now(&self) -> bool {
-        false
-    }
-    /// Grows the student by the coming stage of the plan.
-    ///
-    /// # Errors
-    /// Where the grown student finds no room; the run is then as it was.
-    ///
-    /// # Panics
-    /// Where it does not grow now.
-    fn grow(
-        &mut self,
-        _disk: &dyn Disk,
-        _new_device: &mut dyn FnMut(Work) -> crate::Device,
-    ) -> Result<GrowthRecord, Error> {
-        unreachable!("a run without stages does not grow")
-    }
-    /// How far copies of its last growth are apart; `None` where nothing was copied along a width.
-    ///
-    /// # Errors
-    /// Where the growth does not fit its weights.
-    fn clone_gap(&mut self) -> Result<Option<f64>, Error> {
-        Ok(None)
-    }
 
     /// Brings weights and moments up to date for whoever reads them.
     fn catch_up(&mut self);
@@ -210,4 +209,9 @@ pub(crate) fn reconsider(training: &TrainingPlan, progress: &mut Progress) {
         EarlyStopping::After(patience) => progress.since_best >= patience,
     };
     progress.finished = early || progress.cursor.step >= training.total_steps;
+}
+
+/// Brings a run's weights and moments up to date, whichever kind it is.
+pub(crate) fn catch_up(trainer: &mut impl Trains) {
+    trainer.catch_up();
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use heirloom_data::tokens::Tokenizer;
 use heirloom_engine::{Cpu, Device};
-use heirloom_growth::{Anatomy, Error, Family, GrowthPlan, LmHead, Norm, Placement, Shape};
-use heirloom_models::{Capacity, Decoder, DecoderConfig, DecoderType, Inputs, Positions, Purpose};
+use heirloom_growth::{Anatomy, GrowthPlan};
+use heirloom_models::{Capacity, Decoder, DecoderConfig, Inputs, Purpose};
 use heirloom_store::TensorFolder;
 
 use super::{LONGEST, Outputs, SENTENCES};
@@ -23,62 +23,22 @@ impl SmallDecoder {
     }
 
     pub(super) fn anatomy(&self) -> Anatomy {
-        let config = &self.config;
-        let gpt2 = config.model_type == DecoderType::Gpt2;
-        let rotary = config.positions != Positions::Learned;
-        Anatomy {
-            family: if gpt2 { Family::Gpt2 } else { Family::Llama },
-            norm: if gpt2 { Norm::Layer } else { Norm::Rms },
-            placement: Placement::Pre,
-            norm_eps: config.norm_eps,
-            rotary,
-            head_norms: config.head_norms(),
-            lm_head: if config.tied { LmHead::Tied } else { LmHead::Untied },
-            shape: Shape {
-                layers: config.layers,
-                hidden: config.hidden_size,
-                intermediate: config.intermediate_size,
-                kv_heads: config.key_heads,
-                group: config.heads / config.key_heads,
-                head_dim: config.head_size,
-                vocab: config.vocab_size,
-                positions: if rotary { 0 } else { config.max_positions },
-            },
-        }
+        Anatomy::of_decoder(&self.config)
     }
 
     /// What growing could do and `transformers` would not read.
-    pub(super) fn check(&self, from: Shape, to: Shape) -> Result<(), Failure> {
-        if self.config.model_type == DecoderType::Llama && !to.hidden.is_multiple_of(to.heads()) {
-            return Err(Failure::from(Error::Size {
-                what: "the hidden size".to_owned(),
-                from: from.hidden,
-                to: to.hidden,
-                why: format!("in LLaMA it is a multiple of the {} heads; name others", to.heads()),
-            }));
-        }
+    pub(super) fn check(&self, plan: &GrowthPlan) -> Result<(), Failure> {
+        plan.grown(&self.anatomy()).decoder_config(&self.config, plan)?;
         Ok(())
     }
 
     /// The text of the grown model's `config.json`.
-    pub(super) fn config_json(&self, plan: &GrowthPlan, grown: &Anatomy) -> String {
-        let (config, shape) = (&self.config, grown.shape);
-        let window = |block: &heirloom_growth::Block| config.windows[block.from];
-        DecoderConfig {
-            hidden_size: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads(),
-            key_heads: shape.kv_heads,
-            head_size: shape.head_dim,
-            intermediate_size: shape.intermediate,
-            vocab_size: shape.vocab,
-            max_positions: if grown.rotary { config.max_positions } else { shape.positions },
-            windows: plan.blocks.iter().map(window).collect(),
-            tied: grown.lm_head == LmHead::Tied,
-            norm_eps: grown.norm_eps,
-            ..config.clone()
-        }
-        .to_json()
+    pub(super) fn config_json(
+        &self,
+        plan: &GrowthPlan,
+        grown: &Anatomy,
+    ) -> Result<String, Failure> {
+        Ok(grown.decoder_config(&self.config, plan)?.to_json())
     }
 }
 

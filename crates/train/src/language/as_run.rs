@@ -6,12 +6,15 @@ use heirloom_base::Digest;
 use heirloom_engine::{Device, Space};
 use heirloom_models::Loaded;
 use heirloom_recipe::{OutputPlan, TrainingPlan};
+use heirloom_store::Disk;
 
 use super::evaluate::{Examiner, Foreseen};
 use super::network::Network;
 use super::trainer::LanguageTrainer;
 use crate::trains::{averaged, reconsider};
-use crate::{Error, Judged, Learned, Outside, Progress, StepRecord, Trains};
+use crate::{
+    Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord, Trains, Work,
+};
 
 impl Trains for LanguageTrainer {
     fn training(&self) -> &TrainingPlan {
@@ -51,6 +54,30 @@ impl Trains for LanguageTrainer {
 
     fn student(&self) -> &Learned {
         &self.student
+    }
+
+    fn stages(&self) -> Option<&StagesState> {
+        (!self.job.plan.training.stages.is_empty()).then_some(&self.stages.state)
+    }
+
+    fn take_back_stages(&mut self, state: StagesState) {
+        self.stages.state = state;
+    }
+
+    fn grows_now(&self) -> bool {
+        !self.progress.finished && self.stages.is_due(self.progress.cursor.step)
+    }
+
+    fn grow(
+        &mut self,
+        _disk: &dyn Disk,
+        new_device: &mut dyn FnMut(Work) -> crate::Device,
+    ) -> Result<GrowthRecord, Error> {
+        self.grow_up(new_device)
+    }
+
+    fn clone_gap(&mut self) -> Result<Option<f64>, Error> {
+        self.gap()
     }
 
     fn average_space(&self) -> Option<Space> {

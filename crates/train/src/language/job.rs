@@ -33,6 +33,8 @@ impl LanguageConfig {
 pub enum LanguageWeights {
     /// Drawn from the run's seed.
     Fresh,
+    /// Zeros, for whoever fills them.
+    Later,
     /// A model folder.
     Folder(PathBuf),
 }

@@ -8,6 +8,7 @@ mod as_run;
 mod batch;
 mod capacity;
 mod evaluate;
+mod growing;
 mod job;
 mod masking;
 mod network;

@@ -58,9 +58,13 @@ impl Network {
         seed: u64,
         fresh_head: Option<u64>,
     ) -> Result<Loaded, Error> {
-        let LanguageWeights::Folder(path) = weights else {
-            self.params().init(device, seed);
-            return Ok(Loaded::default());
+        let path = match weights {
+            LanguageWeights::Fresh => {
+                self.params().init(device, seed);
+                return Ok(Loaded::default());
+            }
+            LanguageWeights::Later => return Ok(Loaded::default()),
+            LanguageWeights::Folder(path) => path,
         };
         let (folder, same) = (TensorFolder::open(path)?, |name: &str| name.to_owned());
         Ok(match self {
@@ -286,6 +290,28 @@ impl TextPass {
         let labels = device.alloc_ids(tokens);
         let known = (known > 0).then(|| KnownRoom::new(device, tokens, known));
         Self { reader, teacher, known, losses, labels, heard, other, host: TextBatch::default() }
+    }
+
+    /// What the model says to the batch in `host`, without dropout: of a decoder, the logits after the
+    /// first `most` tokens.
+    pub(super) fn outputs(
+        &mut self,
+        device: &mut dyn Device,
+        network: &Network,
+        most: usize,
+    ) -> Vec<f64> {
+        match self.reader.read(device, network, &self.host, None) {
+            Read::Logits(logits) => device.read_f64(logits),
+            Read::States { states, head } => {
+                let states = states.first_rows(states.rows().min(most));
+                let (width, matrix) = (states.cols(), device.read_f64(head));
+                let logits = |state: &[f64]| -> Vec<f64> {
+                    let dot = |row: &[f64]| row.iter().zip(state).map(|(a, b)| a * b).sum();
+                    matrix.chunks(width).map(dot).collect()
+                };
+                device.read_f64(states).chunks(width).flat_map(logits).collect()
+            }
+        }
     }
 
     /// Sets the terms of the step.

@@ -3,7 +3,7 @@
 //! In: a [`LanguageJob`] and a device. Out: one optimiser step at a time, and what it says about
 //! itself. Never: a weight that is not finite, or a step whose result depends on how it was cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heirloom_answers::KnownRows;
 use heirloom_balance::At;
@@ -20,6 +20,7 @@ use heirloom_recipe::LanguagePlan;
 use super::Foreseen;
 use super::capacity::{LanguageCapacity, capacity_of, language_capacity};
 use super::evaluate::{self, Examiner};
+use super::growing::shapes;
 use super::job::{LanguageConfig, LanguageJob, LanguageWeights, TeacherReads};
 use super::masking::hide;
 use super::network::{Beside, Network, Planned, TextPass, bytes_needed};
@@ -28,11 +29,12 @@ use super::other_tokens::{TokensOfTeacher, heard_in};
 use super::written::{self, Writer};
 use crate::average::Averaging;
 use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
+use crate::stages::Stages;
 use crate::trainer::{clip, rule};
 use crate::trains::reconsider;
 use crate::treatment::group_rates;
 use crate::{
-    Adam, Error, Learned, NotFinite, Progress, StepRecord, TermRecord, Treatment, check_groups,
+    Adam, Error, Learned, NotFinite, Progress, StagesState, StepRecord, TermRecord, check_groups,
     learning_rate, treatments,
 };
 
@@ -48,9 +50,9 @@ pub struct LanguageTrainer {
     pub(super) examiner: Option<Examiner>,
     /// The teacher and how well it foresees the validation text, once that was asked.
     pub(super) teacher: Option<(Network, Option<Foreseen>)>,
-    pass: TextPass,
+    pub(super) pass: TextPass,
     capacity: LanguageCapacity,
-    order: Order,
+    pub(super) order: Order,
     /// What hides tokens of training.
     masker: Option<Masker>,
     masked: Masked,
@@ -66,6 +68,7 @@ pub struct LanguageTrainer {
     written: Vec<Row>,
     /// Kept answers to the tokens of the step.
     known: KnownRows,
+    pub(super) stages: Stages<LanguageConfig>,
 }
 
 impl std::fmt::Debug for LanguageTrainer {
@@ -83,6 +86,25 @@ impl LanguageTrainer {
         job: LanguageJob,
         new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
     ) -> Result<Self, Error> {
+        Self::at_stage(job, StagesState::default(), new_device)
+    }
+
+    /// The same for a run whose student has grown as `state` says; the weights of one that has are
+    /// zero, to be restored. `job` has the student's config as it was at first.
+    ///
+    /// # Errors
+    /// As [`LanguageTrainer::new`], and where a stage or a group of the plan cannot be.
+    pub fn at_stage(
+        mut job: LanguageJob,
+        state: StagesState,
+        new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
+    ) -> Result<Self, Error> {
+        let stages = Stages::new(&job.plan.training, &job.student, state)?;
+        check_names(&job, &stages)?;
+        job.student = stages.config().clone();
+        if stages.state.grown > 0 {
+            job.weights = LanguageWeights::Later;
+        }
         let training = &job.plan.training;
         let mut boxed = new_device(crate::Work::Training);
         let device = &mut *boxed;
@@ -104,11 +126,9 @@ impl LanguageTrainer {
             weight_decay: training.weight_decay,
         };
         let params = network.params().clone();
-        let groups = &training.groups;
-        check_groups(groups, params.index().iter().map(|param| param.name.as_str()))?;
-        let usual = vec![Treatment::USUAL; params.index().len()];
-        let treated = treatments(&params, usual, groups, 0);
-        let student = Learned::new(device, params, adam, network.looked_up()).treated(treated);
+        let before = stages.treatments(&params);
+        let treatments = treatments(&params, before, &training.groups, 0);
+        let student = Learned::new(device, params, adam, network.looked_up()).treated(treatments);
         let averaging = Averaging::new(device, training.average, network.params());
         let capacity = capacity(&job);
         let purpose = &purpose(&job.plan);
@@ -146,6 +166,7 @@ impl LanguageTrainer {
             pairs: Vec::new(),
             writer,
             written: Vec::new(),
+            stages,
             job,
         })
     }
@@ -231,7 +252,7 @@ impl LanguageTrainer {
             averaging.hear(device, &mut self.student, averaged, after.step, finite);
         }
         reconsider(&self.job.plan.training, &mut self.progress);
-        Ok(StepRecord {
+        let record = StepRecord {
             kind: "step".to_owned(),
             step: after.step,
             epoch: cursor.epoch,
@@ -245,12 +266,14 @@ impl LanguageTrainer {
                 learning_rate,
                 (self.progress.updates, 0),
             ),
-            flops: self.device.operations() - before,
             sequences,
             tokens,
+            flops: self.device.operations() - before,
             micro_batches: cuts,
             skipped: !finite,
-        })
+        };
+        self.stages.hear(&record);
+        Ok(record)
     }
 
     /// Adds up the gradient of the step that consists of the rows `chosen`: its terms and their sums,
@@ -348,7 +371,7 @@ impl LanguageTrainer {
     }
 
     /// Reads the rows of the step, and the teacher's where it reads its own and is `taught` by.
-    fn read(&mut self, chosen: &[u32], taught: bool) {
+    pub(super) fn read(&mut self, chosen: &[u32], taught: bool) {
         self.held = chosen.len();
         self.rows.resize_with(self.rows.len().max(chosen.len()), Row::default);
         let step = self.progress.cursor.step;
@@ -470,4 +493,16 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
         Bytes(ours.0 + theirs.map_or(0, |config| evaluate::memory(config, &**rows, masking).0))
     });
     [step(&purpose(&job.plan)), step(&Purpose::Recompute(Taps::default())), evaluation]
+}
+
+/// Whether the plan's groups name parameters of the student, before or after it has grown.
+fn check_names(job: &LanguageJob, stages: &Stages<LanguageConfig>) -> Result<(), Error> {
+    let groups = &job.plan.training.groups;
+    if groups.is_empty() || stages.state.grown > 0 {
+        return Ok(());
+    }
+    let configs = [stages.first(), stages.largest()];
+    let names: BTreeSet<String> =
+        configs.into_iter().flat_map(|config| shapes(config).into_keys()).collect();
+    check_groups(groups, names.iter().map(String::as_str))
 }

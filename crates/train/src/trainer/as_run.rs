@@ -33,10 +33,6 @@ impl Trains for Trainer {
         Self::step(self)
     }
 
-    fn teachers(&self) -> Vec<TeacherRecord> {
-        Self::teachers(self)
-    }
-
     fn has_validation(&self) -> bool {
         self.job.validation.is_some()
     }
@@ -76,6 +72,34 @@ impl Trains for Trainer {
         }
     }
 
+    fn teachers(&self) -> Vec<TeacherRecord> {
+        Self::teachers(self)
+    }
+
+    fn stages(&self) -> Option<&StagesState> {
+        Self::stages(self)
+    }
+
+    fn take_back_stages(&mut self, state: StagesState) {
+        self.stages.state = state;
+    }
+
+    fn grows_now(&self) -> bool {
+        Self::grows_now(self)
+    }
+
+    fn grow(
+        &mut self,
+        disk: &dyn Disk,
+        new_device: &mut dyn FnMut(Work) -> crate::Device,
+    ) -> Result<GrowthRecord, Error> {
+        Self::grow(self, disk, new_device)
+    }
+
+    fn clone_gap(&mut self) -> Result<Option<f64>, Error> {
+        Self::clone_gap(self)
+    }
+
     fn average_space(&self) -> Option<Space> {
         self.averaging.map(|averaging| averaging.space)
     }
@@ -98,30 +122,6 @@ impl Trains for Trainer {
 
     fn tokenizer_files(&self) -> &BTreeMap<String, Vec<u8>> {
         &self.job.tokenizer_files
-    }
-
-    fn stages(&self) -> Option<&StagesState> {
-        Self::stages(self)
-    }
-
-    fn take_back_stages(&mut self, stages: StagesState) {
-        self.stages.state = stages;
-    }
-
-    fn grows_now(&self) -> bool {
-        Self::grows_now(self)
-    }
-
-    fn grow(
-        &mut self,
-        disk: &dyn Disk,
-        new_device: &mut dyn FnMut(Work) -> crate::Device,
-    ) -> Result<GrowthRecord, Error> {
-        Self::grow(self, disk, new_device)
-    }
-
-    fn clone_gap(&mut self) -> Result<Option<f64>, Error> {
-        Self::clone_gap(self)
     }
 
     fn catch_up(&mut self) {

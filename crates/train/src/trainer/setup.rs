@@ -1,12 +1,15 @@
 //! What a run begins with: the teachers' answers or the teachers, a policy, the student's weights.
 
+use std::collections::BTreeSet;
+
 use heirloom_data::dataset::Dataset;
 use heirloom_engine::{Device, Role};
 use heirloom_models::{Capacity, Head, Loaded, Model};
 use heirloom_recipe::{Moments, Plan, TeacherPlan};
 use heirloom_store::{Disk, TensorFile, TensorFolder};
 
-use super::{growing, rule};
+use super::growing::shapes;
+use super::rule;
 use crate::balancing::Balancing;
 use crate::hypergradient::Hypergradient;
 use crate::stages::Stages;
@@ -141,16 +144,17 @@ pub(super) fn load_moments(
 }
 
 /// Whether the plan's groups name parameters of the student, before or after it has grown.
-pub(super) fn check_names(job: &Job, stages: &Stages) -> Result<(), Error> {
+pub(super) fn check_names(
+    job: &Job,
+    stages: &Stages<heirloom_models::EncoderConfig>,
+) -> Result<(), Error> {
     let groups = &job.plan.training.groups;
     if groups.is_empty() || stages.state.grown > 0 {
         return Ok(());
     }
     let configs = [stages.first(), stages.largest()];
-    let names: std::collections::BTreeSet<String> = configs
-        .into_iter()
-        .flat_map(|config| growing::shapes(config, &job.plan).into_keys())
-        .collect();
+    let names: BTreeSet<String> =
+        configs.into_iter().flat_map(|config| shapes(config, &job.plan).into_keys()).collect();
     check_groups(groups, names.iter().map(String::as_str))
 }
 
@@ -158,6 +162,6 @@ pub(super) fn check_names(job: &Job, stages: &Stages) -> Result<(), Error> {
 pub fn begun(plan: &Plan) -> u64 {
     match plan.student.moments {
         Moments::Zero => 0,
-        Moments::Kept { updates, .. } => updates,
+        Moments::Kept { updates } => updates,
     }
 }

@@ -7,8 +7,8 @@ use heirloom_base::Bytes;
 use heirloom_recipe::{Frozen, GrownMoments, Operator, Size, StagePlan, When};
 use heirloom_store::{Disk, DiskError, Doing, Entry, Holder, RealDisk};
 use heirloom_train::{
-    Device, Ending, Error, EvaluationRecord, GrowthRecord, Job, Judged, Outside, RunFolder,
-    StagesState, StepRecord, Trainer, Treatment, Work, run as run_loop,
+    Device, Ending, Error, EvaluationRecord, Foreseen, GrowthRecord, Job, Judged, Outside,
+    RunFolder, StagesState, StepRecord, Trainer, Treatment, Work, run as run_loop,
 };
 
 use crate::tiny::{Task, double, job, single};
@@ -45,7 +45,7 @@ fn with(stages: &[StagePlan], sets: &[&str], folder: &Path) -> Job {
     let usual: &[&str] = if length { &[] } else { &["training.max_steps=70"] };
     let sets = [usual, &["training.batch_size=5"], sets].concat();
     let mut job = job(Task::Labelled, false, &sets, folder);
-    job.plan.stages = stages.to_vec();
+    job.plan.training.stages = stages.to_vec();
     job
 }
 
@@ -218,13 +218,10 @@ struct Nobody(fn() -> Device);
 
 impl Outside for Nobody {
     fn step(&mut self, _: &StepRecord) {}
-    fn judge_text(
-        &mut self,
-        _: &heirloom_train::Foreseen,
-    ) -> Result<Judged, heirloom_train::Error> {
-        unreachable!("a task has labels")
-    }
     fn judge(&mut self, _: Vec<f32>, _: &heirloom_data::dataset::Dataset) -> Result<Judged, Error> {
+        unreachable!("nothing is evaluated")
+    }
+    fn judge_text(&mut self, _: &Foreseen) -> Result<Judged, Error> {
         unreachable!("nothing is evaluated")
     }
     fn evaluated(&mut self, _: &EvaluationRecord) {}

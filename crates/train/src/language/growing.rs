@@ -1,0 +1,115 @@
+//! A language model that grows in the middle of its run; as a task's student does.
+
+use std::collections::BTreeSet;
+
+use heirloom_data::order::Cursor;
+use heirloom_data::pack::micro_ranges;
+use heirloom_engine::Reference;
+use heirloom_growth::{Tensors, clone_gap};
+
+use super::job::{LanguageConfig, LanguageJob};
+use super::network::Network;
+use super::trainer::LanguageTrainer;
+use crate::grows::{self, Grows, Student, copies};
+use crate::learning::{GradientOf, raise};
+use crate::trainer::rule;
+use crate::{Error, GrowthRecord, Trains, Work};
+
+/// Tokens after which the logits of a small and a grown decoder are compared.
+const COMPARED: usize = 16;
+
+impl LanguageTrainer {
+    /// See [`Trains::grow`].
+    pub(super) fn grow_up(
+        &mut self,
+        new_device: &mut dyn FnMut(Work) -> crate::Device,
+    ) -> Result<GrowthRecord, Error> {
+        self.catch_up();
+        let before = self.sample();
+        let shapes = grows::shapes(&self.student.params, &turned(&self.network));
+        let state = self.stages.after(&shapes, self.progress.updates)?;
+        let job = LanguageJob { student: self.stages.first().clone(), ..self.job.clone() };
+        let mut large = Self::at_stage(job, state, new_device)?;
+        large.loaded = self.loaded.clone();
+        large.resumed(self.progress);
+        let stages = self.stages.clone();
+        let raised = raise(&stages, &mut self.as_student(), &mut large)?;
+        large.resumed(self.progress);
+        let after = large.sample();
+        let count = [&*self, &large].map(|trainer| trainer.student.params.count() as u64);
+        let record = raised.record(&stages, self.progress.cursor.step, count, &before, &after);
+        *self = large;
+        Ok(record)
+    }
+
+    /// See [`Trains::clone_gap`].
+    pub(super) fn gap(&mut self) -> Result<Option<f64>, Error> {
+        let Some((plan, config)) = self.stages.last() else { return Ok(None) };
+        if !copies(plan) {
+            return Ok(None);
+        }
+        let (plan, small, old) = (plan.clone(), config.anatomy(), shapes(config));
+        self.catch_up();
+        let grown = self.as_student().weights();
+        Ok(Some(clone_gap(&plan, &small, &old, &grown)?))
+    }
+
+    /// What the student says to the first rows of the coming step.
+    fn sample(&mut self) -> Vec<f64> {
+        let training = &self.job.plan.training;
+        let (batch, micro) = (rule(training.batch), rule(training.micro_batch));
+        let (chosen, _) = self.order.next_step(&self.job.train, self.progress.cursor, batch);
+        let ranges = micro_ranges(&self.job.train, &chosen, micro);
+        let Some(range) = ranges.first() else { return Vec::new() };
+        self.read(&chosen, false);
+        let rows = &self.rows[range.clone()];
+        self.pass.host.refill(rows, range.start, self.network.masked());
+        self.pass.outputs(&mut *self.device, &self.network, COMPARED)
+    }
+}
+
+impl GradientOf for LanguageTrainer {
+    fn as_student(&mut self) -> Student<'_> {
+        Student {
+            device: &mut *self.device,
+            learned: &self.student,
+            average: self.averaging.map(|averaging| averaging.space),
+            turned: turned(&self.network),
+        }
+    }
+
+    fn cursor(&self) -> Cursor {
+        self.progress.cursor
+    }
+
+    fn operations(&self) -> u64 {
+        self.device.operations()
+    }
+
+    fn gradient_of_step(&mut self, cursor: Cursor) -> (f64, u64, Cursor) {
+        let batch = rule(self.job.plan.training.batch);
+        let (chosen, after) = self.order.next_step(&self.job.train, cursor, batch);
+        let kept = std::mem::replace(&mut self.progress.cursor, cursor);
+        let (_, parts, _) = self.accumulate(&chosen);
+        self.progress.cursor = kept;
+        let tokens = self.rows[..chosen.len()].iter().map(|row| row.ids.len() as u64).sum();
+        (self.pass.total(&parts), tokens, after)
+    }
+
+    fn clear(&mut self) {
+        self.student.clear(&mut *self.device);
+    }
+}
+
+/// Parameters of which files hold the transpose.
+fn turned(network: &Network) -> BTreeSet<String> {
+    let Network::Decoder(model) = network else { return BTreeSet::new() };
+    let names = model.params().index().iter().map(|param| &param.name);
+    names.filter(|name| model.lies_transposed(name)).cloned().collect()
+}
+
+/// The parameters of a language model: their names and shapes alone, as files hold them.
+pub(super) fn shapes(config: &LanguageConfig) -> Tensors<f64> {
+    let network = Network::new(&mut Reference::<f32>::new(), config);
+    grows::shapes(network.params(), &turned(&network))
+}
