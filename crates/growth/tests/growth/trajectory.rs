@@ -2,8 +2,8 @@
 //! follows the small one step by step; its copies stay alike, or learn apart.
 
 use heirloom_growth::{
-    Anatomy, Axis, Family, GrowthPlan, LmHead, Map, Moments, MomentsMode, Norm, Tensor, Tensors,
-    clone_gap, grow, grow_moments, rate_multipliers,
+    Anatomy, Axis, Family, GrowthPlan, LmHead, Map, Method, Moments, MomentsMode, Norm, Target,
+    Tensor, Tensors, clone_gap, descents, grow, grow_moments, rate_multipliers,
 };
 
 use crate::small::{TOKENS, anatomy, forward, model};
@@ -279,5 +279,47 @@ fn rates_are_one_over_the_copies_that_are_read() {
     ];
     for (name, want) in rows {
         assert!(rates[name].data.iter().all(|rate| (rate - want).abs() < 1e-15), "{name}");
+    }
+}
+
+#[test]
+fn a_parameters_rate_is_the_mean_of_its_entries_and_what_is_new_is_told() {
+    let shapes = |t: &Tensors<f64>| -> Vec<(String, Vec<usize>)> {
+        t.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect()
+    };
+    for family in [Family::Bert, Family::Gpt2, Family::Llama] {
+        let norm = if family == Family::Llama { Norm::Rms } else { Norm::Layer };
+        let a = anatomy(family, norm, LmHead::Tied, 2, 1);
+        let t = model(&a);
+        let old = shapes(&t);
+        let old = || old.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
+        let width = GrowthPlan { seed: 3, ..GrowthPlan::keep(&a) }
+            .with(Axis::Residual, Map::Tile, 3 * a.shape.hidden)
+            .with(Axis::KvHeads, Map::Tile, 3 * a.shape.kv_heads)
+            .with(Axis::Ffn, Map::Split, a.shape.intermediate + 2);
+        let found = descents(&width, &a, old()).unwrap();
+        let entries = rate_multipliers(&width, &a, &t).unwrap();
+        assert!(found.keys().eq(entries.keys()));
+        for (name, rates) in &entries {
+            let mean = rates.data.iter().sum::<f64>() / rates.data.len() as f64;
+            let descent = &found[name];
+            assert!((descent.rate - mean).abs() < 1e-14, "{name}: {} {mean}", descent.rate);
+            let grown = rates.data.len() > t[name].data.len();
+            assert_eq!((descent.has_new, descent.fresh), (grown, false), "{name}");
+            assert_eq!(descent.from, *name);
+        }
+        let target = Target { layers: Some(a.shape.layers + 1), ..Target::default() };
+        for (method, fresh) in [(Method::LlamaPro, true), (Method::Stack, false)] {
+            let plan = method.plan(&a, &target, 1).unwrap();
+            for (name, descent) in descents(&plan, &a, old()).unwrap() {
+                let added = plan.blocks.iter().enumerate().any(|(at, block)| {
+                    let again = plan.blocks[..at].iter().any(|other| other.from == block.from);
+                    name.contains(&format!(".{at}.")) && (block.identity || again)
+                });
+                assert_eq!(descent.has_new, added, "{name} of {}", descent.from);
+                assert_eq!(descent.fresh, added && fresh, "{name}");
+                assert_eq!(descent.rate, 1.0, "{name}");
+            }
+        }
     }
 }

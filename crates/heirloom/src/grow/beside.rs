@@ -13,7 +13,7 @@ use heirloom_growth::{
     Anatomy, Descent, GrowthPlan, Moments, Tensor, Tensors, descents, grow_moments,
 };
 use heirloom_models::{EncoderConfig, Model};
-use heirloom_recipe::{GrownFacts, GrownMoments, GrownRate, Plan};
+use heirloom_recipe::{AnyPlan, GrownFacts, GrownMoments, GrownRate, Plan};
 use heirloom_store::{Array, Committed, RealDisk, TensorFile, step_name};
 use heirloom_train::{MOMENTS, RunFolder, StagesState, head_of, moments_mode, treatments};
 use serde::{Deserialize, Serialize};
@@ -66,8 +66,14 @@ impl Checkpoint {
     /// Where there is none, or it is damaged.
     pub fn open(run: &Path, step: Option<u64>) -> Result<Self, Failure> {
         let shown = run.display();
-        let plan = Plan::from_toml(&RunFolder::plan_text(&RealDisk, run)?)
+        let plan = AnyPlan::from_toml(&RunFolder::plan_text(&RealDisk, run)?)
             .map_err(|error| Failure::input(format!("`{shown}` holds no plan: {error}")))?;
+        let AnyPlan::Task(plan) = plan else {
+            return Err(Failure::usage(format!(
+                "`{shown}` is a language model's run, whose moments grow inside a run alone \
+                 (`[[stage]]`); to grow its weights: heirloom grow {shown}/last …"
+            )));
+        };
         let steps = RunFolder::steps(&RealDisk, run)?;
         let found = match step {
             None => steps.last(),
@@ -92,7 +98,7 @@ impl Checkpoint {
         }
         let stages = RunFolder::stages(&committed)?;
         let updates = RunFolder::updates(&committed)?;
-        Ok(Self { plan, committed, stages, updates })
+        Ok(Self { plan: *plan, committed, stages, updates })
     }
 
     /// Steps of the optimiser that its moments have heard of.
