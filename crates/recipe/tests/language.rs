@@ -38,7 +38,7 @@ batch_size = 16
 fn teacher() -> DecoderShape {
     DecoderShape {
         model_type: Architecture::Llama,
-        vocab_size: 8192,
+        vocab_size: 8000,
         hidden_size: 256,
         num_hidden_layers: 6,
         num_attention_heads: 8,
@@ -91,7 +91,7 @@ fn plan() -> LanguagePlan {
 #[test]
 fn a_plan_in_words_has_every_number() {
     insta::assert_snapshot!(plan(), @r#"
-    plan       novels, digest 3756bec48389
+    plan       novels, digest 3b15d00a2b39
     text       novels/a.txt, b.txt, c.txt and 1 more: 1 000 rows, 256 000 tokens
                evaluated on e.txt: 40 rows
                each file or row is a document
@@ -100,7 +100,7 @@ fn a_plan_in_words_has_every_number() {
     student    llama, 3 layers, width 128, 4 heads (2 of keys), 8 000 tokens
                random weights
                dropout 0 hidden, 0 attention
-    teacher    llama, 6 layers, width 256, 8 heads, 8 192 tokens
+    teacher    llama, 6 layers, width 256, 8 heads, 8 000 tokens
                weights of teacher
                answers computed with every batch
     objective  w₂ × KL(q ‖ p) at T = (2 → 1), times T²; p the teacher's, q the student's
@@ -318,7 +318,7 @@ fn models_that_do_not_belong_together_are_refused_with_numbers() {
         digest: Digest::of(b"student"),
     });
     let fewer = resolve_language(&recipe, &facts).expect_err("problems").to_string();
-    assert!(fewer.contains("the teacher has 8192 tokens, the student 8200"), "{fewer}");
+    assert!(fewer.contains("the teacher has logits for 8000 words, the student for 8200"), "{fewer}");
     let nothing = refused(|facts| facts.validation_rows = 0);
     assert!(
         nothing.contains("the validation set has no example; check `text.validation`"),
