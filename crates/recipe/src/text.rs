@@ -271,6 +271,17 @@ fn check_kept(recipe: &Recipe, problems: &mut Problems) {
     if let Some(at) = &recipe.teacher.logits {
         needs(at, "teacher.logits", "no `teacher.cache`, which says it", problems);
     }
+    let needed =
+        "`teacher.model` in place of `teacher.cache`, whose answers are to the data's tokens";
+    if let Some(at) = &objective.on_policy {
+        needs(at, "objective.on_policy", needed, problems);
+    }
+    if let Some(at) = &objective.uld {
+        needs(at, "objective.uld", needed, problems);
+    }
+    if let Some(at) = &recipe.teacher.vocabulary {
+        needs(at, "teacher.vocabulary", needed, problems);
+    }
 }
 
 /// What the objective of a language model can have.

@@ -318,7 +318,10 @@ fn models_that_do_not_belong_together_are_refused_with_numbers() {
         digest: Digest::of(b"student"),
     });
     let fewer = resolve_language(&recipe, &facts).expect_err("problems").to_string();
-    assert!(fewer.contains("the teacher has logits for 8000 words, the student for 8200"), "{fewer}");
+    assert!(
+        fewer.contains("the teacher has logits for 8000 words, the student for 8200"),
+        "{fewer}"
+    );
     let nothing = refused(|facts| facts.validation_rows = 0);
     assert!(
         nothing.contains("the validation set has no example; check `text.validation`"),

@@ -158,3 +158,15 @@ fn a_task_with_labels_has_none_of_these() {
         assert!(said.contains(key), "{said}");
     }
 }
+
+#[test]
+fn kept_answers_are_to_the_words_and_tokens_of_the_data() {
+    for (key, set) in [
+        ("objective.on_policy", "objective.on_policy={ share = 0.5, max_new_tokens = 9 }"),
+        ("objective.uld", "objective.uld={ top = 20 }"),
+        ("teacher.vocabulary", "teacher.vocabulary=pad"),
+    ] {
+        let what = format!("`{key}` needs `teacher.model` in place of `teacher.cache`");
+        refused(&["teacher.cache=kept", set], 60, "ours", &what);
+    }
+}
