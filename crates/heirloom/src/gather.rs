@@ -88,12 +88,7 @@ pub fn gather(
         let written = teacher.model.as_ref().map(|at| at.value.as_str());
         teacher_paths.extend(model(&format!("{path}.model"), written)?);
     }
-    let tokenizer_path = model("tokenizer.path", recipe.tokenizer_path())?.ok_or_else(|| {
-        Failure::usage(
-            "no tokenizer: name one in `tokenizer.path` (a folder with tokenizer.json or \
-             vocab.txt), or start the student from a model folder that has one",
-        )
-    })?;
+    let tokenizer_path = tokenizer_path(recipe, places)?;
     // Configs and tokenizers first: what is wrong with them is known within a moment.
     let student = student_path.as_deref().map(model_facts).transpose()?;
     let mut teachers = Vec::new();
@@ -167,6 +162,17 @@ pub fn gather(
     let (job, notes) = joined(plan, opened, student_config, models)?;
     let cost = memory_of_all_stages(&job)?;
     Ok(Gathered { job, cost, notes })
+}
+
+/// Where the recipe's tokenizer lies.
+pub(crate) fn tokenizer_path(recipe: &Recipe, places: &Places) -> Result<PathBuf, Failure> {
+    let path = recipe.tokenizer_path().ok_or_else(|| {
+        Failure::usage(
+            "no tokenizer: name one in `tokenizer.path` (a folder with tokenizer.json or \
+             vocab.txt), or start the student from a model folder that has one",
+        )
+    })?;
+    places.model("tokenizer.path", path)
 }
 
 /// Opens again what the plan of a run folder names, and refuses what has changed since. Texts are

@@ -67,12 +67,7 @@ pub fn gather_language(
     };
     let student_path = model("student.model", recipe.student_path())?;
     let teacher_path = model("teacher.model", recipe.teacher_path())?;
-    let tokenizer_path = model("tokenizer.path", recipe.tokenizer_path())?.ok_or_else(|| {
-        Failure::usage(
-            "no tokenizer: name one in `tokenizer.path` (a folder with tokenizer.json or \
-             vocab.txt), or start the student from a model folder that has one",
-        )
-    })?;
+    let tokenizer_path = crate::gather::tokenizer_path(recipe, places)?;
     // Configs and tokenizers first: what is wrong with them is known within a moment.
     let student = student_path.as_deref().map(facts_of).transpose()?;
     let teacher = teacher_path.as_deref().map(facts_of).transpose()?;

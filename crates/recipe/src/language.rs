@@ -45,13 +45,12 @@ pub struct LanguagePlan {
 impl LanguagePlan {
     /// The digest of the whole plan.
     pub fn digest(&self) -> Digest {
-        let json = serde_json::to_vec(self).expect("a plan has string keys only");
-        Digest::of(&json)
+        crate::plan::digest_of(self)
     }
 
     /// The plan as TOML, the way a run folder keeps it.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a plan has string keys and numbers below 2⁶³")
+        crate::plan::toml_of(self)
     }
 
     /// Reads what [`LanguagePlan::to_toml`] wrote.

@@ -43,13 +43,12 @@ pub struct Plan {
 impl Plan {
     /// The digest of the whole plan.
     pub fn digest(&self) -> Digest {
-        let json = serde_json::to_vec(self).expect("a plan has string keys only");
-        Digest::of(&json)
+        digest_of(self)
     }
 
     /// The plan as TOML, the way a run folder keeps it.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a plan has string keys and numbers below 2⁶³")
+        toml_of(self)
     }
 
     /// Reads what [`Plan::to_toml`] wrote.
@@ -94,6 +93,16 @@ impl Plan {
         plan.output.dir = format!("{}/seed-{seed}", self.output.dir.trim_end_matches('/'));
         plan
     }
+}
+
+/// The digest of a whole plan of either kind.
+pub(crate) fn digest_of(plan: &impl Serialize) -> Digest {
+    Digest::of(&serde_json::to_vec(plan).expect("a plan has string keys only"))
+}
+
+/// A plan of either kind as TOML.
+pub(crate) fn toml_of(plan: &impl Serialize) -> String {
+    toml::to_string(plan).expect("a plan has string keys and numbers below 2⁶³")
 }
 
 /// Reads a plan of this version.

@@ -19,7 +19,6 @@ mod folder;
 mod grows;
 mod hypergradient;
 mod job;
-
 mod language;
 mod learned;
 mod learning;
