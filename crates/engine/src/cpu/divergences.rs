@@ -6,8 +6,10 @@
 //! exactly 0 where `p = q`.
 //!
 //! Probabilities are `f32` exponentials; logarithms, what is made of them, and sums are `f64`.
+//! Nothing here branches on a number, so that a row of a vocabulary's length is vector instructions.
 
-use super::lanes::{max, sum2_f64};
+use super::double::{exp_f64, exp_m1, ln_1p};
+use super::lanes::{max, sum2_f64, sums2_f64};
 use super::losses::{kl, ln_total};
 use super::math::exp;
 use crate::divergence::LEAST_LN;
@@ -34,18 +36,38 @@ pub(super) fn teacher_loss(x: &[f32], teacher: &[f32], dx: Option<&mut [f32]>, b
             over_classes(x, teacher, dx, by, reverse)
         }
         Divergence::Symmetric => over_classes(x, teacher, dx, by, symmetric),
-        Divergence::JensenShannon { beta } => {
-            over_classes(x, teacher, dx, by, |class| jensen_shannon(class, beta))
-        }
-        Divergence::SkewKl { alpha } => {
-            over_classes(x, teacher, dx, by, |class| skew(class, alpha))
-        }
-        Divergence::SkewReverseKl { alpha } => {
-            over_classes(x, teacher, dx, by, |class| skew_reverse(class, alpha))
-        }
-        Divergence::AlphaBeta { alpha, beta } => {
-            over_classes(x, teacher, dx, by, |class| alpha_beta(class, alpha, beta))
-        }
+        Divergence::JensenShannon { beta } => over_classes(
+            x,
+            teacher,
+            dx,
+            by,
+            #[inline(always)]
+            |class| jensen_shannon(class, beta),
+        ),
+        Divergence::SkewKl { alpha } => over_classes(
+            x,
+            teacher,
+            dx,
+            by,
+            #[inline(always)]
+            |class| skew(class, alpha),
+        ),
+        Divergence::SkewReverseKl { alpha } => over_classes(
+            x,
+            teacher,
+            dx,
+            by,
+            #[inline(always)]
+            |class| skew_reverse(class, alpha),
+        ),
+        Divergence::AlphaBeta { alpha, beta } => over_classes(
+            x,
+            teacher,
+            dx,
+            by,
+            #[inline(always)]
+            |class| alpha_beta(class, alpha, beta),
+        ),
         Divergence::TotalVariation => over_classes(x, teacher, dx, by, total_variation),
         Divergence::Decoupled { .. } if by.label == IGNORED => forward(x, teacher, dx, by),
         Divergence::Decoupled { alpha, beta } => decoupled(x, teacher, dx, by, alpha, beta),
@@ -82,35 +104,68 @@ pub(super) struct Class {
 /// What a class gives to the loss, and its slope.
 pub(super) type Part = (f64, f64);
 
+/// What turns two logits of a row into a [`Class`].
+#[derive(Clone, Copy)]
+struct Sides {
+    /// 1/T.
+    inverse: f64,
+    /// The student's largest logit, and `ln Σ exp((x − largest)/T)`; then the teacher's.
+    x: (f64, f64),
+    t: (f64, f64),
+}
+
+impl Sides {
+    #[inline(always)]
+    fn of(x: &[f32], teacher: &[f32], temperature: f64) -> Self {
+        let inverse = 1.0 / temperature;
+        let (x_largest, x_total) = ln_total(x, inverse as f32);
+        let (t_largest, t_total) = ln_total(teacher, inverse as f32);
+        Self { inverse, x: (x_largest.into(), x_total), t: (t_largest.into(), t_total) }
+    }
+
+    #[inline(always)]
+    fn class(self, x: f32, t: f32) -> Class {
+        let ln_q = (f64::from(x) - self.x.0) * self.inverse - self.x.1;
+        let ln_p = (f64::from(t) - self.t.0) * self.inverse - self.t.1;
+        Class { p: exp(ln_p as f32).into(), q: exp(ln_q as f32).into(), ln_p, ln_q }
+    }
+
+    /// `part` of a class, or nothing of one that both sides forbid.
+    #[inline(always)]
+    fn part(self, x: f32, t: f32, part: impl Fn(Class) -> Part) -> Part {
+        let (loss, slope) = part(self.class(x, t));
+        let nowhere = x == f32::NEG_INFINITY && t == f32::NEG_INFINITY;
+        if nowhere { (0.0, 0.0) } else { (loss, slope) }
+    }
+}
+
+/// `part` must be `#[inline(always)]`: a call for each class is a hundred times slower.
 #[inline(always)]
 fn over_classes(
     x: &[f32],
     teacher: &[f32],
     dx: Option<&mut [f32]>,
     by: Soft,
-    part: impl Fn(Class) -> Part,
+    part: impl Fn(Class) -> Part + Copy,
 ) -> f64 {
-    let inverse = 1.0 / by.temperature;
-    let (x_largest, x_total) = ln_total(x, inverse as f32);
-    let (t_largest, t_total) = ln_total(teacher, inverse as f32);
-    let class = |x: f32, t: f32| {
-        let ln_q = (f64::from(x) - f64::from(x_largest)) * inverse - x_total;
-        let ln_p = (f64::from(t) - f64::from(t_largest)) * inverse - t_total;
-        Class { p: exp(ln_p as f32).into(), q: exp(ln_q as f32).into(), ln_p, ln_q }
-    };
-    let part = |x: f32, t: f32| {
-        let found = part(class(x, t));
-        // What both forbid.
-        if x == f32::NEG_INFINITY && t == f32::NEG_INFINITY { (0.0, 0.0) } else { found }
-    };
+    let sides = Sides::of(x, teacher, by.temperature);
+    let [loss, slopes] = sums2_f64(
+        x,
+        teacher,
+        #[inline(always)]
+        |x, t| {
+            let (loss, slope) = sides.part(x, t, part);
+            [loss, slope]
+        },
+    );
     if let Some(dx) = dx {
         let scale = by.scale * by.factor / by.temperature;
-        let slopes = sum2_f64(x, teacher, |x, t| part(x, t).1);
         for ((dx, &x), &t) in dx.iter_mut().zip(x).zip(teacher) {
-            *dx += (scale * (part(x, t).1 - class(x, t).q * slopes)) as f32;
+            let slope = sides.part(x, t, part).1;
+            *dx += (scale * (slope - sides.class(x, t).q * slopes)) as f32;
         }
     }
-    by.factor * sum2_f64(x, teacher, |x, t| part(x, t).0)
+    by.factor * loss
 }
 
 /// `a · b`, where nothing times anything is nothing, an infinite `b` too.
@@ -147,15 +202,11 @@ pub(super) fn symmetric(class: Class) -> Part {
 #[inline(always)]
 fn against_mixture(class: Class, share: f64) -> (f64, f64) {
     let ratio = class.ln_p - class.ln_q;
-    if ratio > 0.0 {
-        // m/p = 1 + (1 − share)(q/p − 1)
-        let of_p = -libm::log1p((1.0 - share) * libm::expm1(-ratio));
-        (of_p, of_p - ratio)
-    } else {
-        // m/q = 1 + share (p/q − 1)
-        let of_q = -libm::log1p(share * libm::expm1(ratio));
-        (of_q + ratio, of_q)
-    }
+    let teacher_more = ratio > 0.0;
+    // m/p = 1 + (1 − share)(q/p − 1), or m/q = 1 + share (p/q − 1): what is above 1 is left out.
+    let of_smaller = if teacher_more { 1.0 - share } else { share };
+    let of_larger = -ln_1p(of_smaller * exp_m1(-ratio.abs()));
+    if teacher_more { (of_larger, of_larger - ratio) } else { (of_larger + ratio, of_larger) }
 }
 
 #[inline(always)]
@@ -175,7 +226,7 @@ pub(super) fn skew(class: Class, alpha: f64) -> Part {
         return (0.0, 0.0);
     }
     let (of_p, _) = against_mixture(class, alpha);
-    (times(class.p, of_p), -(1.0 - alpha) * times(class.q, libm::expm1(of_p)))
+    (times(class.p, of_p), -(1.0 - alpha) * times(class.q, exp_m1(of_p)))
 }
 
 #[inline(always)]
@@ -184,7 +235,7 @@ pub(super) fn skew_reverse(class: Class, alpha: f64) -> Part {
         return (0.0, 0.0);
     }
     let (_, of_q) = against_mixture(class, 1.0 - alpha);
-    (times(class.q, of_q), times(class.q, of_q - alpha * libm::expm1(of_q)))
+    (times(class.q, of_q), times(class.q, of_q - alpha * exp_m1(of_q)))
 }
 
 /// With `s = α + β`, `d = ln p − ln q` and `φ(c, d) = (eᶜᵈ − 1)/c`, `φ(0, d) = d`, the part of a
@@ -211,14 +262,13 @@ pub(super) fn alpha_beta(class: Class, alpha: f64, beta: f64) -> Part {
 /// `e^ln · φ(c, d)`, without overflow where the product has none.
 #[inline(always)]
 fn grown(ln: f64, c: f64, d: f64) -> f64 {
-    let by = c * d;
     if c == 0.0 {
-        times(libm::exp(ln), d)
-    } else if by.abs() < 1.0 {
-        libm::exp(ln) * libm::expm1(by) / c
-    } else {
-        (libm::exp(ln + by) - libm::exp(ln)) / c
+        return times(exp_f64(ln), d);
     }
+    let by = c * d;
+    let near = exp_f64(ln) * exp_m1(by);
+    let far = exp_f64(ln + by) - exp_f64(ln);
+    (if by.abs() < 1.0 { near } else { far }) / c
 }
 
 #[inline(always)]

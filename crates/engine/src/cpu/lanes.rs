@@ -76,6 +76,26 @@ pub(super) fn sum2_f64(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f64) -> f64
     fold(lanes, |a, b| a + b)
 }
 
+/// `Σ f(x, y)` of both parts of `f` in double precision.
+#[inline(always)]
+pub(super) fn sums2_f64(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> [f64; 2]) -> [f64; 2] {
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let (mut firsts, mut seconds) = ([0.0; LANES], [0.0; LANES]);
+    for (x, y) in xs.iter().zip(ys) {
+        for lane in 0..LANES {
+            let [first, second] = f(x[lane], y[lane]);
+            firsts[lane] += first;
+            seconds[lane] += second;
+        }
+    }
+    for (lane, (&x, &y)) in x_rest.iter().zip(y_rest).enumerate() {
+        let [first, second] = f(x, y);
+        firsts[lane] += first;
+        seconds[lane] += second;
+    }
+    [fold(firsts, |a, b| a + b), fold(seconds, |a, b| a + b)]
+}
+
 /// The largest number, or `-∞` of none. A NaN is passed over.
 #[inline(always)]
 pub(super) fn max(x: &[f32]) -> f32 {

@@ -9,6 +9,7 @@ mod attention;
 mod cached;
 mod columns;
 mod divergences;
+mod double;
 mod gate;
 mod lanes;
 mod losses;
