@@ -4,6 +4,7 @@
 //! In: a recipe, or the plan of a run folder. Out: a [`LanguageJob`] and what a person should hear
 //! first. What is written is the text's tokens, once, where the caller says; never a run.
 
+mod kept;
 mod limited;
 mod shapes;
 mod text;
@@ -28,6 +29,7 @@ use heirloom_train::{
     language_memory,
 };
 
+pub use kept::{BATCH_TOKENS, rows_of_runs};
 pub use shapes::{config_of, open_config, shape_of};
 pub use text::{KeptTokens, OpenedText, open_text, open_validation};
 
@@ -82,7 +84,7 @@ pub fn gather_language(
             path.display()
         )));
     }
-    // Kept answers belong to all rows, of which a smoke run sees few anyway.
+    // Kept answers are by a row's number among all, of which a smoke run sees few anyway.
     if smoke && recipe.cache_path().is_some() {
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     } else if smoke {
@@ -126,7 +128,7 @@ pub fn gather_language(
     let facts = LanguageFacts {
         train_rows: train.len() as u64,
         train_tokens: Tokens(tokens),
-        steps_per_epoch: steps_per_epoch(recipe, &*train),
+        steps_per_epoch: steps_per_epoch(recipe, &*train, recipe.seeds()[0]),
         validation_rows: validation.as_ref().map_or(0, |rows| rows.len() as u64),
         data: digest(&*train, validation.as_deref()),
         tokenizer: tokenizer_facts(&tokenizer),
@@ -142,6 +144,10 @@ pub fn gather_language(
     check_kept_term(&plan)?;
     if smoke {
         smoke_language(&mut plan);
+    }
+    if let Some(kept) = &answers {
+        let seeds = if smoke { vec![plan.training.seed] } else { recipe.seeds() };
+        kept::check_rows(kept, &*train, &plan.training, &seeds, Some(&recipe.file))?;
     }
     let opened = Opened {
         train,
@@ -218,9 +224,11 @@ pub fn reopen_language(
                 vocabulary: plan.student.shape.vocab_size() as u32,
             };
             let kept = open_kept(&path, &expected)?;
-            if kept.digest() != *digest {
-                return Err(changed("teacher's kept answers", &path, *digest, kept.digest()));
+            let found = kept.lasting_digest();
+            if found != *digest {
+                return Err(changed("teacher's kept answers", &path, *digest, found));
             }
+            kept::check_rows(&kept, &*train, &plan.training, &[plan.training.seed], None)?;
             Some(kept)
         }
         LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Model { .. } => None,
@@ -331,7 +339,7 @@ fn open_kept(path: &Path, expected: &Expected) -> Result<Arc<Kept>, Failure> {
 fn kept_facts(kept: &Kept) -> KeptFacts {
     let about = kept.about();
     KeptFacts {
-        digest: kept.digest(),
+        digest: kept.lasting_digest(),
         teacher: about.teacher,
         width: about.width() as u64,
         drawn: matches!(about.kind, Kind::Samples { .. }),
@@ -430,9 +438,9 @@ fn digest(train: &dyn Rows, validation: Option<&dyn Rows>) -> Digest {
 }
 
 /// Counted where rows may be shorter than others: for batches of a number of tokens.
-fn steps_per_epoch(recipe: &Recipe, train: &dyn Rows) -> Option<u64> {
+fn steps_per_epoch(recipe: &Recipe, train: &dyn Rows, seed: u64) -> Option<u64> {
     let Batch::Tokens(tokens) = recipe.batches().0 else { return None };
-    let mut order = Order::new(recipe.seeds()[0], train.len());
+    let mut order = Order::new(seed, train.len());
     Some(order.steps_per_epoch(train, 0, BatchRule::Tokens(tokens as usize)))
 }
 

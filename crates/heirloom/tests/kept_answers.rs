@@ -239,6 +239,70 @@ fn answers_of_something_else_are_refused() {
     assert!(err.contains("was changed in block 0 (tokens 0..1024 of the file)"), "{err}");
 }
 
+/// Exit code and stderr of a run of so many steps that learns from `kept`.
+fn train(place: &Place, into: &str, steps: u64, seeds: &str) -> (i32, String) {
+    let steps = format!("training.max_steps={steps}");
+    let sets = ["--set", &steps, "--set", "training.batch_size=3", "--set", seeds];
+    let arguments = [&["train", "kept.toml", "--into", into][..], &sets].concat();
+    let (code, _, err) = run(place, &arguments);
+    (code, err)
+}
+
+#[test]
+fn what_runs_read_is_kept_and_more_seeds_and_steps_are_added() {
+    let place = place();
+    let sets = ["--set", "training.max_steps=2", "--set", "training.batch_size=3"];
+    let what = ["--teacher", "model", "--recipe", "kept.toml", "--out", "kept", "--top-k", "5"];
+    let cache = |more: &[&str]| {
+        let arguments = [&["cache", "--json"], &what[..], &sets, more].concat();
+        let (code, said, err) = run(&place, &arguments);
+        assert_eq!(code, 0, "{err}");
+        (serde_json::from_str::<Value>(&said).unwrap(), err)
+    };
+    let (said, err) = cache(&[]);
+    let rows = said["of_rows"].as_u64().unwrap();
+    assert!(said["rows"] == 6 && rows > 20, "{said}");
+    assert!(err.contains(&format!("answers to 6 of {rows} rows, ")), "{err}");
+    assert_eq!(train(&place, "run", 2, "training.seed=7").0, 0);
+
+    // More steps, another seed: refused before there is a run folder, with what mends it.
+    let (code, err) = train(&place, "more", 3, "training.seed=7");
+    assert_eq!(code, 3, "{err}");
+    assert!(
+        err.contains("the answers in `kept` miss 3 of the 9 rows that the run reads (seed 7)"),
+        "{err}"
+    );
+    let (code, err) = train(&place, "more", 2, "training.seeds=[7, 8]");
+    assert_eq!(code, 3, "{err}");
+    let add = "heirloom cache --teacher model --recipe kept.toml --seeds 8 --out kept --top-k 5\n";
+    assert!(err.contains("(seed 8)") && err.contains(add), "{err}");
+    assert!(!place.path("more").exists());
+
+    let part = fs::read(place.path("kept/part-00000.answers")).unwrap();
+    let (said, err) = cache(&["--seeds", "8"]);
+    let both = said["rows"].as_u64().unwrap();
+    assert!((9..12).contains(&both), "{said}");
+    assert!(
+        err.contains(&format!("answers to {both} of {rows} rows, {} of them new", both - 6)),
+        "{err}"
+    );
+    assert!(part == fs::read(place.path("kept/part-00000.answers")).unwrap());
+    assert_eq!(train(&place, "both", 2, "training.seeds=[7, 8]").0, 0);
+    let (code, said, _) = run(&place, &["cache", "verify", "kept"]);
+    assert!(code == 0 && said.contains(&format!("{both} rows of {rows}")), "{said}");
+
+    // What was added changes nothing for a run that had begun.
+    for later in ["step-000000002", "best", "last"] {
+        fs::remove_dir_all(place.path("run").join(later)).unwrap();
+    }
+    succeeds(&place, &["resume", "run"]);
+    let (code, _, err) = run(&place, &["resume", "run", "--set", "training.max_steps=9"]);
+    assert!(code == 3 && err.contains("rows that the run reads (seed 7)"), "{err}");
+    let (said, _) = cache(&["--all"]);
+    assert_eq!(said["rows"].as_u64().unwrap(), rows);
+    assert_eq!(train(&place, "long", 9, "training.seed=7").0, 0);
+}
+
 #[test]
 fn a_plan_says_what_it_learns_from() {
     let place = place();

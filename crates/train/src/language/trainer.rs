@@ -26,6 +26,7 @@ use super::masking::hide;
 use super::network::{Beside, Network, Planned, TextPass, bytes_needed};
 use super::objective::{Named, terms};
 use super::other_tokens::{TokensOfTeacher, heard_in};
+use super::rows::rows_of_run;
 use super::written::{self, Writer};
 use crate::average::Averaging;
 use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
@@ -101,6 +102,9 @@ impl LanguageTrainer {
     ) -> Result<Self, Error> {
         let stages = Stages::new(&job.plan.training, &job.student, state)?;
         check_names(&job, &stages)?;
+        if let Some(kept) = &job.kept {
+            kept.check_rows(&rows_of_run(&*job.train, &job.plan.training))?;
+        }
         job.student = stages.config().clone();
         if stages.state.grown > 0 {
             job.weights = LanguageWeights::Later;
@@ -331,7 +335,8 @@ impl LanguageTrainer {
         let Some(kept) = &self.job.kept else { return Ok(()) };
         self.known.clear();
         for &row in chosen {
-            kept.read_known(row as usize, 0..kept.length(row as usize), &mut self.known)?;
+            let row = row as usize;
+            kept.read_known(row, 0..kept.length(row)?, &mut self.known)?;
         }
         Ok(())
     }
