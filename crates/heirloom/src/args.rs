@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Tokenizer(TokenizerArgs),
     /// Keep a language model teacher's answers to a text, for runs to learn from without it
     Cache(CacheArgs),
-    /// Check every byte of a run folder, model folder or checkpoint
+    /// Check every byte of a run folder, checkpoint, model folder, kept answers or kept tokens
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
     Demo(DemoArgs),
