@@ -91,7 +91,7 @@ pub fn gather_language(
         wanted.train_limit = heirloom_recipe::Limit::First(wanted.train_limit.of(200));
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     }
-    let OpenedText { text, mut train, validation, mut notes } =
+    let OpenedText { text, mut train, validation, mut notes, template } =
         open_text(wanted, &folder, &tokenizer, kept)?;
     let pairs = match (&recipe.objective.uld, &theirs, &teacher) {
         (Some(uld), Some(theirs), Some((_, teacher))) => {
@@ -118,7 +118,7 @@ pub fn gather_language(
                 teacher: teacher.as_ref().map(|(_, facts)| facts.digest),
                 tokenizer: tokenizer.digest(),
                 rows: train.digest(),
-                chat_template: None,
+                chat_template: template,
                 temperature: recipe.objective.temperature(),
                 vocabulary: vocabulary(recipe, &tokenizer, student.as_ref(), teacher.as_ref()),
             };
@@ -177,7 +177,7 @@ pub fn reopen_language(
     if tokenizer.digest() != was {
         return Err(changed("tokenizer", &tokenizer_path, was, tokenizer.digest()));
     }
-    let OpenedText { mut train, validation, mut notes, .. } =
+    let OpenedText { mut train, validation, mut notes, template, .. } =
         open_text(plan.text.clone(), &folder, &tokenizer, kept)?;
     let pairs = match (plan.objective.uld, &plan.teacher) {
         (Some(uld), LanguageTeacherPlan::Model { path, .. }) => {
@@ -219,7 +219,7 @@ pub fn reopen_language(
                 teacher: Some(*teacher),
                 tokenizer: tokenizer.digest(),
                 rows: train.digest(),
-                chat_template: None,
+                chat_template: template,
                 temperature: plan.objective.temperature.from,
                 vocabulary: plan.student.shape.vocab_size() as u32,
             };

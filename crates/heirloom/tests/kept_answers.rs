@@ -281,7 +281,7 @@ fn what_runs_read_is_kept_and_more_seeds_and_steps_are_added() {
     let part = fs::read(place.path("kept/part-00000.answers")).unwrap();
     let (said, err) = cache(&["--seeds", "8"]);
     let both = said["rows"].as_u64().unwrap();
-    assert!((9..12).contains(&both), "{said}");
+    assert!((9..=12).contains(&both), "{said}");
     assert!(
         err.contains(&format!("answers to {both} of {rows} rows, {} of them new", both - 6)),
         "{err}"
@@ -304,6 +304,58 @@ fn what_runs_read_is_kept_and_more_seeds_and_steps_are_added() {
 }
 
 #[test]
+fn another_chat_template_is_another_text_though_its_tokens_are_the_same() {
+    let place = place();
+    for (name, first) in [("chat", 0), ("talk", 500)] {
+        let line = |at: usize| {
+            let said = |by: usize| {
+                let word = |word: usize| format!("w{}", 5 + (at * 31 + word * 7 + by) % 55);
+                (0..8).map(word).collect::<Vec<_>>().join(" ")
+            };
+            let [user, assistant] = [("user", 0), ("assistant", 3)]
+                .map(|(role, by)| serde_json::json!({ "role": role, "content": said(by) }));
+            format!("{}\n", serde_json::json!({ "messages": [user, assistant] }))
+        };
+        let text: String = (first..first + 40).map(line).collect();
+        place.write(&format!("text/{name}.jsonl"), &text);
+    }
+    let says = |learnt: &str| {
+        let open = "{% generation %}{{ message['content'] }} {% endgeneration %}";
+        let all = "{{ message['content'] }} ";
+        let template = format!(
+            "{{% for message in messages %}}{{% if {learnt} %}}{open}{{% else %}}{all}{{% endif %}}\
+             {{% endfor %}}"
+        );
+        place.write("text/own.jinja", &template);
+    };
+    let chat = |teacher: &str| {
+        recipe(teacher)
+            .replace("train.txt", "chat.jsonl")
+            .replace("valid.txt", "talk.jsonl")
+            .replace("documents = \"blank_line\"", "shape = \"messages\"\ntemplate = \"own.jinja\"")
+    };
+    place.write("live.toml", &chat("model = \"model\""));
+    place.write("kept.toml", &chat("cache = \"kept\""));
+    let folders = || {
+        let inside = fs::read_dir(place.path("kept/filling-1-of-1")).unwrap();
+        inside.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
+    };
+    says("message['role'] == 'assistant'");
+    keep(&place, "kept", &["--top-k", "5"]);
+    succeeds(&place, &["train", "kept.toml", "--into", "run"]);
+    let before = folders();
+    // The same text, of which more is to be learnt.
+    says("true");
+    let (code, _, err) = run(&place, &["train", "kept.toml", "--into", "other"]);
+    assert!(code == 3 && err.contains("were kept of another chat template ("), "{err}");
+    let what = ["cache", "--teacher", "model", "--recipe", "live.toml", "--out", "kept"];
+    let (code, _, err) = run(&place, &[&what[..], &["--top-k", "5"]].concat());
+    assert!(code == 3 && err.contains("were kept of another chat template ("), "{err}");
+    // Nor are the first one's tokens taken for this one's.
+    assert!(before > 0 && folders() == 2 * before, "{before}, then {}", folders());
+}
+
+#[test]
 fn a_plan_says_what_it_learns_from() {
     let place = place();
     keep(&place, "kept", &["--top-k", "5"]);
@@ -311,4 +363,9 @@ fn a_plan_says_what_it_learns_from() {
     assert_eq!(code, 0, "{err}");
     assert!(said.contains("answers kept in kept, of weights "), "{said}");
     assert!(said.contains("5 likeliest tokens of each, all others as one"), "{said}");
+    // Nobody runs the teacher, whether or not the recipe says where it is.
+    for set in ["training.seed=7", "teacher.model=\"model\""] {
+        let (code, said, err) = run(&place, &["plan", "kept.toml", "--set", set]);
+        assert!(code == 0 && said.contains(", teacher 0 B, "), "{said}{err}");
+    }
 }

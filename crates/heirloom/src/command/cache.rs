@@ -13,7 +13,7 @@ use heirloom::failure::Failure;
 use heirloom::language::{KeptTokens, open_text, rows_of_runs};
 use heirloom::opened::weights_digest;
 use heirloom::places::Places;
-use heirloom_base::Bytes;
+use heirloom_base::{Bytes, Digest};
 use heirloom_data::text::{Corpus, OnLong, Pack, PackedRows, Reading, Rows, find_or_write, open};
 use heirloom_data::tokens::Tokenizer;
 use heirloom_engine::Cpu;
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     }
     let lock = out.join(shard.lock());
     let _lock = RunLock::take(&lock, &Holder::this_process(&now()))?;
-    let Text { rows, temperature, wanted } = rows(args, &tokenizer, &lock)?;
+    let Text { rows, temperature, template, wanted } = rows(args, &tokenizer, &lock)?;
     let rows = &*rows;
     let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(0);
     if longest > config.max_positions {
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
             config.max_positions
         )));
     }
-    let about = about(args, &folder, &config, &tokenizer, (rows, longest, temperature))?;
+    let about = about(args, &folder, &config, &tokenizer, (rows, longest, temperature, template))?;
     let named = teacher.display().to_string();
     let wanted = Wanted { rows: wanted.as_deref(), teacher: Some(&named) };
     let held = Held::begin(&RealDisk, out, &about, wanted)?;
@@ -181,6 +181,8 @@ fn planned(held: &Held, tokens: u64) -> String {
 struct Text {
     rows: Arc<dyn Rows>,
     temperature: f64,
+    /// Digest of the chat template, where the rows came through one.
+    template: Option<Digest>,
     /// The rows that runs will read; `None` for all.
     wanted: Option<Vec<u32>>,
 }
@@ -199,7 +201,7 @@ fn rows(args: &CacheArgs, tokenizer: &Tokenizer, beside: &Path) -> Result<Text, 
         let wanted =
             (!args.all).then(|| rows_of_runs(&recipe, &*opened.train, &seeds)).transpose()?;
         let temperature = recipe.objective.temperature();
-        return Ok(Text { rows: opened.train, temperature, wanted });
+        return Ok(Text { rows: opened.train, temperature, template: opened.template, wanted });
     }
     let shards = match &args.tokens {
         Some(folder) => open(&RealDisk, folder, None, tokenizer)?,
@@ -217,7 +219,8 @@ fn rows(args: &CacheArgs, tokenizer: &Tokenizer, beside: &Path) -> Result<Text, 
         CachePack::Whole => Pack::Whole { on_long: OnLong::Cut },
     };
     let rows = PackedRows::new(shards, &all, pack, args.length)?;
-    Ok(Text { rows: Arc::new(rows), temperature: args.temperature, wanted: None })
+    let temperature = args.temperature;
+    Ok(Text { rows: Arc::new(rows), temperature, template: None, wanted: None })
 }
 
 fn about(
@@ -225,7 +228,7 @@ fn about(
     folder: &Path,
     config: &DecoderConfig,
     tokenizer: &Tokenizer,
-    (rows, longest, temperature): (&dyn Rows, usize, f64),
+    (rows, longest, temperature, template): (&dyn Rows, usize, f64, Option<Digest>),
 ) -> Result<About, Failure> {
     let kind = match (args.top_k, args.samples) {
         (Some(k), _) => Kind::TopK { k },
@@ -249,7 +252,7 @@ fn about(
         teacher: weights_digest(folder)?,
         tokenizer: tokenizer.digest(),
         rows: rows.digest(),
-        chat_template: None,
+        chat_template: template,
         temperature,
         vocabulary,
         kind,
