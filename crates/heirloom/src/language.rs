@@ -19,6 +19,7 @@ use heirloom_data::text::{Masker, Masking, PairedRows, Rows};
 use heirloom_data::tokens::{Tokenizer, first_difference};
 use heirloom_data::vocabulary::{Choice, Side, compare};
 use heirloom_engine::Cpu;
+use heirloom_models::DecoderConfig;
 use heirloom_recipe::{
     Batch, Cost, Counts, KeptFacts, LanguageFacts, LanguageModelFacts, LanguagePlan,
     LanguageTeacherPlan, Limit, Recipe, StudentSource, TeacherVocabulary, TextPlan,
@@ -125,6 +126,14 @@ pub fn gather_language(
             open_kept(&path, &expected)
         })
         .transpose()?;
+    let head = answers.as_ref().map(|kept| kept::head_of(kept, places, recipe.teacher_path()));
+    let head = head.transpose()?.flatten();
+    if head.is_some() && recipe.objective.missing.is_some() {
+        return Err(Failure::usage(
+            "`objective.missing` is written, and the answers are hidden states, which name every token; \
+             leave it out",
+        ));
+    }
     let facts = LanguageFacts {
         train_rows: train.len() as u64,
         train_tokens: Tokens(tokens),
@@ -134,7 +143,10 @@ pub fn gather_language(
         tokenizer: tokenizer_facts(&tokenizer),
         student: student.as_ref().map(|(_, facts)| *facts),
         teacher: teacher.as_ref().map(|(_, facts)| *facts),
-        kept: answers.as_ref().map(|kept| kept_facts(kept)),
+        kept: answers.as_ref().map(|kept| {
+            let name = head.as_ref().map(|(name, ..)| name.clone());
+            kept_facts(kept, name)
+        }),
         teacher_tokenizer: theirs.as_ref().map(tokenizer_facts),
         first_difference: theirs.as_ref().and_then(|theirs| difference(&tokenizer, theirs)),
         threads: threads as u64,
@@ -157,6 +169,7 @@ pub fn gather_language(
         teacher: teacher.zip(teacher_path).map(|((config, _), path)| (path, config)),
         pairs,
         kept: answers,
+        head: head.map(|(_, folder, config)| (folder, config)),
     };
     joined(plan, opened, &tokenizer, notes)
 }
@@ -213,7 +226,7 @@ pub fn reopen_language(
     };
     let (student_path, student) = student.unzip();
     let kept = match &plan.teacher {
-        LanguageTeacherPlan::Kept { path, digest, teacher, .. } => {
+        LanguageTeacherPlan::Kept { path, digest, teacher, head, .. } => {
             let path = places.model("teacher.cache", path)?;
             let expected = Expected {
                 teacher: Some(*teacher),
@@ -229,11 +242,14 @@ pub fn reopen_language(
                 return Err(changed("teacher's kept answers", &path, *digest, found));
             }
             kept::check_rows(&kept, &*train, &plan.training, &[plan.training.seed], None)?;
-            Some(kept)
+            let head = kept::head_of(&kept, places, head.as_deref())?;
+            Some((kept, head.map(|(_, folder, config)| (folder, config))))
         }
         LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Model { .. } => None,
     };
-    let opened = Opened { train, validation, student, student_path, teacher, pairs, kept };
+    let (kept, head) = kept.unzip();
+    let head = head.flatten();
+    let opened = Opened { train, validation, student, student_path, teacher, pairs, kept, head };
     joined(plan.clone(), opened, &tokenizer, notes)
 }
 
@@ -263,6 +279,8 @@ struct Opened {
     /// The teacher's rows, where it reads tokens of its own.
     pairs: Option<Arc<PairedRows>>,
     kept: Option<Arc<Kept>>,
+    /// The folder with the head of kept hidden states, and its config without layers.
+    head: Option<(PathBuf, DecoderConfig)>,
 }
 
 /// The training text in the tokens of both models, which takes the place of `train`, and what a person
@@ -326,23 +344,17 @@ fn reads(
 
 /// Opens kept answers that a run can learn from.
 fn open_kept(path: &Path, expected: &Expected) -> Result<Arc<Kept>, Failure> {
-    let kept = Kept::open(path, expected)?;
-    if let Kind::States { .. } = kept.about().kind {
-        return Err(Failure::usage(format!(
-            "`{}` holds hidden states, from which no run learns yet; keep --top-k or --samples",
-            path.display()
-        )));
-    }
-    Ok(Arc::new(kept))
+    Ok(Arc::new(Kept::open(path, expected)?))
 }
 
-fn kept_facts(kept: &Kept) -> KeptFacts {
+fn kept_facts(kept: &Kept, head: Option<String>) -> KeptFacts {
     let about = kept.about();
     KeptFacts {
         digest: kept.lasting_digest(),
         teacher: about.teacher,
         width: about.width() as u64,
         drawn: matches!(about.kind, Kind::Samples { .. }),
+        head,
     }
 }
 
@@ -379,7 +391,7 @@ fn joined(
     tokenizer: &Tokenizer,
     notes: Vec<String>,
 ) -> Result<GatheredLanguage, Failure> {
-    let Opened { train, validation, student, student_path, teacher, pairs, kept } = opened;
+    let Opened { train, validation, student, student_path, teacher, pairs, kept, head } = opened;
     let shape = &plan.student.shape;
     let (config, weights) = match (&plan.student.source, student, &teacher) {
         (StudentSource::Model { .. }, Some(config), _) => (config, student_path),
@@ -399,7 +411,13 @@ fn joined(
         masker: masker(&plan.text, tokenizer)?,
         student: shapes::with_dropout(config, shape),
         weights: weights.map_or(LanguageWeights::Fresh, LanguageWeights::Folder),
-        teacher: teacher.filter(|_| kept.is_none()),
+        teacher: match head {
+            Some((path, config)) => {
+                let config = LanguageConfig::Decoder(config);
+                Some(LanguageTeacher { path, config, reads: TeacherReads::Kept })
+            }
+            None => teacher.filter(|_| kept.is_none()),
+        },
         kept,
         tokenizer_files: tokenizer.files().clone(),
         train,
@@ -510,7 +528,11 @@ fn beside(job: &LanguageJob) -> u64 {
     };
     // Tokens and labels, of rows and of a batch.
     let rows = 2 * 8 * tokens;
-    rows + 3 * 4 * shapes::largest(&job.student).min(PIECE) + LITTLE
+    let states = match job.kept.as_ref().map(|kept| kept.about().kind) {
+        Some(Kind::States { width }) => 4 * tokens * u64::from(width),
+        _ => 0,
+    };
+    rows + states + 3 * 4 * shapes::largest(&job.student).min(PIECE) + LITTLE
 }
 
 /// Memory of the device's own for the largest product of `inner` by `columns`.

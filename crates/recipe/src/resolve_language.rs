@@ -50,7 +50,7 @@ pub struct LanguageFacts {
 }
 
 /// A folder of kept answers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KeptFacts {
     /// Digest of all answers.
     pub digest: Digest,
@@ -60,6 +60,8 @@ pub struct KeptFacts {
     pub width: u64,
     /// Whether they were drawn from it.
     pub drawn: bool,
+    /// Folder of the teacher, where its hidden states were kept and its head is needed.
+    pub head: Option<String>,
 }
 
 /// A language model's folder.
@@ -217,10 +219,11 @@ fn teacher(
     facts: &LanguageFacts,
     problems: &mut Problems,
 ) -> Option<LanguageTeacherPlan> {
-    if let (Some(at), Some(kept)) = (&recipe.teacher.cache, facts.kept) {
-        let KeptFacts { digest, teacher, width, drawn } = kept;
+    if let (Some(at), Some(kept)) = (&recipe.teacher.cache, facts.kept.clone()) {
+        let KeptFacts { digest, teacher, width, drawn, head } = kept;
         let (path, missing) = (at.value.clone(), recipe.objective.missing());
-        return Some(LanguageTeacherPlan::Kept { path, digest, teacher, width, drawn, missing });
+        let kept = LanguageTeacherPlan::Kept { path, digest, teacher, width, drawn, missing, head };
+        return Some(kept);
     }
     let Some(at) = &recipe.teacher.model else { return Some(LanguageTeacherPlan::Nobody) };
     let found = known(at, "the teacher", facts.teacher.as_ref(), facts.text.kind, problems)?;

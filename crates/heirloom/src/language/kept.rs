@@ -2,15 +2,20 @@
 //! not.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use heirloom_answers::{About, Kept, Kind, Values};
 use heirloom_base::Tokens;
 use heirloom_data::text::Rows;
+use heirloom_models::DecoderConfig;
 use heirloom_recipe::{Recipe, TrainingPlan, language_steps};
 use heirloom_train::{rows_of_run, rows_read};
 
 use super::steps_per_epoch;
+use crate::answer::model_folder;
 use crate::failure::Failure;
+use crate::opened::weights_digest;
+use crate::places::Places;
 
 /// Tokens that a teacher reads at a time where nothing is said.
 pub const BATCH_TOKENS: u64 = 2048;
@@ -68,6 +73,39 @@ pub(super) fn check_rows(
         read.len(),
         flags(kept.about()),
     )))
+}
+
+/// The head of the teacher whose hidden states are kept: its folder as it is named, where that is, and
+/// its config without layers. `named` comes before what the folder itself says. `None` where answers
+/// name tokens.
+pub(super) fn head_of(
+    kept: &Kept,
+    places: &Places,
+    named: Option<&str>,
+) -> Result<Option<(String, PathBuf, DecoderConfig)>, Failure> {
+    let Kind::States { width } = kept.about().kind else { return Ok(None) };
+    let shown = kept.folder().display();
+    let Some(name) = named.or(kept.held().teacher_folder()) else {
+        return Err(Failure::usage(format!(
+            "`{shown}` holds hidden states and does not say where their teacher is; name its folder in \
+             `teacher.model`"
+        )));
+    };
+    let folder = model_folder(&places.model("teacher.model", name)?)?;
+    let (wanted, found) = (kept.about().teacher, weights_digest(&folder)?);
+    if found != wanted {
+        return Err(Failure::input(format!(
+            "the teacher in `{}` has other weights ({}) than the one whose hidden states are kept in \
+             `{shown}` ({}); name that one in `teacher.model`, or keep the states again",
+            folder.display(),
+            found.short(),
+            wanted.short(),
+        )));
+    }
+    let config = DecoderConfig::open(&folder)?;
+    assert_eq!(config.hidden_size, width as usize, "equal weights are equally wide");
+    let config = DecoderConfig { layers: 0, windows: Vec::new(), ..config };
+    Ok(Some((name.to_owned(), folder, config)))
 }
 
 /// What `heirloom cache` must be told so that it keeps what `about` says; each with a blank before it.
