@@ -31,7 +31,7 @@ pub use error::{Damage, Difference, Error};
 pub use held::{Held, Wanted};
 pub use keep::{Progress, Shard, keep};
 pub use kept::{Kept, KnownRows};
-pub use measure::{Distance, Measured, Trial, distance, measure, trial};
+pub use measure::{Distance, Measured, Trial, distance, each_answer, measure, trial};
 pub use part::{BLOCK_TOKENS, block_bytes};
 pub use record::Known;
 pub use values::Values;

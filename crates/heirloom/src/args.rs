@@ -561,9 +561,19 @@ pub(crate) struct BenchHeadArgs {
 }
 
 /// What `bench cache` takes.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct BenchCacheArgs {
-    /// Words of the vocabulary
+    /// Measure this decoder's answers in place of made-up ones: a model folder, here or below
+    /// HEIRLOOM_MODELS
+    #[arg(long, value_name = "DIR", requires = "text", conflicts_with = "vocab")]
+    pub(crate) teacher: Option<PathBuf>,
+    /// Files of text that it answers
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "teacher")]
+    pub(crate) text: Vec<PathBuf>,
+    /// Tokens of a row of that text, at most as many as the teacher reads
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) length: usize,
+    /// Words of the vocabulary of made-up answers
     #[arg(long, default_value_t = 50_257)]
     pub(crate) vocab: usize,
     /// Tokens whose answers are kept

@@ -203,6 +203,25 @@ fn what_cannot_work_is_refused() {
     assert!(code == 3 && err.contains("holds no kept answers"), "{err}");
 }
 
+#[test]
+fn what_kinds_take_and_lose_is_measured_on_a_models_own_answers() {
+    let place = place(30);
+    let bench = ["bench", "cache", "--json", "--teacher", "model", "--text", "text.txt"];
+    let output =
+        place.command(&[&bench[..], &["--tokens", "50", "--length", "32"]].concat()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(said["vocab"] == 60 && said["tokens"] == 50 && said["teacher"] == "model", "{said}");
+    assert!((0.5..4.2).contains(&said["entropy"].as_f64().unwrap()), "{said}");
+    let kinds = said["kinds"].as_array().unwrap();
+    let [few, all] = [&kinds[0], &kinds[1]].map(|kind| kind["lost_mass"].as_f64().unwrap());
+    // All 50 of 60 words leave little.
+    assert!(few > all && all > 0.0, "{said}");
+    let output = place.command(&bench[..5]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "a text is needed: {output:?}");
+}
+
 /// What `heirloom verify` says of a folder: exit code, stdout and stderr together.
 fn verify(place: &Place, folder: &str) -> (i32, String) {
     let output = place.command(&["verify", folder]).output().unwrap();
