@@ -72,6 +72,10 @@ pub struct About {
     pub rows_per_part: u64,
     /// Tokens that the teacher read at a time: another number may change last bits.
     pub batch_tokens: u64,
+    /// Whether the rows that are answered are those of the folder's lists; else they are all. Not
+    /// written where they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub listed: bool,
 }
 
 /// What whoever opens kept answers expects of them.
@@ -99,6 +103,16 @@ struct File {
     about: About,
     /// Of what stands above.
     digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    teacher_folder: Option<String>,
+}
+
+/// What `cache.json` says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AboutFile {
+    pub(crate) about: About,
+    /// Where the teacher was: a hint, which no digest covers.
+    pub(crate) teacher_folder: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -110,25 +124,13 @@ impl About {
     /// Rows of a file, of at most `longest` tokens: so many that it holds some tens of megabytes.
     pub fn rows_that_fit(kind: Kind, values: Values, vocabulary: u32, longest: usize) -> u64 {
         const FILE: u64 = 32 << 20;
-        let id = u64::from(bits_for(vocabulary.into()));
-        let bits = match kind {
-            Kind::TopK { k } => u64::from(k) * (id + u64::from(values.bits())),
-            Kind::Samples { draws, .. } => u64::from(draws) * (id + u64::from(values.bits())),
-            Kind::States { width } => u64::from(width) * u64::from(values.bits()),
-        };
+        let bits = bits_of(kind, values, vocabulary);
         (8 * FILE / (bits.max(1) * longest.max(1) as u64)).max(1)
     }
 
-    /// How many files there are.
-    pub fn parts(&self) -> u64 {
-        self.row_count.div_ceil(self.rows_per_part.max(1))
-    }
-
-    /// Rows of a file.
-    pub fn rows_of(&self, part: u64) -> std::ops::Range<usize> {
-        let first = (part * self.rows_per_part).min(self.row_count);
-        let end = (first + self.rows_per_part).min(self.row_count);
-        first as usize..end as usize
+    /// The most that the answers to so many tokens take, in bytes, without what stands around them.
+    pub fn most_bytes(&self, tokens: u64) -> u64 {
+        (tokens * bits_of(self.kind, self.values, self.vocabulary)).div_ceil(8)
     }
 
     /// Most tokens that an answer names, K; 0 for hidden states.
@@ -144,27 +146,6 @@ impl About {
     pub fn digest(&self) -> Digest {
         let text = serde_json::to_vec(&(FORMAT, self)).expect("text and numbers");
         Digest::of(&text)
-    }
-
-    /// What is written.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let file = File { format: FORMAT, about: self.clone(), digest: self.digest() };
-        let mut bytes = serde_json::to_vec_pretty(&file).expect("text and numbers");
-        bytes.push(b'\n');
-        bytes
-    }
-
-    /// Reads what was written.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Damage> {
-        let Format { format } = serde_json::from_slice(bytes).map_err(|_| Damage::About)?;
-        if format != FORMAT {
-            return Err(Damage::Version { found: format, known: FORMAT });
-        }
-        let file: File = serde_json::from_slice(bytes).map_err(|_| Damage::About)?;
-        if file.about.digest() != file.digest || file.about.problem().is_some() {
-            return Err(Damage::About);
-        }
-        Ok(file.about)
     }
 
     /// What cannot be, where something cannot.
@@ -218,7 +199,7 @@ impl About {
         }
     }
 
-    /// The first thing in which two folders differ, where they do.
+    /// The first thing in which two folders differ, where they do; which rows they answer is none.
     pub(crate) fn difference(&self, wanted: &Self) -> Option<Difference> {
         let expected = Expected {
             teacher: Some(wanted.teacher),
@@ -252,5 +233,39 @@ impl About {
                 self.rows_per_part.to_string(),
                 wanted.rows_per_part.to_string(),
             ))
+    }
+}
+
+impl AboutFile {
+    /// What is written.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let Self { about, teacher_folder } = self.clone();
+        let file = File { format: FORMAT, digest: about.digest(), about, teacher_folder };
+        let mut bytes = serde_json::to_vec_pretty(&file).expect("text and numbers");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads what was written.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Damage> {
+        let Format { format } = serde_json::from_slice(bytes).map_err(|_| Damage::About)?;
+        if format != FORMAT {
+            return Err(Damage::Version { found: format, known: FORMAT });
+        }
+        let file: File = serde_json::from_slice(bytes).map_err(|_| Damage::About)?;
+        if file.about.digest() != file.digest || file.about.problem().is_some() {
+            return Err(Damage::About);
+        }
+        Ok(Self { about: file.about, teacher_folder: file.teacher_folder })
+    }
+}
+
+/// The most bits of one answer.
+fn bits_of(kind: Kind, values: Values, vocabulary: u32) -> u64 {
+    let id = u64::from(bits_for(vocabulary.into()));
+    match kind {
+        Kind::TopK { k } => u64::from(k) * (id + u64::from(values.bits())),
+        Kind::Samples { draws, .. } => u64::from(draws) * (id + u64::from(values.bits())),
+        Kind::States { width } => u64::from(width) * u64::from(values.bits()),
     }
 }

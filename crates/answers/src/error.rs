@@ -43,6 +43,34 @@ pub enum Error {
         /// The first missing one.
         first: String,
     },
+    /// A list of rows is missing, and a later one is there.
+    #[error(
+        "the answers in `{}` have lost `{list}`, without which nobody knows what the files answer; put \
+         it back, or keep the answers again in another folder",
+        folder.display()
+    )]
+    NoList {
+        /// The folder.
+        folder: PathBuf,
+        /// The list.
+        list: String,
+    },
+    /// Rows that were not answered.
+    #[error(
+        "the answers in `{}` miss {missing} of {wanted} rows that are asked for, row {row} first; add \
+         them with `heirloom cache`",
+        folder.display()
+    )]
+    NotHeld {
+        /// The folder.
+        folder: PathBuf,
+        /// The first of them.
+        row: usize,
+        /// How many they are.
+        missing: usize,
+        /// Of how many.
+        wanted: usize,
+    },
     /// A file that is not what was written.
     #[error("`{}` {damage}; remove it and go on with the `heirloom cache` that made it", file.display())]
     Damaged {
@@ -118,6 +146,9 @@ pub enum Damage {
     /// A file of another folder, or of another place in this one.
     #[error("belongs to another folder or another place in it")]
     Elsewhere,
+    /// A list of rows that is not what was written.
+    #[error("was changed or cut")]
+    List,
     /// What stands at the end of a file and says what is in it.
     #[error("was changed in its list of rows")]
     Index,

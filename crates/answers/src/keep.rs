@@ -14,13 +14,13 @@ use std::path::Path;
 use heirloom_data::text::{NOT_LEARNT, Row, Rows};
 use heirloom_engine::{Device, Linear, View};
 use heirloom_models::{Capacity, Decoder, DecoderBuffers, DeviceBatch, Inputs, Purpose};
-use heirloom_store::{Disk, write_atomic};
+use heirloom_store::Disk;
 use rayon::prelude::*;
 
-use crate::about::{ABOUT, About, Kind};
+use crate::about::{About, Kind};
 use crate::choose::choose;
 use crate::error::Error;
-use crate::kept::Kept;
+use crate::held::Held;
 use crate::part::PartWriter;
 use crate::record::Code;
 
@@ -67,25 +67,8 @@ pub struct Progress {
 /// Bytes of logits that are looked at together.
 const LOGITS_BYTES: usize = 64 << 20;
 
-/// Begins the folder, or refuses one that holds other answers.
-pub fn begin(disk: &dyn Disk, folder: &Path, about: &About) -> Result<(), Error> {
-    if let Some(why) = about.problem() {
-        return Err(Error::Cannot { why });
-    }
-    match Kept::about_of(disk, folder) {
-        Ok(there) => match there.difference(about) {
-            Some(difference) => Err(Error::Other { folder: folder.to_owned(), difference }),
-            None => Ok(()),
-        },
-        Err(Error::NotThere { .. }) => {
-            Ok(write_atomic(disk, &folder.join(ABOUT), &about.to_bytes())?)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Answers the rows of one machine's files, from where an earlier process stopped. `folder` was
-/// [begun](begin), and nobody else does the work of `shard`.
+/// [begun](Held::begin), and nobody else does the work of `shard`.
 ///
 /// `each` hears what is done after every batch, and says whether to go on; the result is whether all
 /// was done.
@@ -93,32 +76,33 @@ pub fn keep(
     device: &mut dyn Device,
     teacher: &Decoder,
     rows: &dyn Rows,
-    about: &About,
+    held: &Held,
     (disk, folder, shard): (&dyn Disk, &Path, Shard),
     each: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<bool, Error> {
-    let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(0);
+    let about = held.about();
+    let longest = held.rows().into_iter().map(|row| rows.length(row as usize)).max().unwrap_or(0);
     let capacity = longest.max(about.batch_tokens as usize);
     let mut reader = Reader::new(device, teacher, about, capacity);
-    let mine = || (0..about.parts()).filter(|&part| shard.has(part));
-    let tokens = |range: Range<usize>| range.map(|row| rows.length(row) as u64).sum::<u64>();
+    let mine = || (0..held.parts()).filter(|&part| shard.has(part));
+    let tokens = |of: &[u32]| of.iter().map(|&row| rows.length(row as usize) as u64).sum::<u64>();
     let mut progress = Progress {
-        of: mine().map(|part| tokens(about.rows_of(part))).sum(),
+        of: mine().map(|part| tokens(&held.rows_of(part))).sum(),
         ..Progress::default()
     };
-    let (draft, digest) = (shard.draft(), about.digest());
+    let draft = shard.draft();
     for part in mine() {
-        let range = about.rows_of(part);
-        let lengths = range.clone().map(|row| rows.length(row));
-        let Some(mut writer) = PartWriter::open(disk, (folder, &draft), (digest, part), lengths)?
-        else {
-            progress.tokens += tokens(range);
+        let all = held.rows_of(part);
+        let lengths = all.iter().map(|&row| rows.length(row as usize));
+        let place = (held.seal(part), part);
+        let Some(mut writer) = PartWriter::open(disk, (folder, &draft), place, lengths)? else {
+            progress.tokens += tokens(&all);
             continue;
         };
         progress.tokens += writer.written() as u64;
         let mut before = 0;
-        for batch in batches(rows, range, about.batch_tokens as usize) {
-            let end = before + tokens(batch.clone()) as usize;
+        for batch in batches(rows, &all, about.batch_tokens as usize) {
+            let end = before + tokens(batch) as usize;
             if end > writer.written() {
                 let skip = writer.written().saturating_sub(before);
                 reader.answer(device, teacher, rows, batch, skip, &mut |answer| {
@@ -137,21 +121,19 @@ pub fn keep(
     Ok(true)
 }
 
-/// Rows that are read together: as many as `tokens` allow, and one at least.
-fn batches(
-    rows: &dyn Rows,
-    range: Range<usize>,
-    tokens: usize,
-) -> impl Iterator<Item = Range<usize>> {
-    let mut next = range.start;
+/// Rows of `of` that are read together: as many as `tokens` allow, and one at least.
+fn batches<'a>(rows: &dyn Rows, of: &'a [u32], tokens: usize) -> impl Iterator<Item = &'a [u32]> {
+    let mut rest = of;
     std::iter::from_fn(move || {
-        let first = next;
         let mut taken = 0;
-        while next < range.end && (next == first || taken + rows.length(next) <= tokens) {
-            taken += rows.length(next);
-            next += 1;
-        }
-        (next > first).then_some(first..next)
+        let fits = |row: &&u32| {
+            taken += rows.length(**row as usize);
+            taken <= tokens
+        };
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let (batch, after) = rest.split_at(count);
+        rest = after;
+        (!batch.is_empty()).then_some(batch)
     })
 }
 
@@ -196,17 +178,17 @@ impl<'a> Reader<'a> {
         Self { about, batch, buffers, logits, row: Row::default(), inputs: Owned::default() }
     }
 
-    /// Hands over the answers of the rows of `range`, token by token, without the first `skip`.
+    /// Hands over the answers of the rows `which`, token by token, without the first `skip`.
     fn answer(
         &mut self,
         device: &mut dyn Device,
         teacher: &Decoder,
         rows: &dyn Rows,
-        range: Range<usize>,
+        which: &[u32],
         skip: usize,
         each: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Some(states) = self.forward(device, teacher, rows, range)? else { return Ok(()) };
+        let Some(states) = self.forward(device, teacher, rows, which)? else { return Ok(()) };
         let About { kind, values, vocabulary, temperature, seed, .. } = *self.about;
         let code = Code { kind, values, vocabulary };
         if let Kind::States { width } = kind {
@@ -269,7 +251,7 @@ impl<'a> Reader<'a> {
         row: usize,
         mut each: impl FnMut(usize, &[f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let states = self.forward(device, teacher, rows, row..row + 1)?;
+        let states = self.forward(device, teacher, rows, &[row as u32])?;
         let Some(states) = states else { return Ok(()) };
         self.each_logits(device, teacher, states, 0, |logits, places| {
             let all = logits.chunks(self.about.vocabulary as usize);
@@ -288,9 +270,9 @@ impl<'a> Reader<'a> {
         device: &mut dyn Device,
         teacher: &Decoder,
         rows: &dyn Rows,
-        range: Range<usize>,
+        which: &[u32],
     ) -> Result<Option<View>, Error> {
-        self.read(teacher, rows, range)?;
+        self.read(teacher, rows, which)?;
         let Owned { ids, types, positions, starts, .. } = &self.inputs;
         if ids.is_empty() {
             return Ok(None);
@@ -303,16 +285,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Packs rows end to end.
-    fn read(
-        &mut self,
-        teacher: &Decoder,
-        rows: &dyn Rows,
-        range: Range<usize>,
-    ) -> Result<(), Error> {
+    fn read(&mut self, teacher: &Decoder, rows: &dyn Rows, which: &[u32]) -> Result<(), Error> {
         let config = teacher.config();
         self.inputs = Owned::default();
         let into = &mut self.inputs;
-        for at in range {
+        for at in which.iter().map(|&row| row as usize) {
             self.row.clear();
             rows.read(at, &mut self.row);
             let row = &self.row;

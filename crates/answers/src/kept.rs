@@ -6,17 +6,18 @@ use heirloom_base::{Digest, Hasher};
 use heirloom_engine::IGNORED;
 use heirloom_store::{Disk, RealDisk};
 
-use crate::about::{ABOUT, About, Expected};
+use crate::about::{About, Expected};
 use crate::error::Error;
+use crate::held::Held;
 use crate::part::{Part, part_name};
 use crate::record::Code;
 
-/// Answers of a whole set of rows, memory-mapped: opening reads no answer, and any token's can be
-/// asked for, from any thread.
+/// Answers to rows of a text, memory-mapped: opening reads no answer, and any token's can be asked
+/// for, from any thread.
 #[derive(Debug)]
 pub struct Kept {
     folder: PathBuf,
-    about: About,
+    held: Held,
     parts: Vec<Part>,
 }
 
@@ -54,35 +55,25 @@ impl Kept {
 
     /// Opens whatever answers are in `folder`.
     pub fn open_any(folder: &Path) -> Result<Self, Error> {
-        let about = Self::about_of(&RealDisk, folder)?;
+        let held = Held::open(&RealDisk, folder)?;
         let missing: Vec<u64> =
-            (0..about.parts()).filter(|&part| !folder.join(part_name(part)).is_file()).collect();
+            (0..held.parts()).filter(|&part| !folder.join(part_name(part)).is_file()).collect();
         if let Some(&first) = missing.first() {
             return Err(Error::Unfinished {
                 folder: folder.to_owned(),
                 missing: missing.len() as u64,
-                parts: about.parts(),
+                parts: held.parts(),
                 first: part_name(first),
             });
         }
-        let digest = about.digest();
-        let open = |part| Part::open(folder, digest, part, about.rows_of(part).len());
-        let parts = (0..about.parts()).map(open).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { folder: folder.to_owned(), about, parts })
+        let open = |part| Part::open(folder, held.seal(part), part, held.rows_of(part).len());
+        let parts = (0..held.parts()).map(open).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { folder: folder.to_owned(), held, parts })
     }
 
     /// What the folder says of itself.
     pub fn about_of(disk: &dyn Disk, folder: &Path) -> Result<About, Error> {
-        let file = folder.join(ABOUT);
-        match disk.read(&file) {
-            Ok(bytes) => {
-                About::from_bytes(&bytes).map_err(|damage| Error::Damaged { file, damage })
-            }
-            Err(error) if error.is_missing() || error.is_not_a_folder() => {
-                Err(Error::NotThere { folder: folder.to_owned() })
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok(Held::about_of(disk, folder)?.about)
     }
 
     /// The folder.
@@ -92,15 +83,26 @@ impl Kept {
 
     /// What the answers are.
     pub fn about(&self) -> &About {
-        &self.about
+        self.held.about()
+    }
+
+    /// Which rows they are to.
+    pub fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Of every byte of them: equal digests, equal answers, once they were [checked](Self::check).
     pub fn digest(&self) -> Digest {
         let mut hasher = Hasher::new();
-        hasher.part(self.about.digest().to_string().as_bytes());
+        hasher.part(self.about().digest().to_string().as_bytes());
         self.parts.iter().for_each(|part| part.add_to(&mut hasher));
         hasher.digest()
+    }
+
+    /// What a run is held to when it goes on: every byte of answers to all rows; of a folder to which
+    /// rows are added, what decides the bytes of any row.
+    pub fn lasting_digest(&self) -> Digest {
+        if self.about().listed { self.about().digest() } else { self.digest() }
     }
 
     /// Bytes of the files.
@@ -113,10 +115,27 @@ impl Kept {
         self.parts.iter().map(Part::answered).sum()
     }
 
+    /// Refuses to go on where some of `rows` have no answer.
+    pub fn check_rows(&self, rows: &[u32]) -> Result<(), Error> {
+        let mut missing = rows.iter().filter(|&&row| !self.held.has(row as usize));
+        let Some(&row) = missing.next() else { return Ok(()) };
+        let missing = 1 + missing.count();
+        let (folder, wanted) = (self.folder.clone(), rows.len());
+        Err(Error::NotHeld { folder, row: row as usize, missing, wanted })
+    }
+
+    /// Tokens of all rows with answers.
+    pub fn tokens(&self) -> u64 {
+        self.parts.iter().map(|part| part.tokens() as u64).sum()
+    }
+
     /// Tokens of a row.
-    pub fn length(&self, row: usize) -> usize {
-        let (part, row) = self.place(row);
-        part.length(row)
+    ///
+    /// # Errors
+    /// Where the row has no answer.
+    pub fn length(&self, row: usize) -> Result<usize, Error> {
+        let (part, row) = self.place(row)?;
+        Ok(part.length(row))
     }
 
     /// Compares every block with its digest.
@@ -126,6 +145,9 @@ impl Kept {
 
     /// Adds the answers of `positions` of row `row` to `into`.
     ///
+    /// # Errors
+    /// Where the row has no answer, or its bytes are not what was written.
+    ///
     /// # Panics
     /// Where hidden states are kept, or the row has no such tokens.
     pub fn read_known(
@@ -134,9 +156,9 @@ impl Kept {
         positions: std::ops::Range<usize>,
         into: &mut KnownRows,
     ) -> Result<(), Error> {
-        let (width, code) = (self.about.width(), self.code());
+        let (width, code) = (self.about().width(), self.code());
         assert!(width > 0, "hidden states name no tokens");
-        let (part, row) = self.place(row);
+        let (part, row) = self.place(row)?;
         part.answers(row, positions, |answer| {
             let end = into.ids.len() + width;
             let rest = if answer.is_empty() {
@@ -165,11 +187,11 @@ impl Kept {
         positions: std::ops::Range<usize>,
         into: &mut Vec<f32>,
     ) -> Result<(), Error> {
-        let crate::Kind::States { width } = self.about.kind else {
-            panic!("{:?} is no hidden state", self.about.kind)
+        let crate::Kind::States { width } = self.about().kind else {
+            panic!("{:?} is no hidden state", self.about().kind)
         };
         let (width, code) = (width as usize, self.code());
-        let (part, row) = self.place(row);
+        let (part, row) = self.place(row)?;
         part.answers(row, positions, |answer| {
             if answer.is_empty() {
                 into.resize(into.len() + width, 0.0);
@@ -180,13 +202,17 @@ impl Kept {
     }
 
     fn code(&self) -> Code {
-        let About { kind, values, vocabulary, .. } = self.about;
+        let About { kind, values, vocabulary, .. } = *self.about();
         Code { kind, values, vocabulary }
     }
 
-    fn place(&self, row: usize) -> (&Part, usize) {
-        assert!((row as u64) < self.about.row_count, "row {row} of {}", self.about.row_count);
-        let each = self.about.rows_per_part as usize;
-        (&self.parts[row / each], row % each)
+    fn place(&self, row: usize) -> Result<(&Part, usize), Error> {
+        match self.held.place(row) {
+            Some((part, row)) => Ok((&self.parts[part], row)),
+            None => {
+                let folder = self.folder.clone();
+                Err(Error::NotHeld { folder, row, missing: 1, wanted: 1 })
+            }
+        }
     }
 }

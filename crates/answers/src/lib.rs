@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! cache.json          what the answers are: digests, kind, temperature, error bound; its own digest
+//! rows-00000.list     which rows are answered, where not all are; another list for each addition
 //! part-00000.answers  some rows each; blocks with digests
 //! part-00001.answers.filling-1-of-1    one that a machine has begun and not finished
 //! ```
@@ -16,6 +17,7 @@ mod about;
 mod bits;
 mod choose;
 mod error;
+mod held;
 mod keep;
 mod kept;
 mod measure;
@@ -26,9 +28,10 @@ mod values;
 pub use about::{ABOUT, About, Expected, FORMAT, Kind};
 pub use choose::{samples, top_k};
 pub use error::{Damage, Difference, Error};
-pub use keep::{Progress, Shard, begin, keep};
+pub use held::{Held, Wanted};
+pub use keep::{Progress, Shard, keep};
 pub use kept::{Kept, KnownRows};
-pub use measure::{Distance, Measured, Trial, distance, measure, trial};
+pub use measure::{Distance, Measured, Trial, distance, each_answer, measure, trial};
 pub use part::{BLOCK_TOKENS, block_bytes};
 pub use record::Known;
 pub use values::Values;

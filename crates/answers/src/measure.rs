@@ -1,5 +1,6 @@
 //! How far what is kept of an answer is from the answer.
 
+use heirloom_base::Digest;
 use heirloom_data::text::Rows;
 use heirloom_engine::{Device, IGNORED};
 use heirloom_models::Decoder;
@@ -7,7 +8,7 @@ use heirloom_models::Decoder;
 use crate::choose::{choose, ln_total};
 use crate::keep::Reader;
 use crate::record::Code;
-use crate::{Error, Kept, Kind, KnownRows, Values};
+use crate::{About, Error, Kept, Kind, KnownRows, Values};
 
 /// Distances of a kept answer from the teacher's, in nats. What is kept is taken for a distribution:
 /// what the unknown tokens have together is spread evenly over them.
@@ -74,6 +75,45 @@ pub fn trial(
     let rest = code.read_known(&bytes, &mut ids, &mut probabilities).expect("was just written");
     let distance = distance(logits, temperature, (&ids, &probabilities, rest));
     Trial { bytes: bytes.len(), distance, rest: rest.into() }
+}
+
+/// Hands over what the teacher says to every token of some rows at which something is learnt: row,
+/// position and logits, `[V]`.
+pub fn each_answer(
+    device: &mut dyn Device,
+    teacher: &Decoder,
+    rows: &dyn Rows,
+    which: &[usize],
+    mut each: impl FnMut((usize, usize), &[f32]),
+) -> Result<(), Error> {
+    let nothing = Digest::of(b"");
+    // Only the vocabulary matters to whoever is not kept.
+    let about = About {
+        teacher: nothing,
+        tokenizer: nothing,
+        rows: nothing,
+        chat_template: None,
+        temperature: 1.0,
+        vocabulary: teacher.config().vocab_size as u32,
+        kind: Kind::TopK { k: 1 },
+        values: Values::F32,
+        error_bound: 0.0,
+        seed: 0,
+        row_count: rows.len() as u64,
+        token_count: 0,
+        rows_per_part: 1,
+        batch_tokens: 1,
+        listed: false,
+    };
+    let longest = which.iter().map(|&row| rows.length(row)).max().unwrap_or(0);
+    let mut reader = Reader::new(device, teacher, &about, longest);
+    for &row in which {
+        reader.row(device, teacher, rows, row, |position, logits| {
+            each((row, position), logits);
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// Means over some tokens.

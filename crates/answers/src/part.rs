@@ -4,19 +4,20 @@
 //! head     "HEIRLOOM-ANSWERS"   16 bytes
 //!          format               u32, little-endian, as everything here
 //!          number of the file   u32
-//!          digest of cache.json 32 bytes
+//!          digest of the folder 32 bytes: of cache.json and, where not all rows are answered, of the
+//!                               rows of the file
 //! blocks   1,024 tokens each, the last one fewer:
 //!          tokens               u32
 //!          bytes of the answers u32
 //!          bits of a length     u8
 //!          bytes of each answer, bit-packed: 0 where nothing was to be learnt
 //!          answers              one behind the other, each from a whole byte on
-//!          digest               32 bytes: of cache.json's digest, file, block, and the above
+//!          digest               32 bytes: of the folder's digest, file, block, and the above
 //! index    rows                 u32
 //!          first token of each row, and their number   u32 each
 //!          end of each block    u64 each
 //!          bytes of the index   u32
-//!          digest               32 bytes: of cache.json's digest, file, and the above
+//!          digest               32 bytes: of the folder's digest, file, and the above
 //! ```
 //!
 //! A file is written front to back, a block at a time. What a crash leaves is read up to the last
@@ -54,7 +55,7 @@ pub(crate) fn part_name(part: u64) -> String {
 }
 
 /// A digest as bytes.
-fn raw(digest: Digest) -> [u8; DIGEST] {
+pub(crate) fn raw(digest: Digest) -> [u8; DIGEST] {
     let text = digest.to_string();
     let digit = |at: usize| u8::from_str_radix(&text[2 * at..2 * at + 2], 16);
     std::array::from_fn(|at| digit(at).expect("a digest prints hexadecimal digits"))

@@ -106,6 +106,26 @@ impl Order {
         (step, after)
     }
 
+    /// The examples that the first `steps` steps read, ascending, each once.
+    pub fn read_within<E: Examples + ?Sized>(
+        &mut self,
+        dataset: &E,
+        steps: u64,
+        rule: BatchRule,
+    ) -> Vec<u32> {
+        let mut cursor = Cursor::default();
+        while cursor.step < steps && cursor.epoch == 0 && self.examples > 0 {
+            cursor = self.next_step(dataset, cursor, rule).1;
+        }
+        let mut read = self.epoch(0).to_vec();
+        // An epoch leaves none out.
+        if cursor.epoch == 0 {
+            read.truncate(cursor.position as usize);
+        }
+        read.sort_unstable();
+        read
+    }
+
     /// Steps of `epoch`. Under a rule of tokens it differs from epoch to epoch.
     pub fn steps_per_epoch<E: Examples + ?Sized>(
         &mut self,

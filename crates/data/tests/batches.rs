@@ -173,6 +173,26 @@ proptest! {
 }
 
 #[test]
+fn the_rows_of_some_steps_are_those_that_the_steps_read() {
+    let dataset = dataset(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    for rule in [BatchRule::Sequences(3), BatchRule::Tokens(14)] {
+        let (mut cursor, mut want) = (Cursor::default(), std::collections::BTreeSet::new());
+        for steps in 0..9 {
+            let got = Order::new(3, 10).read_within(&dataset, steps, rule);
+            assert_eq!(
+                got,
+                want.iter().copied().collect::<Vec<u32>>(),
+                "{steps} steps of {rule:?}"
+            );
+            let (step, after) = Order::new(3, 10).next_step(&dataset, cursor, rule);
+            want.extend(step);
+            cursor = after;
+        }
+        assert_eq!(want.len(), 10);
+    }
+}
+
+#[test]
 fn published_orders_never_change() {
     let dataset = dataset(&[1; 6]);
     let mut order = Order::new(7, dataset.len());

@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Tokenizer(TokenizerArgs),
     /// Keep a language model teacher's answers to a text, for runs to learn from without it
     Cache(CacheArgs),
-    /// Check every byte of a run folder, model folder or checkpoint
+    /// Check every byte of a run folder, checkpoint, model folder, kept answers or kept tokens
     Verify(VerifyArgs),
     /// Train a teacher and distil students on a generated task; needs nothing but the program
     Demo(DemoArgs),
@@ -327,11 +327,13 @@ pub(crate) struct TokenizerCompareArgs {
 #[command(
     after_help = "The folder says of which teacher, tokenizer, text and temperature its answers are, \
 and a run that has others refuses it. A call that was stopped or killed goes on where it was when it \
-is repeated, and ends with the same bytes.\n\n\
+is repeated, and ends with the same bytes. Of a recipe's text the rows are kept that its steps will read; \
+more seeds or steps add rows to the same folder.\n\n\
 Examples:\n  \
 heirloom cache --teacher big --text novels/*.txt --out kept --top-k 64 --temperature 2\n  \
 heirloom cache --teacher big --tokens tokens-1f2e --out kept --samples 50 --shard 3/8\n  \
 heirloom cache --teacher big --recipe novels-cached.toml --out novels-kept --top-k 64\n  \
+heirloom cache --teacher big --recipe novels-cached.toml --seeds 2,3 --out novels-kept --top-k 64\n  \
 heirloom cache verify kept"
 )]
 pub(crate) struct CacheArgs {
@@ -346,12 +348,25 @@ pub(crate) struct CacheArgs {
     /// Tokens that were kept before, of the teacher's tokenizer, in place of text
     #[arg(long, value_name = "DIR")]
     pub(crate) tokens: Option<PathBuf>,
-    /// The rows that a recipe trains on, at its temperature, in place of both
+    /// The rows that the runs of a recipe will read, at its temperature, in place of both; a folder
+    /// that has other rows of theirs already is added to
     #[arg(long, value_name = "FILE", conflicts_with_all = ["length", "pack", "end_token", "temperature"])]
     pub(crate) recipe: Option<PathBuf>,
     /// Change a key of the recipe (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
     pub(crate) set: Vec<String>,
+    /// The rows that runs with these seeds will read, in place of the recipe's own
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        requires = "recipe",
+        conflicts_with = "all"
+    )]
+    pub(crate) seeds: Vec<u64>,
+    /// All rows of the recipe's text, however few its runs will read
+    #[arg(long, requires = "recipe")]
+    pub(crate) all: bool,
     /// Folder for the answers
     #[arg(long, required = true, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -389,7 +404,7 @@ pub(crate) struct CacheArgs {
     #[arg(long, default_value = "1/1", value_name = "I/N")]
     pub(crate) shard: String,
     /// Tokens that the teacher reads at a time
-    #[arg(long, default_value_t = 2048, value_name = "N")]
+    #[arg(long, default_value_t = heirloom::language::BATCH_TOKENS, value_name = "N")]
     pub(crate) batch_tokens: u64,
 }
 
@@ -546,9 +561,19 @@ pub(crate) struct BenchHeadArgs {
 }
 
 /// What `bench cache` takes.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct BenchCacheArgs {
-    /// Words of the vocabulary
+    /// Measure this decoder's answers in place of made-up ones: a model folder, here or below
+    /// HEIRLOOM_MODELS
+    #[arg(long, value_name = "DIR", requires = "text", conflicts_with = "vocab")]
+    pub(crate) teacher: Option<PathBuf>,
+    /// Files of text that it answers
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "teacher")]
+    pub(crate) text: Vec<PathBuf>,
+    /// Tokens of a row of that text, at most as many as the teacher reads
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) length: usize,
+    /// Words of the vocabulary of made-up answers
     #[arg(long, default_value_t = 50_257)]
     pub(crate) vocab: usize,
     /// Tokens whose answers are kept

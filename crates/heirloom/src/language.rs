@@ -4,6 +4,7 @@
 //! In: a recipe, or the plan of a run folder. Out: a [`LanguageJob`] and what a person should hear
 //! first. What is written is the text's tokens, once, where the caller says; never a run.
 
+mod kept;
 mod limited;
 mod shapes;
 mod text;
@@ -18,6 +19,7 @@ use heirloom_data::text::{Masker, Masking, PairedRows, Rows};
 use heirloom_data::tokens::{Tokenizer, first_difference};
 use heirloom_data::vocabulary::{Choice, Side, compare};
 use heirloom_engine::Cpu;
+use heirloom_models::DecoderConfig;
 use heirloom_recipe::{
     Batch, Cost, Counts, KeptFacts, LanguageFacts, LanguageModelFacts, LanguagePlan,
     LanguageTeacherPlan, Limit, Recipe, StudentSource, TeacherVocabulary, TextPlan,
@@ -28,6 +30,7 @@ use heirloom_train::{
     language_memory,
 };
 
+pub use kept::{BATCH_TOKENS, rows_of_runs};
 pub use shapes::{config_of, open_config, shape_of};
 pub use text::{KeptTokens, OpenedText, open_text, open_validation};
 
@@ -82,14 +85,14 @@ pub fn gather_language(
             path.display()
         )));
     }
-    // Kept answers belong to all rows, of which a smoke run sees few anyway.
+    // Kept answers are by a row's number among all, of which a smoke run sees few anyway.
     if smoke && recipe.cache_path().is_some() {
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     } else if smoke {
         wanted.train_limit = heirloom_recipe::Limit::First(wanted.train_limit.of(200));
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     }
-    let OpenedText { text, mut train, validation, mut notes } =
+    let OpenedText { text, mut train, validation, mut notes, template } =
         open_text(wanted, &folder, &tokenizer, kept)?;
     let pairs = match (&recipe.objective.uld, &theirs, &teacher) {
         (Some(uld), Some(theirs), Some((_, teacher))) => {
@@ -116,23 +119,34 @@ pub fn gather_language(
                 teacher: teacher.as_ref().map(|(_, facts)| facts.digest),
                 tokenizer: tokenizer.digest(),
                 rows: train.digest(),
-                chat_template: None,
+                chat_template: template,
                 temperature: recipe.objective.temperature(),
                 vocabulary: vocabulary(recipe, &tokenizer, student.as_ref(), teacher.as_ref()),
             };
             open_kept(&path, &expected)
         })
         .transpose()?;
+    let head = answers.as_ref().map(|kept| kept::head_of(kept, places, recipe.teacher_path()));
+    let head = head.transpose()?.flatten();
+    if head.is_some() && recipe.objective.missing.is_some() {
+        return Err(Failure::usage(
+            "`objective.missing` is written, and the answers are hidden states, which name every token; \
+             leave it out",
+        ));
+    }
     let facts = LanguageFacts {
         train_rows: train.len() as u64,
         train_tokens: Tokens(tokens),
-        steps_per_epoch: steps_per_epoch(recipe, &*train),
+        steps_per_epoch: steps_per_epoch(recipe, &*train, recipe.seeds()[0]),
         validation_rows: validation.as_ref().map_or(0, |rows| rows.len() as u64),
         data: digest(&*train, validation.as_deref()),
         tokenizer: tokenizer_facts(&tokenizer),
         student: student.as_ref().map(|(_, facts)| *facts),
         teacher: teacher.as_ref().map(|(_, facts)| *facts),
-        kept: answers.as_ref().map(|kept| kept_facts(kept)),
+        kept: answers.as_ref().map(|kept| {
+            let name = head.as_ref().map(|(name, ..)| name.clone());
+            kept_facts(kept, name)
+        }),
         teacher_tokenizer: theirs.as_ref().map(tokenizer_facts),
         first_difference: theirs.as_ref().and_then(|theirs| difference(&tokenizer, theirs)),
         threads: threads as u64,
@@ -143,6 +157,10 @@ pub fn gather_language(
     if smoke {
         smoke_language(&mut plan);
     }
+    if let Some(kept) = &answers {
+        let seeds = if smoke { vec![plan.training.seed] } else { recipe.seeds() };
+        kept::check_rows(kept, &*train, &plan.training, &seeds, Some(&recipe.file))?;
+    }
     let opened = Opened {
         train,
         validation,
@@ -151,6 +169,7 @@ pub fn gather_language(
         teacher: teacher.zip(teacher_path).map(|((config, _), path)| (path, config)),
         pairs,
         kept: answers,
+        head: head.map(|(_, folder, config)| (folder, config)),
     };
     joined(plan, opened, &tokenizer, notes)
 }
@@ -171,7 +190,7 @@ pub fn reopen_language(
     if tokenizer.digest() != was {
         return Err(changed("tokenizer", &tokenizer_path, was, tokenizer.digest()));
     }
-    let OpenedText { mut train, validation, mut notes, .. } =
+    let OpenedText { mut train, validation, mut notes, template, .. } =
         open_text(plan.text.clone(), &folder, &tokenizer, kept)?;
     let pairs = match (plan.objective.uld, &plan.teacher) {
         (Some(uld), LanguageTeacherPlan::Model { path, .. }) => {
@@ -207,25 +226,30 @@ pub fn reopen_language(
     };
     let (student_path, student) = student.unzip();
     let kept = match &plan.teacher {
-        LanguageTeacherPlan::Kept { path, digest, teacher, .. } => {
+        LanguageTeacherPlan::Kept { path, digest, teacher, head, .. } => {
             let path = places.model("teacher.cache", path)?;
             let expected = Expected {
                 teacher: Some(*teacher),
                 tokenizer: tokenizer.digest(),
                 rows: train.digest(),
-                chat_template: None,
+                chat_template: template,
                 temperature: plan.objective.temperature.from,
                 vocabulary: plan.student.shape.vocab_size() as u32,
             };
             let kept = open_kept(&path, &expected)?;
-            if kept.digest() != *digest {
-                return Err(changed("teacher's kept answers", &path, *digest, kept.digest()));
+            let found = kept.lasting_digest();
+            if found != *digest {
+                return Err(changed("teacher's kept answers", &path, *digest, found));
             }
-            Some(kept)
+            kept::check_rows(&kept, &*train, &plan.training, &[plan.training.seed], None)?;
+            let head = kept::head_of(&kept, places, head.as_deref())?;
+            Some((kept, head.map(|(_, folder, config)| (folder, config))))
         }
         LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Model { .. } => None,
     };
-    let opened = Opened { train, validation, student, student_path, teacher, pairs, kept };
+    let (kept, head) = kept.unzip();
+    let head = head.flatten();
+    let opened = Opened { train, validation, student, student_path, teacher, pairs, kept, head };
     joined(plan.clone(), opened, &tokenizer, notes)
 }
 
@@ -255,6 +279,8 @@ struct Opened {
     /// The teacher's rows, where it reads tokens of its own.
     pairs: Option<Arc<PairedRows>>,
     kept: Option<Arc<Kept>>,
+    /// The folder with the head of kept hidden states, and its config without layers.
+    head: Option<(PathBuf, DecoderConfig)>,
 }
 
 /// The training text in the tokens of both models, which takes the place of `train`, and what a person
@@ -318,23 +344,17 @@ fn reads(
 
 /// Opens kept answers that a run can learn from.
 fn open_kept(path: &Path, expected: &Expected) -> Result<Arc<Kept>, Failure> {
-    let kept = Kept::open(path, expected)?;
-    if let Kind::States { .. } = kept.about().kind {
-        return Err(Failure::usage(format!(
-            "`{}` holds hidden states, from which no run learns yet; keep --top-k or --samples",
-            path.display()
-        )));
-    }
-    Ok(Arc::new(kept))
+    Ok(Arc::new(Kept::open(path, expected)?))
 }
 
-fn kept_facts(kept: &Kept) -> KeptFacts {
+fn kept_facts(kept: &Kept, head: Option<String>) -> KeptFacts {
     let about = kept.about();
     KeptFacts {
-        digest: kept.digest(),
+        digest: kept.lasting_digest(),
         teacher: about.teacher,
         width: about.width() as u64,
         drawn: matches!(about.kind, Kind::Samples { .. }),
+        head,
     }
 }
 
@@ -371,7 +391,7 @@ fn joined(
     tokenizer: &Tokenizer,
     notes: Vec<String>,
 ) -> Result<GatheredLanguage, Failure> {
-    let Opened { train, validation, student, student_path, teacher, pairs, kept } = opened;
+    let Opened { train, validation, student, student_path, teacher, pairs, kept, head } = opened;
     let shape = &plan.student.shape;
     let (config, weights) = match (&plan.student.source, student, &teacher) {
         (StudentSource::Model { .. }, Some(config), _) => (config, student_path),
@@ -391,7 +411,13 @@ fn joined(
         masker: masker(&plan.text, tokenizer)?,
         student: shapes::with_dropout(config, shape),
         weights: weights.map_or(LanguageWeights::Fresh, LanguageWeights::Folder),
-        teacher: teacher.filter(|_| kept.is_none()),
+        teacher: match head {
+            Some((path, config)) => {
+                let config = LanguageConfig::Decoder(config);
+                Some(LanguageTeacher { path, config, reads: TeacherReads::Kept })
+            }
+            None => teacher.filter(|_| kept.is_none()),
+        },
         kept,
         tokenizer_files: tokenizer.files().clone(),
         train,
@@ -430,9 +456,9 @@ fn digest(train: &dyn Rows, validation: Option<&dyn Rows>) -> Digest {
 }
 
 /// Counted where rows may be shorter than others: for batches of a number of tokens.
-fn steps_per_epoch(recipe: &Recipe, train: &dyn Rows) -> Option<u64> {
+fn steps_per_epoch(recipe: &Recipe, train: &dyn Rows, seed: u64) -> Option<u64> {
     let Batch::Tokens(tokens) = recipe.batches().0 else { return None };
-    let mut order = Order::new(recipe.seeds()[0], train.len());
+    let mut order = Order::new(seed, train.len());
     Some(order.steps_per_epoch(train, 0, BatchRule::Tokens(tokens as usize)))
 }
 
@@ -502,7 +528,11 @@ fn beside(job: &LanguageJob) -> u64 {
     };
     // Tokens and labels, of rows and of a batch.
     let rows = 2 * 8 * tokens;
-    rows + 3 * 4 * shapes::largest(&job.student).min(PIECE) + LITTLE
+    let states = match job.kept.as_ref().map(|kept| kept.about().kind) {
+        Some(Kind::States { width }) => 4 * tokens * u64::from(width),
+        _ => 0,
+    };
+    rows + states + 3 * 4 * shapes::largest(&job.student).min(PIECE) + LITTLE
 }
 
 /// Memory of the device's own for the largest product of `inner` by `columns`.

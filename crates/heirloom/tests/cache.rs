@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use heirloom_base::Digest;
+use heirloom_data::cache::{CacheKey, TeacherCache};
 use serde_json::Value;
 
 mod place;
@@ -199,4 +201,105 @@ fn what_cannot_work_is_refused() {
     assert!(code == 3 && err.contains("was cut or is no file of answers"), "{err}");
     let (code, _, err) = run(&place, &["verify", "model"]);
     assert!(code == 3 && err.contains("holds no kept answers"), "{err}");
+}
+
+#[test]
+fn what_kinds_take_and_lose_is_measured_on_a_models_own_answers() {
+    let place = place(30);
+    let bench = ["bench", "cache", "--json", "--teacher", "model", "--text", "text.txt"];
+    let output =
+        place.command(&[&bench[..], &["--tokens", "50", "--length", "32"]].concat()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(said["vocab"] == 60 && said["tokens"] == 50 && said["teacher"] == "model", "{said}");
+    assert!((0.5..4.2).contains(&said["entropy"].as_f64().unwrap()), "{said}");
+    let kinds = said["kinds"].as_array().unwrap();
+    let [few, all] = [&kinds[0], &kinds[1]].map(|kind| kind["lost_mass"].as_f64().unwrap());
+    // All 50 of 60 words leave little.
+    assert!(few > all && all > 0.0, "{said}");
+    let output = place.command(&bench[..5]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "a text is needed: {output:?}");
+}
+
+/// What `heirloom verify` says of a folder: exit code, stdout and stderr together.
+fn verify(place: &Place, folder: &str) -> (i32, String) {
+    let output = place.command(&["verify", folder]).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout) + &text(output.stderr))
+}
+
+/// Whole as it is, then with a bit of `file` flipped, its end cut off, and without it.
+#[track_caller]
+fn breaks(place: &Place, folder: &str, file: &str, whole: &str, changed: &str, missing: &str) {
+    let (code, said) = verify(place, folder);
+    assert!(code == 0 && said.contains(&format!("`{folder}` is whole: {whole}")), "{said}");
+    let path = place.path(folder).join(file);
+    let bytes = fs::read(&path).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 4;
+    fs::write(&path, flipped).unwrap();
+    let (code, said) = verify(place, folder);
+    assert!(code == 3 && said.contains(file) && said.contains(changed), "flipped: {code} {said}");
+    fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+    let (code, said) = verify(place, folder);
+    assert!(code == 3 && said.contains(file), "cut: {code} {said}");
+    fs::remove_file(&path).unwrap();
+    let (code, said) = verify(place, folder);
+    assert!(code != 0 && said.contains(missing), "missing: {code} {said}");
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(verify(place, folder).0, 0);
+}
+
+#[test]
+fn one_command_verifies_whatever_is_written() {
+    let place = place(60);
+    keep(&place, "kept", &["--top-k", "4"]);
+    breaks(
+        &place,
+        "kept",
+        "part-00000.answers",
+        "kept answers to ",
+        "was changed in block",
+        "1 of 1 files are missing",
+    );
+    breaks(&place, "kept", "cache.json", "kept answers to ", "was changed", "is nothing that can");
+
+    let tokens = ["tokenize", "--tokenizer", "model", "text.txt", "--out", "tokens"];
+    assert!(place.command(&tokens).output().unwrap().status.success());
+    let (whole, damaged) = ("kept tokens: ", "is damaged: its digest is ");
+    breaks(&place, "tokens", "shard-0000.bin", whole, damaged, "shard-0000.bin");
+    breaks(&place, "tokens", "documents.bin", whole, damaged, "documents.bin");
+
+    let key = CacheKey {
+        teacher: Digest::of(b"teacher"),
+        tokenizer: Digest::of(b"tokenizer"),
+        text: Digest::of(b"text"),
+        max_length: 8,
+    };
+    let logits = TeacherCache::new(key, 50, 2, (0..100).map(|x| x as f32).collect()).unwrap();
+    fs::create_dir(place.path("teacher-logits")).unwrap();
+    fs::write(place.path("teacher-logits/ab12.logits"), logits.to_bytes()).unwrap();
+    breaks(
+        &place,
+        "teacher-logits",
+        "ab12.logits",
+        "a classifier's kept answers: 50 examples in 1 files",
+        "ab12.logits",
+        "is nothing that can be verified",
+    );
+
+    // A model that we wrote has digests; one from elsewhere can be opened or cannot.
+    let grow = ["grow", "model", "--layers", "3", "--out", "grown"];
+    let output = place.command(&grow).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let weights = "model.safetensors";
+    breaks(&place, "grown", weights, "a model folder: every byte", damaged, weights);
+    let (code, said) = verify(&place, "model");
+    assert!(code == 0 && said.contains("`model` is whole: a model folder: every tensor"), "{said}");
+    let path = place.path("model").join(weights);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+    let (code, said) = verify(&place, "model");
+    assert!(code == 3 && said.contains(weights), "{code} {said}");
 }

@@ -487,7 +487,7 @@ fn a_model_that_is_not_there_or_says_no_task_is_not_evaluated() {
     ");
     insta::assert_snapshot!(place.refuses("verify data"), @r"
     exit 2
-    error: `data` is nothing that can be verified: it holds no plan.toml (a run), seeds.json (runs over seeds), manifest.json (a checkpoint) or config.json (a model)
+    error: `data` is nothing that can be verified: it holds no plan.toml (a run), seeds.json (runs over seeds), cache.json (kept answers), tokens.json (kept tokens), file in .logits (a classifier's kept answers), manifest.json (a checkpoint) or config.json (a model)
     ");
 }
 

@@ -236,6 +236,10 @@ pub enum LanguageTeacherPlan {
         drawn: bool,
         /// What becomes of the tokens that an answer does not name.
         missing: Missing,
+        /// Folder of the teacher, whose head makes answers of hidden states where those are what was
+        /// kept. Not written where answers name tokens.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        head: Option<String>,
     },
 }
 

@@ -547,7 +547,7 @@ fn average(recipe: &Recipe, total_steps: u64, steps_per_epoch: u64) -> Average {
     }
 }
 
-fn steps_per_epoch(
+pub(crate) fn steps_per_epoch(
     recipe: &Recipe,
     amount: &Amount<'_>,
     batch: Batch,
@@ -584,7 +584,7 @@ fn steps_per_epoch(
 /// Most steps of a run: the address of a random word has 32 bits for them.
 const MOST_STEPS: u64 = u32::MAX as u64;
 
-fn total_steps(
+pub(crate) fn total_steps(
     recipe: &Recipe,
     length: Length,
     steps_per_epoch: u64,

@@ -3,7 +3,7 @@
 use heirloom_base::{Digest, Tokens};
 
 use crate::choices::{Architecture, TeacherVocabulary, TextKind};
-use crate::decide::{check, value};
+use crate::decide::{check, length, value};
 use crate::divergence;
 use crate::facts::{TokenDifference, TokenizerFacts};
 use crate::language::{
@@ -13,7 +13,9 @@ use crate::language::{
 use crate::plan::{Examples, FORMAT, OutputPlan, StudentSource};
 use crate::problem::{ProblemKind, Problems};
 use crate::recipe::{At, Recipe, StudentConfig};
-use crate::resolve::{Amount, USUAL_DROPOUT, fresh_shape, place, tokenizer, training};
+use crate::resolve::{
+    Amount, USUAL_DROPOUT, fresh_shape, place, steps_per_epoch, tokenizer, total_steps, training,
+};
 use crate::{Line, text};
 
 /// What was found outside, for a language model.
@@ -48,7 +50,7 @@ pub struct LanguageFacts {
 }
 
 /// A folder of kept answers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KeptFacts {
     /// Digest of all answers.
     pub digest: Digest,
@@ -58,6 +60,8 @@ pub struct KeptFacts {
     pub width: u64,
     /// Whether they were drawn from it.
     pub drawn: bool,
+    /// Folder of the teacher, where its hidden states were kept and its head is needed.
+    pub head: Option<String>,
 }
 
 /// A language model's folder.
@@ -81,6 +85,42 @@ pub fn resolve_language(recipe: &Recipe, facts: &LanguageFacts) -> Result<Langua
     }
     let plan = decided(recipe, facts, &mut problems);
     problems.or(plan)
+}
+
+/// The optimiser steps of a run of `recipe` over so many rows of so many tokens; `per_epoch` as in
+/// [`LanguageFacts::steps_per_epoch`].
+///
+/// # Errors
+/// Where the rows do not fill a batch, or the steps are too many.
+pub fn language_steps(
+    recipe: &Recipe,
+    (rows, tokens): (u64, Tokens),
+    per_epoch: Option<u64>,
+) -> Result<u64, Problems> {
+    let mut problems = Problems::new(&recipe.file);
+    let digest = Digest::of(b"");
+    let examples = Examples { train: rows, train_tokens: tokens, validation: 0, digest };
+    let amount = amount(recipe, &examples, per_epoch, 0);
+    let batch = recipe.batches().0;
+    let steps = steps_per_epoch(recipe, &amount, batch, &mut problems)
+        .and_then(|per_epoch| total_steps(recipe, length(recipe), per_epoch, &mut problems));
+    problems.or(steps)
+}
+
+fn amount<'a>(
+    recipe: &Recipe,
+    examples: &'a Examples,
+    steps_per_epoch: Option<u64>,
+    threads: u64,
+) -> Amount<'a> {
+    Amount {
+        examples,
+        steps_per_epoch,
+        threads,
+        best: text::MEASURES[0],
+        train: ("text.train", place(&recipe.text.train, &recipe.text.place)),
+        validation: ("text.validation", place(&recipe.text.validation, &recipe.text.place)),
+    }
 }
 
 fn decided(
@@ -109,14 +149,7 @@ fn decided(
         validation: facts.validation_rows,
         digest: facts.data,
     };
-    let amount = Amount {
-        examples: &examples,
-        steps_per_epoch: facts.steps_per_epoch,
-        threads: facts.threads,
-        best: text::MEASURES[0],
-        train: ("text.train", place(&recipe.text.train, &recipe.text.place)),
-        validation: ("text.validation", place(&recipe.text.validation, &recipe.text.place)),
-    };
+    let amount = amount(recipe, &examples, facts.steps_per_epoch, facts.threads);
     let training = training(recipe, &amount, problems);
     let objective = objective(recipe, &teacher);
     Some(LanguagePlan {
@@ -186,10 +219,11 @@ fn teacher(
     facts: &LanguageFacts,
     problems: &mut Problems,
 ) -> Option<LanguageTeacherPlan> {
-    if let (Some(at), Some(kept)) = (&recipe.teacher.cache, facts.kept) {
-        let KeptFacts { digest, teacher, width, drawn } = kept;
+    if let (Some(at), Some(kept)) = (&recipe.teacher.cache, facts.kept.clone()) {
+        let KeptFacts { digest, teacher, width, drawn, head } = kept;
         let (path, missing) = (at.value.clone(), recipe.objective.missing());
-        return Some(LanguageTeacherPlan::Kept { path, digest, teacher, width, drawn, missing });
+        let kept = LanguageTeacherPlan::Kept { path, digest, teacher, width, drawn, missing, head };
+        return Some(kept);
     }
     let Some(at) = &recipe.teacher.model else { return Some(LanguageTeacherPlan::Nobody) };
     let found = known(at, "the teacher", facts.teacher.as_ref(), facts.text.kind, problems)?;

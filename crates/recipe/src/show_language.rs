@@ -143,6 +143,10 @@ fn teacher(plan: &LanguagePlan) -> Vec<String> {
             format!("weights of {path}"),
             "answers computed with every batch".to_owned(),
         ],
+        LanguageTeacherPlan::Kept { path, teacher, head: Some(head), .. } => vec![
+            format!("hidden states kept in {path}, of weights {}", teacher.short()),
+            format!("answers computed from them with the head of {head}"),
+        ],
         LanguageTeacherPlan::Kept { path, teacher, width, drawn, missing, .. } => {
             let what = if *drawn { "draws from" } else { "likeliest tokens of" };
             let rest = match (drawn, missing) {

@@ -49,7 +49,7 @@ pub use grows::Grows;
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
 pub use language::{
     Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
-    TeacherReads, foresee, kept_term, language_memory,
+    TeacherReads, foresee, kept_term, language_memory, rows_of_run, rows_read,
 };
 pub use learned::{Adam, Learned};
 pub use on_policy::{OnPolicy, add_written, prompts_of};

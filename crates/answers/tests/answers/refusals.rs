@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use heirloom_answers::{About, Error, Expected, Kept, Kind, KnownRows, Shard, Values, begin};
+use heirloom_answers::{
+    About, Error, Expected, Held, Kept, Kind, KnownRows, Shard, Values, Wanted, keep,
+};
 use heirloom_base::Digest;
 use heirloom_engine::{Cpu, Device};
 use heirloom_store::RealDisk;
@@ -15,6 +17,10 @@ fn setting() -> (Texts, About) {
     let rows = texts(40);
     let about = about(&rows, Kind::TopK { k: 6 }, Values::Byte);
     (rows, about)
+}
+
+fn begin(folder: &Path, about: &About) -> Result<Held, Error> {
+    Held::begin(&RealDisk, folder, about, Wanted::default())
 }
 
 fn expected(about: &About) -> Expected {
@@ -59,15 +65,14 @@ fn answers_of_something_else_are_refused_with_what_differs() {
 fn a_folder_is_not_filled_with_answers_of_two_kinds() {
     let (rows, about) = setting();
     let folder = filled(&rows, &about);
-    let refused =
-        |about: About| said(folder.path(), &begin(&RealDisk, folder.path(), &about).unwrap_err());
-    assert!(begin(&RealDisk, folder.path(), &about).is_ok());
+    let refused = |about: About| said(folder.path(), &begin(folder.path(), &about).unwrap_err());
+    assert!(begin(folder.path(), &about).is_ok());
     insta::assert_snapshot!(refused(About { kind: Kind::TopK { k: 7 }, ..about.clone() }), @r#"the answers in `DIR` were kept of another kind of answer ({"keeps":"top_k","k":6}, expected {"keeps":"top_k","k":7}); name the folder that belongs to this run, or make one with `heirloom cache`"#);
     insta::assert_snapshot!(refused(About { values: Values::F32, ..about.clone() }), @"the answers in `DIR` were kept of another kind of number (Byte, expected F32); name the folder that belongs to this run, or make one with `heirloom cache`");
     insta::assert_snapshot!(refused(About { batch_tokens: 7, ..about.clone() }), @"the answers in `DIR` were kept of another number of tokens at a time (150, expected 7); name the folder that belongs to this run, or make one with `heirloom cache`");
     let empty = tempfile::tempdir().unwrap();
     let refused = |about: About| {
-        let error = begin(&RealDisk, empty.path(), &about).unwrap_err();
+        let error = begin(empty.path(), &about).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         error.to_string()
     };
@@ -178,13 +183,12 @@ fn rows_that_the_teacher_cannot_read_are_named() {
 fn an_answer_that_is_no_number_is_never_kept() {
     let (rows, about) = setting();
     let folder = tempfile::tempdir().unwrap();
-    begin(&RealDisk, folder.path(), &about).unwrap();
+    let held = begin(folder.path(), &about).unwrap();
     let mut device = Cpu::new(1);
     let teacher = crate::tiny::teacher(&mut device);
     device.fill(teacher.head().row_range(3..4), f32::NAN);
     let place = (&RealDisk as &dyn heirloom_store::Disk, folder.path(), Shard::WHOLE);
-    let error = heirloom_answers::keep(&mut device, &teacher, &rows, &about, place, &mut |_| true)
-        .unwrap_err();
+    let error = keep(&mut device, &teacher, &rows, &held, place, &mut |_| true).unwrap_err();
     let said = error.to_string();
     assert!(said.contains("the teacher's answer to its token 1 is no number"), "{said}");
 }

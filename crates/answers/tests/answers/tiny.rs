@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use heirloom_answers::{About, Error, Kind, Progress, Shard, Values, begin, keep};
+use heirloom_answers::{About, Error, Held, Kind, Progress, Shard, Values, Wanted, keep};
 use heirloom_base::{Digest, Hasher, Purpose, word};
 use heirloom_data::text::{NOT_LEARNT, Row, Rows};
 use heirloom_engine::{Cpu, Device};
@@ -82,6 +82,7 @@ pub(crate) fn about(rows: &Texts, kind: Kind, values: Values) -> About {
         token_count: (0..rows.len()).map(|row| rows.length(row) as u64).sum(),
         rows_per_part: 30,
         batch_tokens: BATCH,
+        listed: false,
     }
 }
 
@@ -92,12 +93,25 @@ pub(crate) fn fill(
     rows: &Texts,
     about: &About,
     shard: Shard,
+    batches: usize,
+) -> Result<bool, Error> {
+    fill_rows(disk, folder, rows, about, Wanted::default(), shard, batches)
+}
+
+/// The same of some rows.
+pub(crate) fn fill_rows(
+    disk: &dyn Disk,
+    folder: &Path,
+    rows: &Texts,
+    about: &About,
+    wanted: Wanted<'_>,
+    shard: Shard,
     mut batches: usize,
 ) -> Result<bool, Error> {
-    begin(disk, folder, about)?;
+    let held = Held::begin(disk, folder, about, wanted)?;
     let mut device = Cpu::new(1);
     let teacher = teacher(&mut device);
-    keep(&mut device, &teacher, rows, about, (disk, folder, shard), &mut |_: Progress| {
+    keep(&mut device, &teacher, rows, &held, (disk, folder, shard), &mut |_: Progress| {
         batches = batches.saturating_sub(1);
         batches > 0
     })

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use heirloom::answer::model_folder;
-use heirloom::answers::{self, About, Kept, Kind, Measured, Progress, Shard, Values};
+use heirloom::answers::{self, About, Held, Kept, Kind, Measured, Progress, Shard, Values, Wanted};
 use heirloom::failure::Failure;
-use heirloom::language::{KeptTokens, open_text};
+use heirloom::language::{KeptTokens, open_text, rows_of_runs};
 use heirloom::opened::weights_digest;
 use heirloom::places::Places;
-use heirloom_base::Bytes;
+use heirloom_base::{Bytes, Digest};
 use heirloom_data::text::{Corpus, OnLong, Pack, PackedRows, Reading, Rows, find_or_write, open};
 use heirloom_data::tokens::Tokenizer;
 use heirloom_engine::Cpu;
@@ -36,8 +36,11 @@ const MEASURED_ROWS: usize = 8;
 #[derive(Serialize)]
 struct Done {
     folder: String,
-    /// Tokens of the whole text.
+    /// Rows with an answer, and rows of the text; likewise their tokens.
+    rows: u64,
+    of_rows: u64,
     tokens: u64,
+    of_tokens: u64,
     /// Tokens that this process has answered, and how many in a second.
     answered: u64,
     tokens_per_second: Option<f64>,
@@ -86,7 +89,7 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     }
     let lock = out.join(shard.lock());
     let _lock = RunLock::take(&lock, &Holder::this_process(&now()))?;
-    let (rows, temperature) = rows(args, &tokenizer, &lock)?;
+    let Text { rows, temperature, template, wanted } = rows(args, &tokenizer, &lock)?;
     let rows = &*rows;
     let longest = (0..rows.len()).map(|row| rows.length(row)).max().unwrap_or(0);
     if longest > config.max_positions {
@@ -95,8 +98,12 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
             config.max_positions
         )));
     }
-    let about = about(args, &folder, &config, &tokenizer, (rows, longest, temperature))?;
-    answers::begin(&RealDisk, out, &about)?;
+    let about = about(args, &folder, &config, &tokenizer, (rows, longest, temperature, template))?;
+    let named = teacher.display().to_string();
+    let wanted = Wanted { rows: wanted.as_deref(), teacher: Some(&named) };
+    let held = Held::begin(&RealDisk, out, &about, wanted)?;
+    let tokens = held.rows().into_iter().map(|row| rows.length(row as usize) as u64).sum();
+    show.say(&planned(&held, tokens));
 
     let mut device = Cpu::new(threads);
     let model = Decoder::new(&mut device, config);
@@ -105,7 +112,7 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     let bar = Bar::new(show);
     let mut last = Progress::default();
     let place = (&RealDisk as &dyn Disk, out.as_path(), shard);
-    let ended = answers::keep(&mut device, &model, rows, &about, place, &mut |progress| {
+    let ended = answers::keep(&mut device, &model, rows, &held, place, &mut |progress| {
         last = progress;
         bar.at(progress);
         !stop.asked()
@@ -134,7 +141,10 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     let rate = (answered > 0 && seconds > 0.0).then(|| answered as f64 / seconds);
     let done = Done {
         folder: out.display().to_string(),
-        tokens: about.token_count,
+        rows: held.len() as u64,
+        of_rows: about.row_count,
+        tokens,
+        of_tokens: about.token_count,
         answered,
         tokens_per_second: rate,
         whole,
@@ -147,19 +157,51 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     Ok(0)
 }
 
-/// The rows of the text, of the kept tokens or of the recipe's training, and the temperature.
-fn rows(
-    args: &CacheArgs,
-    tokenizer: &Tokenizer,
-    beside: &Path,
-) -> Result<(Arc<dyn Rows>, f64), Failure> {
+/// What will be kept, before the teacher reads anything.
+fn planned(held: &Held, tokens: u64) -> String {
+    let about = held.about();
+    let most = Bytes(about.most_bytes(tokens));
+    if !about.listed {
+        return format!("answers to all {} rows, {tokens} tokens: {most} at most", about.row_count);
+    }
+    let added = match held.added() {
+        added if added == held.len() => String::new(),
+        0 => ", all listed before".to_owned(),
+        added => format!(", {added} of them new"),
+    };
+    format!(
+        "answers to {} of {} rows{added}, {tokens} of {} tokens: {most} at most; --all keeps all",
+        held.len(),
+        about.row_count,
+        about.token_count
+    )
+}
+
+/// What is answered.
+struct Text {
+    rows: Arc<dyn Rows>,
+    temperature: f64,
+    /// Digest of the chat template, where the rows came through one.
+    template: Option<Digest>,
+    /// The rows that runs will read; `None` for all.
+    wanted: Option<Vec<u32>>,
+}
+
+/// The rows of the text, of the kept tokens or of the recipe's runs, and the temperature.
+fn rows(args: &CacheArgs, tokenizer: &Tokenizer, beside: &Path) -> Result<Text, Failure> {
     if let Some(path) = &args.recipe {
         let recipe = recipe_at(path, &args.set)?;
         let text = recipe.text()?;
         let folder = Places::from_environment().data("text.path", &text.path)?;
-        let kept = KeptTokens { at: beside.to_owned(), new: None };
+        // Those of the recipe's own runs, where one has been.
+        let runs = KeptTokens::beside(Path::new(&recipe.output_dir()));
+        let kept = KeptTokens { new: Some(beside.to_owned()), ..runs };
         let opened = open_text(text, &folder, tokenizer, &kept)?;
-        return Ok((opened.train, recipe.objective.temperature()));
+        let seeds = if args.seeds.is_empty() { recipe.seeds() } else { args.seeds.clone() };
+        let wanted =
+            (!args.all).then(|| rows_of_runs(&recipe, &*opened.train, &seeds)).transpose()?;
+        let temperature = recipe.objective.temperature();
+        return Ok(Text { rows: opened.train, temperature, template: opened.template, wanted });
     }
     let shards = match &args.tokens {
         Some(folder) => open(&RealDisk, folder, None, tokenizer)?,
@@ -177,7 +219,8 @@ fn rows(
         CachePack::Whole => Pack::Whole { on_long: OnLong::Cut },
     };
     let rows = PackedRows::new(shards, &all, pack, args.length)?;
-    Ok((Arc::new(rows), args.temperature))
+    let temperature = args.temperature;
+    Ok(Text { rows: Arc::new(rows), temperature, template: None, wanted: None })
 }
 
 fn about(
@@ -185,7 +228,7 @@ fn about(
     folder: &Path,
     config: &DecoderConfig,
     tokenizer: &Tokenizer,
-    (rows, longest, temperature): (&dyn Rows, usize, f64),
+    (rows, longest, temperature, template): (&dyn Rows, usize, f64, Option<Digest>),
 ) -> Result<About, Failure> {
     let kind = match (args.top_k, args.samples) {
         (Some(k), _) => Kind::TopK { k },
@@ -209,7 +252,7 @@ fn about(
         teacher: weights_digest(folder)?,
         tokenizer: tokenizer.digest(),
         rows: rows.digest(),
-        chat_template: None,
+        chat_template: template,
         temperature,
         vocabulary,
         kind,
@@ -220,6 +263,7 @@ fn about(
         token_count: lengths().map(|length| length as u64).sum(),
         rows_per_part: About::rows_that_fit(kind, values, vocabulary, longest),
         batch_tokens: args.batch_tokens,
+        listed: false,
     })
 }
 
@@ -239,8 +283,9 @@ fn whole(
     model: &Decoder,
     rows: &dyn Rows,
 ) -> Result<Whole, Failure> {
-    let count = MEASURED_ROWS.min(rows.len());
-    let which: Vec<usize> = (0..count).map(|at| at * rows.len() / count).collect();
+    let held = kept.held().rows();
+    let count = MEASURED_ROWS.min(held.len());
+    let which: Vec<usize> = (0..count).map(|at| held[at * held.len() / count] as usize).collect();
     let error = answers::measure(device, model, rows, kept, &which)?;
     let (bytes, learnt) = (kept.bytes(), kept.answered()?);
     Ok(Whole {
@@ -258,7 +303,13 @@ fn whole(
 }
 
 fn said(done: &Done) -> String {
-    let mut text = format!("answers to {} tokens in `{}`\n", done.tokens, done.folder);
+    let mut text = match done.rows == done.of_rows {
+        true => format!("answers to {} tokens in `{}`\n", done.tokens, done.folder),
+        false => format!(
+            "answers to {} rows of {}, {} tokens of {}, in `{}`\n",
+            done.rows, done.of_rows, done.tokens, done.of_tokens, done.folder
+        ),
+    };
     if let Some(rate) = done.tokens_per_second {
         text += &format!("  {rate:.0} tokens a second, {} now\n", done.answered);
     }
@@ -293,13 +344,17 @@ fn verify(folder: &Path, show: Show) -> Result<u8, Failure> {
             "whole": true,
             "digest": kept.digest().to_string(),
             "about": about,
+            "rows": kept.held().len(),
+            "tokens": kept.tokens(),
             "bytes": kept.bytes(),
         }));
     } else {
         show.data(&format!(
-            "`{}` is whole: answers to {} tokens, {}, digest {}\n",
+            "`{}` is whole: answers to {} tokens, {} rows of {}, {}, digest {}\n",
             folder.display(),
-            about.token_count,
+            kept.tokens(),
+            kept.held().len(),
+            about.row_count,
             Bytes(kept.bytes()),
             kept.digest()
         ));

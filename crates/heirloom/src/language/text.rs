@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use heirloom_base::Digest;
 use heirloom_data::text::{
     ChatTemplate, Corpus, OnLong, Pack, PackedRows, PairedRows, Reading, Rows, Separator, Shape,
     Shards, TextFormat, files, find_or_write,
@@ -52,6 +53,8 @@ pub struct OpenedText {
     pub validation: Option<Arc<dyn Rows>>,
     /// What a person should hear of them.
     pub notes: Vec<String>,
+    /// Digest of the chat template that the text came through, with what it may ask for.
+    pub template: Option<Digest>,
 }
 
 impl std::fmt::Debug for OpenedText {
@@ -124,7 +127,10 @@ pub fn open_text(
             Some(rows("validation", &shards, shards.all(), text.validation_limit)?)
         }
     };
-    Ok(OpenedText { text, train, validation, notes })
+    let template = template
+        .as_ref()
+        .map(|template| Digest::of(&serde_json::to_vec(template).expect("a template is text")));
+    Ok(OpenedText { text, train, validation, notes, template })
 }
 
 /// The training text in the tokens of both models, in rows of at most so many tokens of each.

@@ -61,6 +61,9 @@ pub enum TeacherReads {
     Mapped(Arc<Vec<u32>>),
     /// The same text in tokens of its own; these rows are the job's.
     Own(Arc<PairedRows>),
+    /// Nothing: its last hidden states are kept, and of the model only the head is asked. Its config
+    /// has no layers.
+    Kept,
 }
 
 /// A run, ready to start. Runs of several seeds share the rows.

@@ -14,12 +14,14 @@ mod masking;
 mod network;
 mod objective;
 mod other_tokens;
+mod rows;
 mod trainer;
 mod written;
 
 pub use evaluate::{Foreseen, foresee};
 pub use job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads};
 pub use objective::kept_term;
+pub use rows::{rows_of_run, rows_read};
 pub use trainer::{LanguageTrainer, language_memory};
 
 #[cfg(test)]

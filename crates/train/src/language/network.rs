@@ -208,6 +208,13 @@ pub(super) struct Beside<'a> {
     pub(super) tokens: TokensOfTeacher<'a>,
 }
 
+impl Beside<'_> {
+    /// Whether its hidden states are kept, so that it reads nothing.
+    fn is_kept(&self) -> bool {
+        matches!(self.tokens, TokensOfTeacher::Kept)
+    }
+}
+
 /// Room for kept answers to a micro-batch.
 #[derive(Debug)]
 struct KnownRoom {
@@ -246,6 +253,8 @@ pub(super) struct TextPass {
     reader: Reader,
     teacher: Option<Reader>,
     known: Option<KnownRoom>,
+    /// The teacher's kept hidden states of a micro-batch, `[N, Cₜ]`.
+    states: Option<View>,
     losses: Losses,
     labels: IdSpace,
     /// Which tokens the teacher is heard at, `[N, 1]`.
@@ -279,17 +288,22 @@ impl TextPass {
         let other = teacher.and_then(|Beside { network, tokens }| {
             Other::new(device, tokens, capacity, network.width())
         });
+        let states = teacher.filter(Beside::is_kept).map(|Beside { network, .. }| {
+            View::matrix(device.alloc(tokens * network.width()), 0, tokens, network.width())
+        });
+        let teacher = teacher.filter(|teacher| !teacher.is_kept());
         let teacher = teacher.map(|Beside { network, tokens }| {
             let capacity = match tokens {
                 TokensOfTeacher::Own(capacity) => capacity,
-                TokensOfTeacher::Same | TokensOfTeacher::Mapped(_) => capacity,
+                _ => capacity,
             };
             Reader::new(device, network, capacity, &Purpose::Infer)
         });
         let heard = View::matrix(device.alloc(tokens), 0, tokens, 1);
         let labels = device.alloc_ids(tokens);
         let known = (known > 0).then(|| KnownRoom::new(device, tokens, known));
-        Self { reader, teacher, known, losses, labels, heard, other, host: TextBatch::default() }
+        let host = TextBatch::default();
+        Self { reader, teacher, known, states, losses, labels, heard, other, host }
     }
 
     /// What the model says to the batch in `host`, without dropout: of a decoder, the logits after the
@@ -347,6 +361,12 @@ impl TextPass {
         room.fresh = true;
     }
 
+    /// Likewise the teacher's kept hidden states of that batch, `[N, Cₜ]`.
+    pub(super) fn recall_states(&mut self, device: &mut dyn Device, states: &[f32]) {
+        let room = self.states.expect("the pass was planned with kept hidden states");
+        device.write(room.first_rows(states.len() / room.cols()), states);
+    }
+
     /// Sums of the micro-batch in `host`, of a step with `step` tokens to learn. The gradient of
     /// every parameter is added to `grads`, where that is given; `teacher` is left out where no
     /// term asks it.
@@ -362,6 +382,10 @@ impl TextPass {
         let labels = Ids::at(self.labels, 0, self.host.labels.len());
         device.write_ids(labels, &self.host.labels);
         let theirs = teacher.map(|teacher| {
+            if let (Some(states), Network::Decoder(model)) = (self.states, teacher) {
+                let states = states.first_rows(self.host.ids.len());
+                return Read::States { states, head: model.head() };
+            }
             let reader = self.teacher.as_mut().expect("the pass was planned with a teacher");
             let host = self.other.as_mut().map_or(&self.host, |other| other.batch(&self.host));
             reader.read(device, teacher, host, None)
@@ -456,7 +480,7 @@ const PLACEHOLDER: TokenTerm =
 fn vocabulary(device: &mut dyn Device, teacher: Beside<'_>) -> Option<TeacherVocabulary> {
     let size = teacher.network.vocabulary();
     match teacher.tokens {
-        TokensOfTeacher::Same => None,
+        TokensOfTeacher::Same | TokensOfTeacher::Kept => None,
         TokensOfTeacher::Own(_) => Some(TeacherVocabulary { size, shared: None }),
         TokensOfTeacher::Mapped(map) => {
             let ids = Ids::at(device.alloc_ids(map.len()), 0, map.len());
@@ -500,12 +524,14 @@ pub(super) fn bytes_needed(
         }
         LanguageConfig::Encoder(_) => (4 * MOST_TERMS * capacity.masked) as u64,
     };
-    let theirs = teacher.map_or(0, |(teacher, tokens)| match tokens {
+    let width_of = |teacher: &LanguageConfig| match teacher {
+        LanguageConfig::Decoder(config) => config.hidden_size,
+        LanguageConfig::Encoder(config) => config.hidden_size,
+    };
+    let theirs = teacher.map_or(0, |(teacher, of_teacher)| match of_teacher {
+        TokensOfTeacher::Kept => (4 * tokens * width_of(teacher)) as u64,
         TokensOfTeacher::Own(own) => {
-            let width = match teacher {
-                LanguageConfig::Decoder(config) => config.hidden_size,
-                LanguageConfig::Encoder(config) => config.hidden_size,
-            };
+            let width = width_of(teacher);
             of_one(teacher, own, &Purpose::Infer) + (4 * capacity.tokens * width) as u64
         }
         _ => of_one(teacher, capacity, &Purpose::Infer),
@@ -520,7 +546,7 @@ fn vocabulary_of(
 ) -> Option<TeacherVocabulary> {
     let size = teacher.vocab_size();
     match tokens {
-        TokensOfTeacher::Same => None,
+        TokensOfTeacher::Same | TokensOfTeacher::Kept => None,
         TokensOfTeacher::Own(_) => Some(TeacherVocabulary { size, shared: None }),
         TokensOfTeacher::Mapped(map) => {
             let nowhere = Reference::<f32>::new().alloc_ids(0);

@@ -24,7 +24,10 @@ pub(super) type Named = (&'static str, TokenTerm);
 
 /// The term that compares with kept answers, where the plan has some.
 pub fn kept_term(plan: &LanguagePlan) -> Option<SparseTerm> {
-    let LanguageTeacherPlan::Kept { drawn, missing, .. } = plan.teacher else { return None };
+    // Of hidden states the head makes whole answers.
+    let LanguageTeacherPlan::Kept { drawn, missing, head: None, .. } = plan.teacher else {
+        return None;
+    };
     let objective = &plan.objective;
     let loss = match divergence(objective.divergence) {
         // Its value has the teacher's mean, too.

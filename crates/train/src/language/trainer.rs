@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heirloom_answers::KnownRows;
+use heirloom_answers::{Kind, KnownRows};
 use heirloom_balance::At;
 use heirloom_base::{Bytes, Step};
 use heirloom_data::align::UNMATCHED;
@@ -26,6 +26,7 @@ use super::masking::hide;
 use super::network::{Beside, Network, Planned, TextPass, bytes_needed};
 use super::objective::{Named, terms};
 use super::other_tokens::{TokensOfTeacher, heard_in};
+use super::rows::rows_of_run;
 use super::written::{self, Writer};
 use crate::average::Averaging;
 use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
@@ -66,8 +67,9 @@ pub struct LanguageTrainer {
     /// The student's own batches, and what it wrote last.
     writer: Option<Writer>,
     written: Vec<Row>,
-    /// Kept answers to the tokens of the step.
+    /// Kept answers to the tokens of the step, or the kept hidden states there, `[tokens, Cₜ]`.
     known: KnownRows,
+    known_states: Vec<f32>,
     pub(super) stages: Stages<LanguageConfig>,
 }
 
@@ -101,6 +103,9 @@ impl LanguageTrainer {
     ) -> Result<Self, Error> {
         let stages = Stages::new(&job.plan.training, &job.student, state)?;
         check_names(&job, &stages)?;
+        if let Some(kept) = &job.kept {
+            kept.check_rows(&rows_of_run(&*job.train, &job.plan.training))?;
+        }
         job.student = stages.config().clone();
         if stages.state.grown > 0 {
             job.weights = LanguageWeights::Later;
@@ -161,6 +166,7 @@ impl LanguageTrainer {
             masked: Masked::default(),
             rows: Vec::new(),
             known: KnownRows::default(),
+            known_states: Vec::new(),
             words: Vec::new(),
             held: 0,
             pairs: Vec::new(),
@@ -317,8 +323,13 @@ impl LanguageTrainer {
             if let Some(other) = self.pass.other.as_mut().filter(|_| taught) {
                 other.refill(self.pairs.get(range.clone()).unwrap_or_default(), range.start);
             }
-            if taught && self.job.kept.is_some() {
-                self.pass.recall(&mut *self.device, &self.known, places);
+            match self.job.kept.as_ref().filter(|_| taught).map(|kept| kept.about().kind) {
+                Some(Kind::States { width }) => {
+                    let numbers = places.start * width as usize..places.end * width as usize;
+                    self.pass.recall_states(&mut *self.device, &self.known_states[numbers]);
+                }
+                Some(_) => self.pass.recall(&mut *self.device, &self.known, places),
+                None => (),
             }
             let (device, to) = (&mut *self.device, (Some(self.student.grads), noise));
             parts.add(&self.pass.run(device, &self.network, teacher, counts, to));
@@ -330,8 +341,14 @@ impl LanguageTrainer {
     fn recall(&mut self, chosen: &[u32]) -> Result<(), Error> {
         let Some(kept) = &self.job.kept else { return Ok(()) };
         self.known.clear();
+        self.known_states.clear();
         for &row in chosen {
-            kept.read_known(row as usize, 0..kept.length(row as usize), &mut self.known)?;
+            let row = row as usize;
+            let all = 0..kept.length(row)?;
+            match kept.about().kind {
+                Kind::States { .. } => kept.read_states(row, all, &mut self.known_states)?,
+                _ => kept.read_known(row, all, &mut self.known)?,
+            }
         }
         Ok(())
     }
@@ -359,7 +376,7 @@ impl LanguageTrainer {
     /// At how many tokens of the step the teacher is heard, where that is not all that are learnt.
     fn heard(&self) -> Option<u64> {
         match &self.job.teacher.as_ref()?.reads {
-            TeacherReads::Same => None,
+            TeacherReads::Same | TeacherReads::Kept => None,
             TeacherReads::Mapped(map) => {
                 Some(self.rows[..self.held].iter().map(|row| heard_in(row, map)).sum())
             }
@@ -433,6 +450,7 @@ fn capacity(job: &LanguageJob) -> LanguageCapacity {
 fn tokens(job: &LanguageJob) -> TokensOfTeacher<'_> {
     match job.teacher.as_ref().map(|teacher| &teacher.reads) {
         None | Some(TeacherReads::Same) => TokensOfTeacher::Same,
+        Some(TeacherReads::Kept) => TokensOfTeacher::Kept,
         Some(TeacherReads::Mapped(map)) => TokensOfTeacher::Mapped(map),
         Some(TeacherReads::Own(paired)) => {
             // As many for each of the student's as in the row that has most.
