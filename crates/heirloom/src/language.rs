@@ -452,7 +452,19 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
     // Where the student is largest; for a moment both models' moments in double precision besides.
     let (_, configs) = heirloom_train::growth_plans(&job.plan.training, &job.student)?;
     let growing = match configs.as_slice() {
-        [.., small, large] => 16 * (2 * shapes::parameters(small) + shapes::parameters(large)),
+        // What the small one's step, evaluation and teacher took is there until the large one's is.
+        [.., small, large] => {
+            let small = &LanguageJob { student: small.clone(), ..job.clone() };
+            let [activations, _, evaluation] = language_memory(small);
+            let teacher = job.teacher.as_ref().filter(|_| !job.plan.objective.is_without_teacher());
+            let teacher = teacher.map_or(0, |teacher| shapes::parameters(&teacher.config));
+            let small = shapes::parameters(&small.student);
+            16 * (2 * small + shapes::parameters(large))
+                + activations.0
+                + evaluation.0
+                + 4 * teacher
+                + shapes::room(large, job.plan.training.threads as usize).0
+        }
         _ => 0,
     };
     let largest = configs.last().unwrap_or(&job.student).clone();

@@ -187,6 +187,46 @@ fn a_recipe_with_stages_grows_in_one_run_and_says_so() {
 }
 
 #[test]
+fn a_stage_that_tries_several_ways_says_what_they_came_to_and_the_ledger_counts_them() {
+    let place = Place::with_data();
+    let stage = "[[stage]]\nat_step = 8\ncandidates = [\"stack\", \"interleave\", \"preserve\"]\n\
+                 lag_steps = 6\nnum_hidden_layers = 4\n";
+    place.write("tried.toml", &recipe(SMALL, stage, 20));
+    let plan = place.done("plan tried.toml");
+    let words = "after 8 steps it tries `stack`, `interleave` and `preserve` for 6 steps each, and grows \
+                 by the one with the lowest loss to layers 4; moments asymmetric";
+    assert!(plan.contains(words), "{plan}");
+    let (code, _, said) = place.run("train tried.toml --into run");
+    assert_eq!(code, 0, "{said}");
+    let growths = place.records("run", "growth");
+    let [growth] = growths.as_slice() else { panic!("{growths:?}") };
+    let tried = growth["candidates"].as_array().unwrap();
+    assert_eq!(tried.len(), 3);
+    let spent: f64 = tried.iter().map(|one| one["flops"].as_f64().unwrap()).sum();
+    for one in tried {
+        let method = one["method"].as_str().unwrap();
+        let loss = one["loss"].as_f64().unwrap();
+        let line = format!("step 8: tried `{method}` for 6 steps: loss {loss:.4}");
+        assert!(said.contains(&line), "{said}");
+    }
+    let name = growth["method"].as_str().unwrap();
+    assert!(said.contains(&format!("step 8: grown by `{name}` from 2 layers")), "{said}");
+    let losses = place.records("run", "evaluation");
+    let target = losses.last().unwrap()["evaluation"]["loss"].as_f64().unwrap() + 1e-3;
+    let ledger = format!("ledger run --baseline run --target {target} --json");
+    let found: Value = serde_json::from_str(&place.done(&ledger)).unwrap();
+    assert_eq!(found["operator"]["flops"].as_f64(), Some(spent));
+    let tokens: f64 = tried.iter().map(|one| one["tokens"].as_f64().unwrap()).sum();
+    assert_eq!(found["operator"]["tokens"].as_f64(), Some(tokens));
+    // It goes on from a checkpoint after growing, and says what it is.
+    place.done("verify run/last");
+    fs::remove_dir_all(place.path("run/step-000000020")).unwrap();
+    let want = fs::read(place.path("run/last/model.safetensors")).unwrap();
+    place.done("resume run");
+    assert!(fs::read(place.path("run/last/model.safetensors")).unwrap() == want);
+}
+
+#[test]
 fn a_staged_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone() {
     let place = Place::with_data();
     place.write("staged.toml", &staged());
@@ -318,6 +358,35 @@ fn stages_that_cannot_be_are_refused_before_a_folder_is_made() {
         (
             "at_step = 8\nhidden_size = 40\nmethod = \"hypercloning\"",
             "whole copies need a multiple",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\"]",
+            "`stage.0.candidates` is [\"stack\"], expected a list of at least two different methods",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"solar\"]\n\
+             method = \"stack\"",
+            "`stage.0.method` and `stage.0.candidates` contradict each other",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 5\ncandidates = [\"stack\", \"solar\"]\nlag_steps = 9",
+            "`stage.0.candidates`: `solar`: the number of layers cannot go from 2 to 5",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"stak\"]\nlag_steps = 9",
+            "`stage.0.candidates`: `stak`: there is no method `stak`; the nearest is `stack`",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"ligo\"]",
+            "`stage.0.candidates` needs methods whose map is fixed",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\nlag_steps = 4",
+            "`stage.0.lag_steps` needs `candidates`",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"solar\"]\nlag_steps = 23",
+            "`stage.0.lag_steps` is 23, expected at most the 22 steps that the run has left by then",
         ),
         (
             "at_slope = 0.5\nhidden_size = 32",

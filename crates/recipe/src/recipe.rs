@@ -163,6 +163,10 @@ const FILES: Rule<Vec<String>> = Rule {
     holds: |names| !names.is_empty() && names.iter().all(|n| !n.is_empty()) && distinct(names),
 };
 const COLUMN: Rule<Column> = any("a column's name, or its number from 0");
+const METHODS: Rule<Vec<String>> = Rule {
+    words: "a list of at least two different methods",
+    holds: |names| names.len() >= 2 && names.iter().all(|n| !n.is_empty()) && distinct(names),
+};
 const LABELS: Rule<Vec<String>> = Rule {
     words: "a list of at least two different label names",
     holds: |names| names.len() >= 2 && distinct(names),
@@ -782,6 +786,10 @@ section! {
             "at_slope: optimiser steps of the run that are done first.";
         method: String = "preserve".to_owned(), TEXT,
             "How it grows, as `heirloom grow --method`, or `ligo`: by a map that is learnt, from copies and whole layers on (moments then begin at zero, and rates are as before, unless they are said).";
+        candidates: Vec<String>, METHODS, absent "none: `method` is taken" as "[\"stack\", \"interleave\"]",
+            "Methods that are tried in the place of `method`: the student grows by each, trains for `lag_steps` on the batches that come, and grows anew by the one with the lowest loss.";
+        lag_steps: u64 = 50, COUNT,
+            "candidates: optimiser steps that each is tried for; the mean loss of the last quarter decides.";
         operator_steps: u64 = 100, COUNT,
             "ligo: steps in which its map is learnt, on the batches that come.";
         operator_learning_rate: f64 = 0.001, RATE,

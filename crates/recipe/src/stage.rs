@@ -19,8 +19,11 @@ use crate::recipe::{At, Recipe, Stage};
 pub struct StagePlan {
     /// When it grows.
     pub when: When,
-    /// By which method, by its name.
+    /// By which method, by its name; [`LAG`] where several are tried.
     pub method: String,
+    /// The methods that are tried, and how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Lag>,
     /// L.
     pub num_hidden_layers: Size,
     /// C.
@@ -48,6 +51,18 @@ pub struct StagePlan {
 
 /// The method whose map is learnt.
 pub const LIGO: &str = "ligo";
+
+/// What a stage's method is called that tries several.
+pub const LAG: &str = "lag";
+
+/// Several ways of growing, of which one is kept (Karp et al. 2024, arXiv:2406.02469).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lag {
+    /// Their names, at least two.
+    pub candidates: Vec<String>,
+    /// Optimiser steps that each is tried for.
+    pub steps: u64,
+}
 
 /// Where the map from the small model's parameters to the large one's comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -132,6 +147,24 @@ impl fmt::Display for When {
 }
 
 impl StagePlan {
+    /// The methods by which it may grow.
+    pub fn methods(&self) -> &[String] {
+        self.lag.as_ref().map_or(std::slice::from_ref(&self.method), |lag| &lag.candidates)
+    }
+
+    /// By what it grows.
+    fn by(&self) -> String {
+        let Some(Lag { candidates, steps }) = &self.lag else {
+            return format!("grows by `{}`", self.method);
+        };
+        let names: Vec<String> = candidates.iter().map(|name| format!("`{name}`")).collect();
+        let (last, others) = names.split_last().expect("at least two methods");
+        format!(
+            "tries {} and {last} for {steps} steps each, and grows by the one with the lowest loss",
+            others.join(", ")
+        )
+    }
+
     pub(crate) fn words(&self) -> String {
         let sizes = [
             ("layers", self.num_hidden_layers),
@@ -142,9 +175,9 @@ impl StagePlan {
         let sizes =
             sizes.iter().filter_map(|(name, size)| Some(format!("{name} {}", size.said()?)));
         let mut said = format!(
-            "{} it grows by `{}` to {}; moments {}",
+            "{} it {} to {}; moments {}",
             self.when,
-            self.method,
+            self.by(),
             sizes.collect::<Vec<_>>().join(", "),
             self.moments
         );
@@ -212,6 +245,18 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
                 needs(at, &key(name), "`at_slope`", problems);
             }
         }
+        if let (Some(_), Some(method)) = (&stage.candidates, &stage.method) {
+            let (key, other) = (key("method"), key("candidates"));
+            problems.push(method.place.clone(), ProblemKind::Together { key, other });
+        }
+        if let Some(at) = stage.candidates.as_ref().filter(|at| at.value.iter().any(|m| m == LIGO))
+        {
+            let needed = "methods whose map is fixed; `ligo`, whose map is learnt, stands alone";
+            needs(at, &key("candidates"), needed, problems);
+        }
+        if let Some(at) = stage.lag_steps.as_ref().filter(|_| stage.candidates.is_none()) {
+            needs(at, &key("lag_steps"), "`candidates`, which are tried for that long", problems);
+        }
         if stage.method() != LIGO {
             let needed = "`method = \"ligo\"`, whose map is learnt";
             if let Some(at) = &stage.operator_steps {
@@ -270,9 +315,12 @@ fn of_recipe(stage: &Stage) -> StagePlan {
     let unsaid = if learns { GrownMoments::Drop } else { stage.moments() };
     let moments = value(&stage.moments).unwrap_or(unsaid);
     let usual = if moments == GrownMoments::Exact { 0 } else { USUAL_WARMUP };
+    let lag = value(&stage.candidates);
+    let lag = lag.map(|candidates| Lag { candidates, steps: stage.lag_steps() });
     StagePlan {
         when,
-        method: stage.method(),
+        method: if lag.is_some() { LAG.to_owned() } else { stage.method() },
+        lag,
         num_hidden_layers: Size::of(&stage.num_hidden_layers),
         hidden_size: Size::of(&stage.hidden_size),
         num_attention_heads: Size::of(&stage.num_attention_heads),
@@ -304,6 +352,15 @@ pub(crate) fn check_length(recipe: &Recipe, total_steps: u64, problems: &mut Pro
             let expected = format!("a step before the run's last, {total_steps}");
             wrong(at, &key, at.value.to_string(), expected, None, problems);
         }
+        let left = stage.at_step.as_ref().and_then(|at| total_steps.checked_sub(at.value));
+        let lag = stage.lag_steps();
+        if let (Some(at), Some(left)) =
+            (&stage.candidates, left.filter(|left| (1..lag).contains(left)))
+        {
+            let key = format!("stage.{index}.lag_steps");
+            let expected = format!("at most the {left} steps that the run has left by then");
+            wrong(at, &key, lag.to_string(), expected, None, problems);
+        }
     }
 }
 
@@ -324,6 +381,9 @@ pub(crate) fn shorten(training: &mut TrainingPlan, share: f64) {
         }
         if let Operator::Learnt { steps, .. } = &mut stage.operator {
             scaled(steps);
+        }
+        if let Some(lag) = &mut stage.lag {
+            scaled(&mut lag.steps);
         }
     }
 }

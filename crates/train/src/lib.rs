@@ -19,6 +19,7 @@ mod folder;
 mod grows;
 mod hypergradient;
 mod job;
+mod lag;
 mod language;
 mod learned;
 mod learning;
@@ -47,6 +48,7 @@ pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
 pub use grows::Grows;
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
+pub use lag::Candidate;
 pub use language::{
     Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
     TeacherReads, foresee, kept_term, language_memory,

@@ -12,4 +12,5 @@ mod regularizing;
 mod schedule;
 mod teachers;
 mod tiny;
+mod trying;
 mod words;
