@@ -227,6 +227,35 @@ fn a_stage_that_tries_several_ways_says_what_they_came_to_and_the_ledger_counts_
 }
 
 #[test]
+fn a_mask_over_what_is_new_opens_and_what_is_saved_behind_it_is_what_the_run_computes() {
+    let place = Place::with_data();
+    let stage = "[[stage]]\nat_step = 8\nmethod = \"msg\"\nmask_steps = 40\nnum_hidden_layers = 4\n\
+                 intermediate_size = 48\n";
+    place.write("masked.toml", &recipe(SMALL, stage, 20));
+    let plan = place.done("plan masked.toml");
+    let words = "after 8 steps it grows by `msg` to layers 4, feed-forward width 48; moments \
+                 asymmetric, a mask over what is new opens in 40 steps";
+    assert!(plan.contains(words), "{plan}");
+    place.done("train masked.toml --into run");
+    let growth = place.records("run", "growth").remove(0);
+    assert_eq!(growth["predicted"], "exact");
+    assert!(growth["largest_change"].as_f64().unwrap() < 1e-6, "{growth}");
+    let c: Vec<f64> =
+        place.records("run", "step").iter().filter_map(|r| r["mask"].as_f64()).collect();
+    assert_eq!((c.len(), c[0], c[11]), (12, 0.0, 0.275));
+    let evaluations = place.records("run", "evaluation");
+    let best = evaluations.iter().rfind(|record| record["best"] == true).unwrap();
+    assert!(best["step"].as_u64() >= Some(10), "it has grown: {best}");
+    let said: Value = serde_json::from_str(&place.done("eval run --json")).unwrap();
+    let [want, got] = [&best["evaluation"]["loss"], &said["evaluations"][0]["evaluation"]["loss"]]
+        .map(|loss| loss.as_f64().unwrap());
+    assert!((want - got).abs() < 1e-6, "{want}, {got}");
+    let (code, said) = place.refuses("grow run --layers 5 --out more");
+    assert!(code == 2 && said.contains("take a checkpoint after 48 steps"), "{said}");
+    place.done("grow run/last --layers 5 --out more");
+}
+
+#[test]
 fn a_staged_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone() {
     let place = Place::with_data();
     place.write("staged.toml", &staged());
@@ -387,6 +416,19 @@ fn stages_that_cannot_be_are_refused_before_a_folder_is_made() {
         (
             "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"solar\"]\nlag_steps = 23",
             "`stage.0.lag_steps` is 23, expected at most the 22 steps that the run has left by then",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\nmask_steps = 9",
+            "`stage.0.mask_steps` needs `method = \"msg\"`",
+        ),
+        (
+            "at_step = 8\nhidden_size = 32\nmethod = \"msg\"\nmask_steps = 9",
+            "`stage.0`: the hidden size cannot go from 16 to 32: norms see new units",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\nmethod = \"msg\"\nmask_steps = 9\n[[stage]]\n\
+             at_step = 12\nhidden_size = 32",
+            "`stage.0.mask_steps` is 9, expected at most 4, as the next stage is at step 12",
         ),
         (
             "at_slope = 0.5\nhidden_size = 32",

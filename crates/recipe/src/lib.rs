@@ -71,4 +71,4 @@ pub use regularizer::{Learning, Line, RegularizerPlan};
 pub use resolve::resolve;
 pub use resolve_language::{KeptFacts, LanguageFacts, LanguageModelFacts, resolve_language};
 pub use smoke::{smoke, smoke_language};
-pub use stage::{LAG, LIGO, Lag, Operator, Size, StagePlan, When};
+pub use stage::{LAG, LIGO, Lag, MSG, Operator, Size, StagePlan, When};

@@ -806,8 +806,10 @@ section! {
             "What becomes of the optimiser's moments: every copy has its share and copies stay alike; the first copy alone keeps its share, so that they learn apart; or all begin at zero.";
         rates: bool = true, BOOL,
             "Whether learning rates are multiplied by what copies ask for: 1/n for what reads n copies.";
-        warmup_steps: u64, COUNT_OR_ZERO, absent "0 for exact moments, else 50" as "50",
+        warmup_steps: u64, COUNT_OR_ZERO, absent "0 for exact moments and behind a mask, else 50" as "50",
             "Optimiser steps in which the learning rate of parameters with new entries rises from 0.";
+        mask_steps: u64, COUNT, absent "none: what is new is read as zero at first" as "5000",
+            "msg: optimiser steps in which a mask over what new heads, feed-forward units and layers write goes from 0 to 1, so that they may begin as anything.";
         freezing: bool = true, BOOL,
             "Whether what the method does not want trained stays as it is (llama-pro: all but the added layers; mslt: all but these and the head).";
         freezing_steps: u64, COUNT, absent "for ever" as "200",

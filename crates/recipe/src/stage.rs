@@ -38,6 +38,9 @@ pub struct StagePlan {
     pub rates: bool,
     /// Optimiser steps in which the learning rate of what is new rises from 0.
     pub warmup_steps: u64,
+    /// Optimiser steps in which the mask over what is new goes from 0 to 1; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mask_steps: u64,
     /// How long what the method does not want trained stays as it is.
     pub freezing: Frozen,
     /// Noise between copies.
@@ -51,6 +54,13 @@ pub struct StagePlan {
 
 /// The method whose map is learnt.
 pub const LIGO: &str = "ligo";
+
+/// The method whose new parts may stand behind a mask.
+pub const MSG: &str = "msg";
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
 
 /// What a stage's method is called that tries several.
 pub const LAG: &str = "lag";
@@ -187,6 +197,9 @@ impl StagePlan {
         if let Operator::Learnt { steps, learning_rate } = self.operator {
             said += &format!(", its map learnt in {steps} steps of {learning_rate}");
         }
+        if self.mask_steps > 0 {
+            said += &format!(", a mask over what is new opens in {} steps", self.mask_steps);
+        }
         if self.warmup_steps > 0 {
             said += &format!(", what is new warmed up for {} steps", self.warmup_steps);
         }
@@ -257,6 +270,34 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
         if let Some(at) = stage.lag_steps.as_ref().filter(|_| stage.candidates.is_none()) {
             needs(at, &key("lag_steps"), "`candidates`, which are tried for that long", problems);
         }
+        if let Some(at) = &stage.mask_steps {
+            let meta = recipe.objective.balance.as_ref().is_some_and(|b| b.value.meta.is_some());
+            let meta = meta
+                || recipe.objective.regularizer.as_ref().is_some_and(|r| r.value.meta.is_some());
+            if stage.method() != MSG || stage.candidates.is_some() {
+                needs(
+                    at,
+                    &key("mask_steps"),
+                    "`method = \"msg\"`, whose new parts it hides",
+                    problems,
+                );
+            } else if meta {
+                let needed = "no second set (`meta`), whose steps on trial know no mask";
+                needs(at, &key("mask_steps"), needed, problems);
+            }
+            let next = recipe.stages.get(index + 1).and_then(|next| next.at_step.as_ref());
+            if let (Some(this), Some(next)) = (&stage.at_step, next)
+                && next.value < this.value.saturating_add(at.value)
+                && next.value > this.value
+            {
+                let expected = format!(
+                    "at most {}, as the next stage is at step {}",
+                    next.value - this.value,
+                    next.value
+                );
+                wrong(at, &key("mask_steps"), at.value.to_string(), expected, None, problems);
+            }
+        }
         if stage.method() != LIGO {
             let needed = "`method = \"ligo\"`, whose map is learnt";
             if let Some(at) = &stage.operator_steps {
@@ -314,7 +355,8 @@ fn of_recipe(stage: &Stage) -> StagePlan {
     // Moments and rates of copies say nothing of a map that is learnt.
     let unsaid = if learns { GrownMoments::Drop } else { stage.moments() };
     let moments = value(&stage.moments).unwrap_or(unsaid);
-    let usual = if moments == GrownMoments::Exact { 0 } else { USUAL_WARMUP };
+    let mask_steps = value(&stage.mask_steps).unwrap_or_default();
+    let usual = if moments == GrownMoments::Exact || mask_steps > 0 { 0 } else { USUAL_WARMUP };
     let lag = value(&stage.candidates);
     let lag = lag.map(|candidates| Lag { candidates, steps: stage.lag_steps() });
     StagePlan {
@@ -328,6 +370,7 @@ fn of_recipe(stage: &Stage) -> StagePlan {
         moments,
         rates: value(&stage.rates).unwrap_or(!learns),
         warmup_steps: value(&stage.warmup_steps).unwrap_or(usual),
+        mask_steps,
         freezing: match (stage.freezing(), value(&stage.freezing_steps)) {
             (false, _) => Frozen::No,
             (true, None) => Frozen::Always,
@@ -381,6 +424,9 @@ pub(crate) fn shorten(training: &mut TrainingPlan, share: f64) {
         }
         if let Operator::Learnt { steps, .. } = &mut stage.operator {
             scaled(steps);
+        }
+        if stage.mask_steps > 0 {
+            scaled(&mut stage.mask_steps);
         }
         if let Some(lag) = &mut stage.lag {
             scaled(&mut lag.steps);

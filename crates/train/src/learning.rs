@@ -5,7 +5,9 @@
 //! buffers filled, and what is to be said of it. Never: a step of the run.
 
 use heirloom_data::order::Cursor;
-use heirloom_growth::{Anatomy, GrowthPlan, Level, Operator, Tensors, clone_gap, grow};
+use heirloom_growth::{
+    Anatomy, GrowthPlan, Level, Operator, Tensors, behind_masks, clone_gap, grow,
+};
 use heirloom_recipe as recipe;
 
 use crate::grows::{Grows, Student, largest};
@@ -70,6 +72,9 @@ pub(crate) fn raise<C: Grows>(
     let mut to = large.as_student();
     to.put_weights(&grown);
     drop(grown);
+    if let Some(space) = to.learned.behind() {
+        to.put(space, &behind_masks(plan, &anatomy, &small.weights())?);
+    }
     to.grow_from(small, plan, &anatomy, moments_mode(stage.moments))?;
     let (plan, stage) = (plan.clone(), stage.clone());
     Ok(Raised { plan, small: anatomy, stage, clone_gap: gap, learnt, flops })

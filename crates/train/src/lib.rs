@@ -23,6 +23,7 @@ mod lag;
 mod language;
 mod learned;
 mod learning;
+mod mask;
 mod nonfinite;
 mod on_policy;
 mod pass;
@@ -54,6 +55,7 @@ pub use language::{
     TeacherReads, foresee, kept_term, language_memory,
 };
 pub use learned::{Adam, Learned};
+pub use mask::MaskCourse;
 pub use on_policy::{OnPolicy, add_written, prompts_of};
 pub use policy::policy;
 pub use predict::Predictor;

@@ -7,15 +7,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use heirloom_engine::Params;
+use heirloom_engine::{Params, View};
 use heirloom_growth::{
-    Descent, GrowthPlan, Level, Method, MomentsMode, Shape, Target, Tensors, descents,
+    Descent, GrowthPlan, Level, Masked, Method, MomentsMode, Shape, Target, Tensors, descents,
+    masks,
 };
 use heirloom_recipe::{Frozen, GrownMoments, Operator, StagePlan, TrainingPlan, When};
 use serde::{Deserialize, Serialize};
 
 use crate::grows::Grows;
-use crate::{Candidate, Error, StepRecord, Treatment};
+use crate::{Candidate, Error, MaskCourse, StepRecord, Treatment};
 
 /// The stages of a run.
 #[derive(Clone, Debug)]
@@ -45,6 +46,9 @@ pub struct StagesState {
     /// How the optimiser treats parameters that are not treated as usual, by name; before the
     /// groups of the plan.
     treated: BTreeMap<String, Treatment>,
+    /// The course of the mask over what the last growth added, while it is not open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<MaskCourse>,
 }
 
 /// A growth in the middle of a run.
@@ -178,12 +182,13 @@ fn growth<C: Grows>(
         Operator::Learnt { .. } => (Method::Bert2BertFpi.name(), true),
     };
     let growth = Method::find(method)
+        // Behind a mask it is zeros that begin, also where no weights alone are msg's.
+        .map(|method| if stage.mask_steps > 0 { Method::Pad } else { method })
         .and_then(|method| method.plan(&small, &target, stage.seed))
-        .map(
-            |growth| {
-                if learns { GrowthPlan { method: name.to_owned(), ..growth } } else { growth }
-            },
-        )
+        .map(|growth| {
+            let renamed = learns || stage.mask_steps > 0;
+            if renamed { GrowthPlan { method: name.to_owned(), ..growth } } else { growth }
+        })
         .map(|growth| GrowthPlan { noise: stage.noise, ..growth })
         .and_then(|growth| growth.check(&small).map(|()| growth));
     let refuse = |source| match &stage.lag {
@@ -191,6 +196,9 @@ fn growth<C: Grows>(
         Some(_) => Error::Candidate { stage: index, method: name.to_owned(), source },
     };
     let growth = growth.map_err(refuse)?;
+    if stage.mask_steps > 0 {
+        masks(&growth, &small, []).map_err(refuse)?;
+    }
     let grown = config.grown(&growth).map_err(refuse)?;
     Ok((growth, grown))
 }
@@ -297,9 +305,43 @@ impl<C: Grows> Stages<C> {
         }
     }
 
-    /// Whether the student grows now, after `step` steps.
+    /// The masked parts of `params`, where the mask of the last growth is not open; `shapes` gives
+    /// the parameters of a config as files hold them.
+    ///
+    /// # Errors
+    /// Where a mask cannot hide what is new.
+    pub(crate) fn mask(
+        &self,
+        params: &Params,
+        shapes: &dyn Fn(&C) -> Tensors<f64>,
+    ) -> Result<Option<(Vec<View>, MaskCourse)>, Error> {
+        let (Some(course), Some((growth, config))) = (self.state.mask, self.last()) else {
+            return Ok(None);
+        };
+        let shapes = shapes(config);
+        let shapes = shapes.iter().map(|(name, tensor)| (name.as_str(), &*tensor.shape));
+        let masks = masks(growth, &config.anatomy(), shapes)?;
+        let mut parts = Vec::new();
+        for param in params.index() {
+            let view = params.view(param, params.weights());
+            match masks.get(&param.name) {
+                None => (),
+                Some(Masked::Whole) => parts.push(view),
+                Some(Masked::Inputs(inputs)) => {
+                    // On the device inputs are columns, whatever files hold.
+                    let view = view.reshaped(param.shape[0], param.shape[1]);
+                    parts.extend(inputs.iter().map(|range| view.columns(range.clone())));
+                }
+            }
+        }
+        Ok(Some((parts, course)))
+    }
+
+    /// Whether the student grows now, after `step` steps. Whatever is behind a mask opens first.
     pub(crate) fn is_due(&self, step: u64) -> bool {
-        let Some((stage, _)) = self.next() else { return false };
+        let Some((stage, _)) = self.next().filter(|_| self.state.mask.is_none()) else {
+            return false;
+        };
         match stage.when {
             When::Step(at) => step >= at,
             When::Tokens(at) => self.state.tokens >= at,
@@ -333,7 +375,9 @@ impl<C: Grows> Stages<C> {
             }
         }
         let grown = self.state.grown + 1;
-        Ok(StagesState { grown, recent: VecDeque::new(), treated, ..self.state.clone() })
+        let mask = MaskCourse { from: updates, over: stage.mask_steps };
+        let mask = (mask.over > 0).then_some(mask);
+        Ok(StagesState { grown, recent: VecDeque::new(), treated, mask, ..self.state.clone() })
     }
 }
 
@@ -406,6 +450,7 @@ mod tests {
             when: When::Step(1),
             method: String::new(),
             lag: None,
+            mask_steps: 0,
             num_hidden_layers: heirloom_recipe::Size::Follows,
             hidden_size: heirloom_recipe::Size::Follows,
             num_attention_heads: heirloom_recipe::Size::Follows,

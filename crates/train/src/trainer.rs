@@ -150,6 +150,10 @@ impl Trainer {
         let treatments = treatments(model.params(), before, groups, begun(plan));
         let mut student =
             Learned::new(device, model.params().clone(), adam, table).treated(treatments);
+        let shapes = |config: &_| growing::shapes(config, plan);
+        if let Some((parts, course)) = stages.mask(model.params(), &shapes)? {
+            student = student.masked(device, parts, course);
+        }
         let mut progress = Progress::default();
         if begun(plan) > 0 {
             load_moments(device, &job, &student)?;
@@ -326,6 +330,8 @@ impl Trainer {
             parts.add(&self.micro_batch(examples, range.start, counts, at, decided));
         }
         let loss = self.pass.objective.total(&parts);
+        let mask = self.student.mask();
+        self.student.pull_back(&mut *self.device);
         let squares = self.student.squares(&*self.device) + self.projections.squares(&*self.device);
         let norm = squares.sqrt();
         let finite = loss.is_finite() && norm.is_finite();
@@ -370,10 +376,14 @@ impl Trainer {
             sequences: counts.sequences,
             tokens: counts.tokens,
             flops: self.device.operations() - before,
+            mask,
             micro_batches: ranges.len() as u64,
             skipped: !finite,
         };
         self.stages.hear(&record);
+        if self.student.mask().is_none() {
+            self.stages.state.mask = None;
+        }
         Ok(record)
     }
 

@@ -97,6 +97,15 @@ impl Checkpoint {
             )));
         }
         let stages = RunFolder::stages(&committed)?;
+        if let Some(mask) = &stages.mask {
+            return Err(Failure::usage(format!(
+                "`{shown}/{}` has grown behind a mask that is not open yet, and its moments are of what \
+                 is behind it; take a checkpoint after {} steps (`--step`), or grow `{shown}/last` \
+                 without moments",
+                step_name(found),
+                mask.from + mask.over,
+            )));
+        }
         let updates = RunFolder::updates(&committed)?;
         Ok(Self { plan: *plan, committed, stages, updates })
     }

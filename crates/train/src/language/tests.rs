@@ -16,6 +16,7 @@ use heirloom_recipe::{
 use heirloom_store::{Holder, RealDisk};
 
 mod growing;
+mod masks;
 
 use super::*;
 use crate::{Error, EvaluationRecord, Judged, Outside, RunFolder, StepRecord, run};

@@ -128,7 +128,12 @@ impl LanguageTrainer {
         let params = network.params().clone();
         let before = stages.treatments(&params);
         let treatments = treatments(&params, before, &training.groups, 0);
-        let student = Learned::new(device, params, adam, network.looked_up()).treated(treatments);
+        let mask = stages.mask(&params, &|config| shapes(config))?;
+        let mut student =
+            Learned::new(device, params, adam, network.looked_up()).treated(treatments);
+        if let Some((parts, course)) = mask {
+            student = student.masked(device, parts, course);
+        }
         let averaging = Averaging::new(device, training.average, network.params());
         let capacity = capacity(&job);
         let purpose = &purpose(&job.plan);
@@ -227,6 +232,8 @@ impl LanguageTrainer {
         let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();
         let sequences = self.held as u64;
         let loss = self.pass.total(&parts);
+        let mask = self.student.mask();
+        self.student.pull_back(&mut *self.device);
         let norm = self.student.squares(&*self.device).sqrt();
         let learning_rate = learning_rate(&self.job.plan.training, Step(cursor.step));
         // A step in which nothing is to be foreseen has loss 0 and changes nothing.
@@ -269,10 +276,14 @@ impl LanguageTrainer {
             sequences,
             tokens,
             flops: self.device.operations() - before,
+            mask,
             micro_batches: cuts,
             skipped: !finite,
         };
         self.stages.hear(&record);
+        if self.student.mask().is_none() {
+            self.stages.state.mask = None;
+        }
         Ok(record)
     }
 

@@ -18,6 +18,7 @@ pub(crate) fn stage(when: When, method: &str) -> StagePlan {
         when,
         method: method.to_owned(),
         lag: None,
+        mask_steps: 0,
         num_hidden_layers: Size::Follows,
         hidden_size: Size::Follows,
         num_attention_heads: Size::Follows,

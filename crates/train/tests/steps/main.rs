@@ -6,6 +6,7 @@ mod averages;
 mod cutting;
 mod groups;
 mod growing;
+mod masking;
 mod nonfinite;
 mod recomputing;
 mod regularizing;

@@ -5,11 +5,12 @@ use heirloom_recipe::{Frozen, GroupPlan, GrownMoments, Lag, Operator, Size, Stag
 use super::*;
 use crate::{StagesState, Trains};
 
-fn stage(method: &str, at: u64) -> StagePlan {
+pub(super) fn stage(method: &str, at: u64) -> StagePlan {
     StagePlan {
         when: When::Step(at),
         method: method.to_owned(),
         lag: None,
+        mask_steps: 0,
         num_hidden_layers: Size::Follows,
         hidden_size: Size::Follows,
         num_attention_heads: Size::Follows,
