@@ -33,6 +33,7 @@ pub use text::{KeptTokens, OpenedText, open_text, open_validation};
 
 use crate::failure::Failure;
 use crate::gather::available_memory;
+use crate::grow::beside;
 use crate::opened::weights_digest;
 use crate::places::Places;
 use crate::process;
@@ -131,6 +132,7 @@ pub fn gather_language(
         data: digest(&*train, validation.as_deref()),
         tokenizer: tokenizer_facts(&tokenizer),
         student: student.as_ref().map(|(_, facts)| *facts),
+        grown: student_path.as_deref().map(beside::facts).transpose()?.flatten(),
         teacher: teacher.as_ref().map(|(_, facts)| *facts),
         kept: answers.as_ref().map(|kept| kept_facts(kept)),
         teacher_tokenizer: theirs.as_ref().map(tokenizer_facts),
@@ -487,7 +489,7 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
         activations: with(activations),
         activations_recomputed: with(recomputed),
         answering: Bytes(0),
-        other: Bytes(resident + evaluation.0 + beside(job) + growing),
+        other: Bytes(resident + evaluation.0 + of_the_host(job) + growing),
     };
     // What opening text and tokenizers took for a moment may have been more than the run will take.
     let parts = 4 * (4 * counts.student_parameters + counts.teacher_parameters)
@@ -502,7 +504,7 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
 
 /// Memory of the host's own while a run goes on: the rows of a step, pieces of the largest tensor on
 /// their way into a checkpoint, and a little for threads and files.
-fn beside(job: &LanguageJob) -> u64 {
+fn of_the_host(job: &LanguageJob) -> u64 {
     /// Numbers of a tensor that are written at a time; a transposed one is held twice.
     const PIECE: u64 = 1 << 20;
     /// Stacks of threads, buffers of files, text of records.

@@ -97,6 +97,87 @@ fn a_checkpoint_grows_with_its_moments_and_training_begins_from_them() {
     assert!(fs::read(place.path("again/last/model.safetensors")).unwrap() == want);
 }
 
+/// A recipe of a language model whose every step reads all rows.
+fn language(kind: &str, student: &str, rest: &str, (steps, rows): (u64, &str)) -> String {
+    format!(
+        "[text]\nkind = \"{kind}\"\npath = \"texts\"\ntrain = [\"train.txt\"]\n\
+         validation = [\"dev.txt\"]\ndocuments = \"blank_line\"\nsequence_length = 32\n\
+         [tokenizer]\npath = \"words\"\n[student]\n{student}\nhidden_dropout_prob = 0\n\
+         attention_probs_dropout_prob = 0\n[training]\nmax_steps = {steps}\nbatch_size = {rows}\n\
+         learning_rate = 1e-3\nwarmup_steps = 0\nlr_scheduler_type = \"constant\"\n\
+         max_grad_norm = 0\nadam_epsilon = 1e-12\nsave_steps = 2\neval_strategy = \"end\"\n\
+         seed = 7\n{rest}"
+    )
+}
+
+/// GPT-2's matrices lie transposed in files, and so do their moments. A run that begins from grown
+/// weights and moments goes on as one that grows on its way, where both read all the text in each step.
+#[test]
+fn moments_of_a_decoder_grow_and_a_run_goes_on_from_them() {
+    let place = Place::with_data();
+    fs::create_dir(place.path("texts")).unwrap();
+    for (name, seed, count) in [("train", 11, 24), ("dev", 12, 6)] {
+        let texts = heirloom_data::synthetic::generate(seed, count).into_iter();
+        let texts: Vec<String> = texts.map(|example| example.text).collect();
+        place.write(&format!("texts/{name}.txt"), &texts.join("\n\n"));
+    }
+    let small = "config = { model_type = \"gpt2\", hidden_size = 16, num_hidden_layers = 2, \
+                 num_attention_heads = 2, intermediate_size = 32 }";
+    place.write("small.toml", &language("causal", small, "", (10, "1")));
+    let plan = place.done("plan small.toml");
+    let (before, _) = plan.split_once(" rows").unwrap();
+    let rows = before.rsplit(' ').next().unwrap();
+    place.write("small.toml", &language("causal", small, "", (10, rows)));
+    place.done("train small.toml --into small");
+    let stage = "[[stage]]\nat_step = 10\nmethod = \"hypercloning\"\nhidden_size = 32\n\
+                 moments = \"exact\"\n";
+    place.write("staged.toml", &language("causal", small, stage, (16, rows)));
+    place.done("train staged.toml --into staged");
+    let said =
+        place.done("grow small --hidden 32 --method hypercloning --moments exact --out grown");
+    assert!(said.contains("moments of 10 steps grow with it"), "{said}");
+    let grown = "model = \"grown\"\nmoments = true\nrates = true";
+    place.write("grown.toml", &language("causal", grown, "", (6, rows)));
+    let plan = place.done("plan grown.toml");
+    assert!(plan.contains("with the optimiser's moments after 10 steps"), "{plan}");
+    assert!(plan.contains("learning rate × 0.5, decay × 2"), "{plan}");
+    place.done("train grown.toml --into large");
+    place.write("bare.toml", &language("causal", "model = \"grown\"", "", (6, rows)));
+    place.done("train bare.toml --into bare");
+    let losses = |run: &str| -> Vec<f64> {
+        let records = place.records(run, "step");
+        records.iter().map(|record| record["loss"].as_f64().unwrap()).collect()
+    };
+    let (want, got, bare) = (losses("staged").split_off(10), losses("large"), losses("bare"));
+    assert_eq!(want.len(), got.len());
+    let gap = |got: &[f64]| want.iter().zip(got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(gap(&got) < 1e-5, "{want:?} {got:?}");
+    assert!(gap(&bare) > 1e-3, "{want:?} {bare:?}");
+    // It grows once more, and goes on with all the steps that its moments have heard of.
+    let said = place.done("grow large --layers 3 --out larger");
+    assert!(said.contains("moments of 16 steps grow with it"), "{said}");
+    let want = fs::read(place.path("large/last/model.safetensors")).unwrap();
+    fs::remove_dir_all(place.path("large/step-000000006")).unwrap();
+    place.done("resume large");
+    assert!(fs::read(place.path("large/last/model.safetensors")).unwrap() == want);
+    // A masked encoder's run, with its head.
+    let encoder = "config = { model_type = \"bert\", hidden_size = 16, num_hidden_layers = 2, \
+                   num_attention_heads = 2, intermediate_size = 32, max_position_embeddings = 32 }";
+    place.write("masked.toml", &language("masked", encoder, "", (4, "4")));
+    place.done("train masked.toml --into masked");
+    place.done("grow masked --layers 3 --method stack --out deeper");
+    let deeper = "model = \"deeper\"\nmoments = true\nrates = true";
+    place.write("deeper.toml", &language("masked", deeper, "", (2, "4")));
+    place.done("train deeper.toml --into deeper-run");
+    let steps = place.records("deeper-run", "step");
+    assert!(steps[0]["loss"].as_f64().unwrap().is_finite(), "{steps:?}");
+    // A model that nobody grew.
+    let plain = "model = \"small/last\"\nmoments = true";
+    place.write("plain.toml", &language("causal", plain, "", (2, rows)));
+    let (code, said) = place.refuses("train plain.toml --into refused");
+    assert!(code == 2 && said.contains("`student.moments` needs a model that"), "{said}");
+}
+
 #[test]
 fn what_moments_do_not_belong_to_is_refused() {
     let place = Place::with_data();

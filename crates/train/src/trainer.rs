@@ -38,8 +38,9 @@ use crate::{
     TeacherAnswers, TeacherJob, TeacherRecord, TermRecord, learning_rate, regularizer,
     run_capacity, terms, treatments,
 };
-use setup::{balancing, check_names, kept_answers, live, load_moments, load_student, teaching};
+use setup::{balancing, check_names, kept_answers, live, load_student, teaching};
 
+pub(crate) use setup::load_moments;
 pub use setup::{MOMENTS, begun};
 
 /// Tokens that an evaluation reads at once.
@@ -156,7 +157,9 @@ impl Trainer {
         }
         let mut progress = Progress::default();
         if begun(plan) > 0 {
-            load_moments(device, &job, &student)?;
+            if let StudentWeights::Folder { path, .. } = &job.student_weights {
+                load_moments(device, path, &student, &|_| false)?;
+            }
             progress.updates = begun(plan);
             student.resumed(device, progress.updates);
         }

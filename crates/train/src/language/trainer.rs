@@ -30,7 +30,7 @@ use super::written::{self, Writer};
 use crate::average::Averaging;
 use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
 use crate::stages::Stages;
-use crate::trainer::{clip, rule};
+use crate::trainer::{clip, load_moments, rule};
 use crate::trains::reconsider;
 use crate::treatment::group_rates;
 use crate::{
@@ -127,12 +127,21 @@ impl LanguageTrainer {
         };
         let params = network.params().clone();
         let before = stages.treatments(&params);
-        let treatments = treatments(&params, before, &training.groups, 0);
+        let begun = job.plan.student.moments.updates();
+        let treatments = treatments(&params, before, &training.groups, begun);
         let mask = stages.mask(&params, &|config| shapes(config))?;
         let mut student =
             Learned::new(device, params, adam, network.looked_up()).treated(treatments);
         if let Some((parts, course)) = mask {
             student = student.masked(device, parts, course);
+        }
+        let mut progress = Progress::default();
+        if begun > 0 {
+            if let LanguageWeights::Folder(path) = &job.weights {
+                load_moments(device, path, &student, &|name| network.lies_transposed(name))?;
+            }
+            progress.updates = begun;
+            student.resumed(device, begun);
         }
         let averaging = Averaging::new(device, training.average, network.params());
         let capacity = capacity(&job);
@@ -155,7 +164,7 @@ impl LanguageTrainer {
             network,
             student,
             averaging,
-            progress: Progress::default(),
+            progress,
             loaded,
             examiner,
             teacher: teacher.map(|network| (network, None)),
@@ -271,7 +280,7 @@ impl LanguageTrainer {
             group_learning_rates: group_rates(
                 &self.job.plan.training.groups,
                 learning_rate,
-                (self.progress.updates, 0),
+                (self.progress.updates, self.job.plan.student.moments.updates()),
             ),
             sequences,
             tokens,
