@@ -295,13 +295,13 @@ fn add_noise<T: Number>(
 const NOISE: u64 = 1 << 40;
 
 /// Normal numbers with an address: the seed and a parameter's name.
-struct Stream {
+pub(crate) struct Stream {
     seed: u64,
     step: u64,
 }
 
 impl Stream {
-    fn of(seed: u64, name: &str) -> Self {
+    pub(crate) fn of(seed: u64, name: &str) -> Self {
         let digest = Digest::of(name.as_bytes()).to_string();
         let tag = u64::from_str_radix(&digest[..7], 16).unwrap_or_default();
         // Above the steps in which axes draw.
@@ -309,7 +309,7 @@ impl Stream {
     }
 
     /// The normal number at a place (Box & Muller 1958).
-    fn normal(&self, at: u64) -> f64 {
+    pub(crate) fn normal(&self, at: u64) -> f64 {
         let draw = |index: u64| uniform(word(self.seed, Purpose::Growth, self.step, index));
         let (radius, angle) = (draw(2 * at), draw(2 * at + 1));
         (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()

@@ -505,10 +505,12 @@ fn memory_of_all_stages(job: &Job) -> Result<Cost, Failure> {
     let (_, configs) = heirloom_train::growth_plans(&job.plan.training, &job.student_config)?;
     let [small @ .., large] = configs.as_slice() else { return memory(job, 0) };
     let Some(small) = small.last() else { return memory(job, 0) };
+    // What the small one's step took is there until the large one's is.
+    let beside = memory(&Job { student_config: small.clone(), ..job.clone() }, 0)?.activations.0;
     // The small model's state, and for a moment both models' moments in double precision.
     let head = head_of(&job.plan);
     let (before, after) = (parameters(small, head), parameters(large, head));
-    let growing = 4 * FLOAT * before + 4 * FLOAT * (before + after);
+    let growing = beside + 4 * FLOAT * before + 4 * FLOAT * (before + after);
     memory(&Job { student_config: large.clone(), ..job.clone() }, growing)
 }
 

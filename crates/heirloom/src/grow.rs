@@ -16,6 +16,7 @@ use heirloom_growth::{
 use heirloom_models::{DecoderType, ModelType};
 use heirloom_recipe::GrownMoments;
 use heirloom_store::{About, Array, Draft, RealDisk, TensorFolder, new_folder, write_tensors};
+use heirloom_train::LanguageConfig;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -218,11 +219,13 @@ impl Small {
         let grown = grow(plan, &self.anatomy, &tensors)?;
         drop(tensors);
         let mut count: usize = grown.tensors.values().map(|tensor| tensor.data.len()).sum();
-        let beside = match (&self.checkpoint, &self.kind) {
-            (Some((run, mode)), Kind::Encoder(small)) => {
-                Some(run.grow(plan, &self.anatomy, small.config(), *mode)?)
-            }
-            _ => None,
+        let config = match &self.kind {
+            Kind::Encoder(small) => LanguageConfig::Encoder(small.config().clone()),
+            Kind::Decoder(small) => LanguageConfig::Decoder(small.config().clone()),
+        };
+        let beside = match &self.checkpoint {
+            Some((run, mode)) => Some(run.grow(plan, &self.anatomy, &config, *mode)?),
+            None => None,
         };
         count += beside.as_ref().map_or(0, beside::Beside::count);
         new_folder(&RealDisk, out)?;

@@ -36,6 +36,7 @@ pub use text::{KeptTokens, OpenedText, open_text, open_validation};
 
 use crate::failure::Failure;
 use crate::gather::available_memory;
+use crate::grow::beside;
 use crate::opened::weights_digest;
 use crate::places::Places;
 use crate::process;
@@ -142,6 +143,7 @@ pub fn gather_language(
         data: digest(&*train, validation.as_deref()),
         tokenizer: tokenizer_facts(&tokenizer),
         student: student.as_ref().map(|(_, facts)| *facts),
+        grown: student_path.as_deref().map(beside::facts).transpose()?.flatten(),
         teacher: teacher.as_ref().map(|(_, facts)| *facts),
         kept: answers.as_ref().map(|kept| {
             let name = head.as_ref().map(|(name, ..)| name.clone());
@@ -478,7 +480,19 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
     // Where the student is largest; for a moment both models' moments in double precision besides.
     let (_, configs) = heirloom_train::growth_plans(&job.plan.training, &job.student)?;
     let growing = match configs.as_slice() {
-        [.., small, large] => 16 * (2 * shapes::parameters(small) + shapes::parameters(large)),
+        // What the small one's step, evaluation and teacher took is there until the large one's is.
+        [.., small, large] => {
+            let small = &LanguageJob { student: small.clone(), ..job.clone() };
+            let [activations, _, evaluation] = language_memory(small);
+            let teacher = job.teacher.as_ref().filter(|_| !job.plan.objective.is_without_teacher());
+            let teacher = teacher.map_or(0, |teacher| shapes::parameters(&teacher.config));
+            let small = shapes::parameters(&small.student);
+            16 * (2 * small + shapes::parameters(large))
+                + activations.0
+                + evaluation.0
+                + 4 * teacher
+                + shapes::room(large, job.plan.training.threads as usize).0
+        }
         _ => 0,
     };
     let largest = configs.last().unwrap_or(&job.student).clone();
@@ -501,7 +515,7 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
         activations: with(activations),
         activations_recomputed: with(recomputed),
         answering: Bytes(0),
-        other: Bytes(resident + evaluation.0 + beside(job) + growing),
+        other: Bytes(resident + evaluation.0 + of_the_host(job) + growing),
     };
     // What opening text and tokenizers took for a moment may have been more than the run will take.
     let parts = 4 * (4 * counts.student_parameters + counts.teacher_parameters)
@@ -516,7 +530,7 @@ fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
 
 /// Memory of the host's own while a run goes on: the rows of a step, pieces of the largest tensor on
 /// their way into a checkpoint, and a little for threads and files.
-fn beside(job: &LanguageJob) -> u64 {
+fn of_the_host(job: &LanguageJob) -> u64 {
     /// Numbers of a tensor that are written at a time; a transposed one is held twice.
     const PIECE: u64 = 1 << 20;
     /// Stacks of threads, buffers of files, text of records.

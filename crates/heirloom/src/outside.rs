@@ -14,8 +14,8 @@ use heirloom_report::evaluate::Evaluation;
 use heirloom_report::language::Foresight;
 use heirloom_store::{Log, RealDisk};
 use heirloom_train::{
-    Device, Error, EvaluationRecord, Foreseen, GrowthRecord, Judged, Outside, StepRecord, Trains,
-    Work,
+    Candidate, Device, Error, EvaluationRecord, Foreseen, GrowthRecord, Judged, Outside,
+    StepRecord, Trains, Work,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -245,7 +245,11 @@ impl Outside for World<'_> {
     }
 
     fn grown(&mut self, record: &GrowthRecord) {
-        let GrowthRecord { step, method, from, to, .. } = record;
+        let GrowthRecord { step, method, from, to, candidates, .. } = record;
+        for Candidate { method, loss, steps, .. } in candidates {
+            let loss = loss.map_or("no finite loss".to_owned(), |loss| format!("loss {loss:.4}"));
+            self.line(&format!("step {step}: tried `{method}` for {steps} steps: {loss}"));
+        }
         self.line(&format!(
             "step {step}: grown by `{method}` from {from} to {to}; outputs up to {:.3} change by at \
              most {:.1e}",

@@ -97,6 +97,87 @@ fn a_checkpoint_grows_with_its_moments_and_training_begins_from_them() {
     assert!(fs::read(place.path("again/last/model.safetensors")).unwrap() == want);
 }
 
+/// A recipe of a language model whose every step reads all rows.
+fn language(kind: &str, student: &str, rest: &str, (steps, rows): (u64, &str)) -> String {
+    format!(
+        "[text]\nkind = \"{kind}\"\npath = \"texts\"\ntrain = [\"train.txt\"]\n\
+         validation = [\"dev.txt\"]\ndocuments = \"blank_line\"\nsequence_length = 32\n\
+         [tokenizer]\npath = \"words\"\n[student]\n{student}\nhidden_dropout_prob = 0\n\
+         attention_probs_dropout_prob = 0\n[training]\nmax_steps = {steps}\nbatch_size = {rows}\n\
+         learning_rate = 1e-3\nwarmup_steps = 0\nlr_scheduler_type = \"constant\"\n\
+         max_grad_norm = 0\nadam_epsilon = 1e-12\nsave_steps = 2\neval_strategy = \"end\"\n\
+         seed = 7\n{rest}"
+    )
+}
+
+/// GPT-2's matrices lie transposed in files, and so do their moments. A run that begins from grown
+/// weights and moments goes on as one that grows on its way, where both read all the text in each step.
+#[test]
+fn moments_of_a_decoder_grow_and_a_run_goes_on_from_them() {
+    let place = Place::with_data();
+    fs::create_dir(place.path("texts")).unwrap();
+    for (name, seed, count) in [("train", 11, 24), ("dev", 12, 6)] {
+        let texts = heirloom_data::synthetic::generate(seed, count).into_iter();
+        let texts: Vec<String> = texts.map(|example| example.text).collect();
+        place.write(&format!("texts/{name}.txt"), &texts.join("\n\n"));
+    }
+    let small = "config = { model_type = \"gpt2\", hidden_size = 16, num_hidden_layers = 2, \
+                 num_attention_heads = 2, intermediate_size = 32 }";
+    place.write("small.toml", &language("causal", small, "", (10, "1")));
+    let plan = place.done("plan small.toml");
+    let (before, _) = plan.split_once(" rows").unwrap();
+    let rows = before.rsplit(' ').next().unwrap();
+    place.write("small.toml", &language("causal", small, "", (10, rows)));
+    place.done("train small.toml --into small");
+    let stage = "[[stage]]\nat_step = 10\nmethod = \"hypercloning\"\nhidden_size = 32\n\
+                 moments = \"exact\"\n";
+    place.write("staged.toml", &language("causal", small, stage, (16, rows)));
+    place.done("train staged.toml --into staged");
+    let said =
+        place.done("grow small --hidden 32 --method hypercloning --moments exact --out grown");
+    assert!(said.contains("moments of 10 steps grow with it"), "{said}");
+    let grown = "model = \"grown\"\nmoments = true\nrates = true";
+    place.write("grown.toml", &language("causal", grown, "", (6, rows)));
+    let plan = place.done("plan grown.toml");
+    assert!(plan.contains("with the optimiser's moments after 10 steps"), "{plan}");
+    assert!(plan.contains("learning rate × 0.5, decay × 2"), "{plan}");
+    place.done("train grown.toml --into large");
+    place.write("bare.toml", &language("causal", "model = \"grown\"", "", (6, rows)));
+    place.done("train bare.toml --into bare");
+    let losses = |run: &str| -> Vec<f64> {
+        let records = place.records(run, "step");
+        records.iter().map(|record| record["loss"].as_f64().unwrap()).collect()
+    };
+    let (want, got, bare) = (losses("staged").split_off(10), losses("large"), losses("bare"));
+    assert_eq!(want.len(), got.len());
+    let gap = |got: &[f64]| want.iter().zip(got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(gap(&got) < 1e-5, "{want:?} {got:?}");
+    assert!(gap(&bare) > 1e-3, "{want:?} {bare:?}");
+    // It grows once more, and goes on with all the steps that its moments have heard of.
+    let said = place.done("grow large --layers 3 --out larger");
+    assert!(said.contains("moments of 16 steps grow with it"), "{said}");
+    let want = fs::read(place.path("large/last/model.safetensors")).unwrap();
+    fs::remove_dir_all(place.path("large/step-000000006")).unwrap();
+    place.done("resume large");
+    assert!(fs::read(place.path("large/last/model.safetensors")).unwrap() == want);
+    // A masked encoder's run, with its head.
+    let encoder = "config = { model_type = \"bert\", hidden_size = 16, num_hidden_layers = 2, \
+                   num_attention_heads = 2, intermediate_size = 32, max_position_embeddings = 32 }";
+    place.write("masked.toml", &language("masked", encoder, "", (4, "4")));
+    place.done("train masked.toml --into masked");
+    place.done("grow masked --layers 3 --method stack --out deeper");
+    let deeper = "model = \"deeper\"\nmoments = true\nrates = true";
+    place.write("deeper.toml", &language("masked", deeper, "", (2, "4")));
+    place.done("train deeper.toml --into deeper-run");
+    let steps = place.records("deeper-run", "step");
+    assert!(steps[0]["loss"].as_f64().unwrap().is_finite(), "{steps:?}");
+    // A model that nobody grew.
+    let plain = "model = \"small/last\"\nmoments = true";
+    place.write("plain.toml", &language("causal", plain, "", (2, rows)));
+    let (code, said) = place.refuses("train plain.toml --into refused");
+    assert!(code == 2 && said.contains("`student.moments` needs a model that"), "{said}");
+}
+
 #[test]
 fn what_moments_do_not_belong_to_is_refused() {
     let place = Place::with_data();
@@ -184,6 +265,75 @@ fn a_recipe_with_stages_grows_in_one_run_and_says_so() {
     // A run that has grown grows by the command as well.
     let said = place.done("grow run --layers 5 --out more");
     assert!(said.contains("moments of 30 steps grow with it"), "{said}");
+}
+
+#[test]
+fn a_stage_that_tries_several_ways_says_what_they_came_to_and_the_ledger_counts_them() {
+    let place = Place::with_data();
+    let stage = "[[stage]]\nat_step = 8\ncandidates = [\"stack\", \"interleave\", \"preserve\"]\n\
+                 lag_steps = 6\nnum_hidden_layers = 4\n";
+    place.write("tried.toml", &recipe(SMALL, stage, 20));
+    let plan = place.done("plan tried.toml");
+    let words = "after 8 steps it tries `stack`, `interleave` and `preserve` for 6 steps each, and grows \
+                 by the one with the lowest loss to layers 4; moments asymmetric";
+    assert!(plan.contains(words), "{plan}");
+    let (code, _, said) = place.run("train tried.toml --into run");
+    assert_eq!(code, 0, "{said}");
+    let growths = place.records("run", "growth");
+    let [growth] = growths.as_slice() else { panic!("{growths:?}") };
+    let tried = growth["candidates"].as_array().unwrap();
+    assert_eq!(tried.len(), 3);
+    let spent: f64 = tried.iter().map(|one| one["flops"].as_f64().unwrap()).sum();
+    for one in tried {
+        let method = one["method"].as_str().unwrap();
+        let loss = one["loss"].as_f64().unwrap();
+        let line = format!("step 8: tried `{method}` for 6 steps: loss {loss:.4}");
+        assert!(said.contains(&line), "{said}");
+    }
+    let name = growth["method"].as_str().unwrap();
+    assert!(said.contains(&format!("step 8: grown by `{name}` from 2 layers")), "{said}");
+    let losses = place.records("run", "evaluation");
+    let target = losses.last().unwrap()["evaluation"]["loss"].as_f64().unwrap() + 1e-3;
+    let ledger = format!("ledger run --baseline run --target {target} --json");
+    let found: Value = serde_json::from_str(&place.done(&ledger)).unwrap();
+    assert_eq!(found["operator"]["flops"].as_f64(), Some(spent));
+    let tokens: f64 = tried.iter().map(|one| one["tokens"].as_f64().unwrap()).sum();
+    assert_eq!(found["operator"]["tokens"].as_f64(), Some(tokens));
+    // It goes on from a checkpoint after growing, and says what it is.
+    place.done("verify run/last");
+    fs::remove_dir_all(place.path("run/step-000000020")).unwrap();
+    let want = fs::read(place.path("run/last/model.safetensors")).unwrap();
+    place.done("resume run");
+    assert!(fs::read(place.path("run/last/model.safetensors")).unwrap() == want);
+}
+
+#[test]
+fn a_mask_over_what_is_new_opens_and_what_is_saved_behind_it_is_what_the_run_computes() {
+    let place = Place::with_data();
+    let stage = "[[stage]]\nat_step = 8\nmethod = \"msg\"\nmask_steps = 40\nnum_hidden_layers = 4\n\
+                 intermediate_size = 48\n";
+    place.write("masked.toml", &recipe(SMALL, stage, 20));
+    let plan = place.done("plan masked.toml");
+    let words = "after 8 steps it grows by `msg` to layers 4, feed-forward width 48; moments \
+                 asymmetric, a mask over what is new opens in 40 steps";
+    assert!(plan.contains(words), "{plan}");
+    place.done("train masked.toml --into run");
+    let growth = place.records("run", "growth").remove(0);
+    assert_eq!(growth["predicted"], "exact");
+    assert!(growth["largest_change"].as_f64().unwrap() < 1e-6, "{growth}");
+    let c: Vec<f64> =
+        place.records("run", "step").iter().filter_map(|r| r["mask"].as_f64()).collect();
+    assert_eq!((c.len(), c[0], c[11]), (12, 0.0, 0.275));
+    let evaluations = place.records("run", "evaluation");
+    let best = evaluations.iter().rfind(|record| record["best"] == true).unwrap();
+    assert!(best["step"].as_u64() >= Some(10), "it has grown: {best}");
+    let said: Value = serde_json::from_str(&place.done("eval run --json")).unwrap();
+    let [want, got] = [&best["evaluation"]["loss"], &said["evaluations"][0]["evaluation"]["loss"]]
+        .map(|loss| loss.as_f64().unwrap());
+    assert!((want - got).abs() < 1e-6, "{want}, {got}");
+    let (code, said) = place.refuses("grow run --layers 5 --out more");
+    assert!(code == 2 && said.contains("take a checkpoint after 48 steps"), "{said}");
+    place.done("grow run/last --layers 5 --out more");
 }
 
 #[test]
@@ -318,6 +468,48 @@ fn stages_that_cannot_be_are_refused_before_a_folder_is_made() {
         (
             "at_step = 8\nhidden_size = 40\nmethod = \"hypercloning\"",
             "whole copies need a multiple",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\"]",
+            "`stage.0.candidates` is [\"stack\"], expected a list of at least two different methods",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"solar\"]\n\
+             method = \"stack\"",
+            "`stage.0.method` and `stage.0.candidates` contradict each other",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 5\ncandidates = [\"stack\", \"solar\"]\nlag_steps = 9",
+            "`stage.0.candidates`: `solar`: the number of layers cannot go from 2 to 5",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"stak\"]\nlag_steps = 9",
+            "`stage.0.candidates`: `stak`: there is no method `stak`; the nearest is `stack`",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"ligo\"]",
+            "`stage.0.candidates` needs methods whose map is fixed",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\nlag_steps = 4",
+            "`stage.0.lag_steps` needs `candidates`",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\ncandidates = [\"stack\", \"solar\"]\nlag_steps = 23",
+            "`stage.0.lag_steps` is 23, expected at most the 22 steps that the run has left by then",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\nmask_steps = 9",
+            "`stage.0.mask_steps` needs `method = \"msg\"`",
+        ),
+        (
+            "at_step = 8\nhidden_size = 32\nmethod = \"msg\"\nmask_steps = 9",
+            "`stage.0`: the hidden size cannot go from 16 to 32: norms see new units",
+        ),
+        (
+            "at_step = 8\nnum_hidden_layers = 4\nmethod = \"msg\"\nmask_steps = 9\n[[stage]]\n\
+             at_step = 12\nhidden_size = 32",
+            "`stage.0.mask_steps` is 9, expected at most 4, as the next stage is at step 12",
         ),
         (
             "at_slope = 0.5\nhidden_size = 32",

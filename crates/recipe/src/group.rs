@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::decide::{missing, needs, value};
-use crate::facts::{Facts, GrownFacts};
+use crate::facts::GrownFacts;
 use crate::plan::Moments;
 use crate::problem::{Place, Problems};
 use crate::recipe::{At, Group, Recipe};
@@ -133,10 +133,6 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
             let needed = "`student.model`, a folder that `heirloom grow` wrote";
             needs(at, &format!("student.{key}"), needed, problems);
         }
-        if let Some(at) = at.as_ref().filter(|at| at.value && recipe.is_language()) {
-            let needed = "`[task]`; a language model begins with its weights alone";
-            needs(at, &format!("student.{key}"), needed, problems);
-        }
         if let Some(at) = at.as_ref().filter(|at| at.value && student.layers.is_some()) {
             let needed = "all layers of the model; remove `student.layers`";
             needs(at, &format!("student.{key}"), needed, problems);
@@ -144,14 +140,14 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     }
 }
 
-/// The moments that the run begins with, and the groups that the student's growth asks for.
+/// The moments that the run begins with, and the groups that the student's growth asks for; `grown` is
+/// what stands beside its weights.
 pub(crate) fn decide(
     recipe: &Recipe,
-    facts: &Facts,
+    grown: Option<&GrownFacts>,
     problems: &mut Problems,
 ) -> (Moments, Vec<GroupPlan>) {
     let student = &recipe.student;
-    let grown = facts.student.as_ref().and_then(|model| model.grown.as_ref());
     let mut asked = |name: &str, at: &Option<At<bool>>| -> Option<&GrownFacts> {
         let at = at.as_ref().filter(|at| at.value)?;
         if grown.is_none() {

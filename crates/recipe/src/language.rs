@@ -202,6 +202,9 @@ pub struct LanguageStudent {
     pub source: crate::StudentSource,
     /// Its shape, with dropout as overridden.
     pub shape: LanguageShape,
+    /// What the optimiser begins with. Not written where that is nothing.
+    #[serde(default, skip_serializing_if = "crate::Moments::are_zero")]
+    pub moments: crate::Moments,
 }
 
 /// The model learnt from.

@@ -73,4 +73,4 @@ pub use resolve_language::{
     KeptFacts, LanguageFacts, LanguageModelFacts, language_steps, resolve_language,
 };
 pub use smoke::{smoke, smoke_language};
-pub use stage::{LIGO, Operator, Size, StagePlan, When};
+pub use stage::{LAG, LIGO, Lag, MSG, Operator, Size, StagePlan, When};

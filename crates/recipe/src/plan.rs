@@ -363,8 +363,16 @@ pub enum Moments {
 }
 
 impl Moments {
-    fn are_zero(&self) -> bool {
+    pub(crate) fn are_zero(&self) -> bool {
         *self == Self::Zero
+    }
+
+    /// Steps of the optimiser that they have heard of.
+    pub fn updates(self) -> u64 {
+        match self {
+            Self::Zero => 0,
+            Self::Kept { updates } => updates,
+        }
     }
 }
 

@@ -163,6 +163,10 @@ const FILES: Rule<Vec<String>> = Rule {
     holds: |names| !names.is_empty() && names.iter().all(|n| !n.is_empty()) && distinct(names),
 };
 const COLUMN: Rule<Column> = any("a column's name, or its number from 0");
+const METHODS: Rule<Vec<String>> = Rule {
+    words: "a list of at least two different methods",
+    holds: |names| names.len() >= 2 && names.iter().all(|n| !n.is_empty()) && distinct(names),
+};
 const LABELS: Rule<Vec<String>> = Rule {
     words: "a list of at least two different label names",
     holds: |names| names.len() >= 2 && distinct(names),
@@ -782,6 +786,10 @@ section! {
             "at_slope: optimiser steps of the run that are done first.";
         method: String = "preserve".to_owned(), TEXT,
             "How it grows, as `heirloom grow --method`, or `ligo`: by a map that is learnt, from copies and whole layers on (moments then begin at zero, and rates are as before, unless they are said).";
+        candidates: Vec<String>, METHODS, absent "none: `method` is taken" as "[\"stack\", \"interleave\"]",
+            "Methods that are tried in the place of `method`: the student grows by each, trains for `lag_steps` on the batches that come, and grows anew by the one with the lowest loss.";
+        lag_steps: u64 = 50, COUNT,
+            "candidates: optimiser steps that each is tried for; the mean loss of the last quarter decides.";
         operator_steps: u64 = 100, COUNT,
             "ligo: steps in which its map is learnt, on the batches that come.";
         operator_learning_rate: f64 = 0.001, RATE,
@@ -798,8 +806,10 @@ section! {
             "What becomes of the optimiser's moments: every copy has its share and copies stay alike; the first copy alone keeps its share, so that they learn apart; or all begin at zero.";
         rates: bool = true, BOOL,
             "Whether learning rates are multiplied by what copies ask for: 1/n for what reads n copies.";
-        warmup_steps: u64, COUNT_OR_ZERO, absent "0 for exact moments, else 50" as "50",
+        warmup_steps: u64, COUNT_OR_ZERO, absent "0 for exact moments and behind a mask, else 50" as "50",
             "Optimiser steps in which the learning rate of parameters with new entries rises from 0.";
+        mask_steps: u64, COUNT, absent "none: what is new is read as zero at first" as "5000",
+            "msg: optimiser steps in which a mask over what new heads, feed-forward units and layers write goes from 0 to 1, so that they may begin as anything.";
         freezing: bool = true, BOOL,
             "Whether what the method does not want trained stays as it is (llama-pro: all but the added layers; mslt: all but these and the head).";
         freezing_steps: u64, COUNT, absent "for ever" as "200",

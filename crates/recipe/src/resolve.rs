@@ -83,7 +83,10 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         validation: ("task.validation", place(&recipe.task.validation, &recipe.task.place)),
     };
     let training = training(recipe, &amount, problems);
-    let (moments, grown) = group::decide(recipe, facts, problems);
+    let (moments, grown) = {
+        let grown = facts.student.as_ref().and_then(|model| model.grown.as_ref());
+        group::decide(recipe, grown, problems)
+    };
     let mut training = training?;
     training.groups.splice(0..0, grown);
     let student = StudentPlan { moments, ..student };

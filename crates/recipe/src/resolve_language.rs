@@ -5,7 +5,7 @@ use heirloom_base::{Digest, Tokens};
 use crate::choices::{Architecture, TeacherVocabulary, TextKind};
 use crate::decide::{check, length, value};
 use crate::divergence;
-use crate::facts::{TokenDifference, TokenizerFacts};
+use crate::facts::{GrownFacts, TokenDifference, TokenizerFacts};
 use crate::language::{
     DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
     LanguageTeacherPlan, OnPolicyPlan, TextPlan, UldPlan,
@@ -16,7 +16,7 @@ use crate::recipe::{At, Recipe, StudentConfig};
 use crate::resolve::{
     Amount, USUAL_DROPOUT, fresh_shape, place, steps_per_epoch, tokenizer, total_steps, training,
 };
-use crate::{Line, text};
+use crate::{Line, Moments, group, text};
 
 /// What was found outside, for a language model.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,8 @@ pub struct LanguageFacts {
     pub tokenizer: TokenizerFacts,
     /// The student's folder, where the recipe names one.
     pub student: Option<LanguageModelFacts>,
+    /// How the student has grown, where that was written beside its weights.
+    pub grown: Option<GrownFacts>,
     /// The teacher's folder, where the recipe names one.
     pub teacher: Option<LanguageModelFacts>,
     /// The teacher's kept answers, where the recipe names some; they belong to text and tokenizer.
@@ -151,6 +153,10 @@ fn decided(
     };
     let amount = amount(recipe, &examples, facts.steps_per_epoch, facts.threads);
     let training = training(recipe, &amount, problems);
+    let (moments, grown) = group::decide(recipe, facts.grown.as_ref(), problems);
+    let mut training = training?;
+    training.groups.splice(0..0, grown);
+    let student = LanguageStudent { moments, ..student };
     let objective = objective(recipe, &teacher);
     Some(LanguagePlan {
         format: FORMAT,
@@ -161,7 +167,7 @@ fn decided(
         student,
         teacher,
         objective,
-        training: training?,
+        training,
         output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
     })
 }
@@ -261,7 +267,7 @@ fn student(
     };
     *hidden = value(&student.hidden_dropout_prob).unwrap_or(*hidden);
     *attention = value(&student.attention_probs_dropout_prob).unwrap_or(*attention);
-    Some(LanguageStudent { source, shape })
+    Some(LanguageStudent { source, shape, moments: Moments::Zero })
 }
 
 fn fresh(config: &StudentConfig, facts: &LanguageFacts) -> Option<LanguageShape> {

@@ -106,6 +106,12 @@ fn few(labels: &[String]) -> String {
     if labels.len() > MOST { format!("{} labels: {named}, …", labels.len()) } else { named }
 }
 
+/// The moments that a run begins with, where there are some.
+pub(crate) fn moments(moments: Moments) -> Option<String> {
+    let Moments::Kept { updates } = moments else { return None };
+    Some(format!("with the optimiser's moments after {} steps", thousands(updates)))
+}
+
 fn student(plan: &Plan) -> Vec<String> {
     let student = &plan.student;
     let source = match &student.source {
@@ -115,10 +121,7 @@ fn student(plan: &Plan) -> Vec<String> {
     };
     let kept = !student.layers.iter().copied().eq(0..student.layers.len() as u64);
     let mut lines = vec![self::shape(&student.shape), source];
-    if let Moments::Kept { updates } = student.moments {
-        let updates = thousands(updates);
-        lines.push(format!("with the optimiser's moments after {updates} steps"));
-    }
+    lines.extend(moments(student.moments));
     if kept {
         let layers: Vec<String> = student.layers.iter().map(ToString::to_string).collect();
         lines.push(format!("keeps layers {} of it", layers.join(", ")));

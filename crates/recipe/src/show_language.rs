@@ -109,11 +109,10 @@ fn student(plan: &LanguagePlan) -> Vec<String> {
             (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob)
         }
     };
-    vec![
-        shape(&plan.student.shape),
-        source,
-        format!("dropout {hidden} hidden, {attention} attention"),
-    ]
+    let mut lines = vec![shape(&plan.student.shape), source];
+    lines.extend(crate::show::moments(plan.student.moments));
+    lines.push(format!("dropout {hidden} hidden, {attention} attention"));
+    lines
 }
 
 fn shape(shape: &LanguageShape) -> String {

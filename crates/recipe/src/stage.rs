@@ -19,8 +19,11 @@ use crate::recipe::{At, Recipe, Stage};
 pub struct StagePlan {
     /// When it grows.
     pub when: When,
-    /// By which method, by its name.
+    /// By which method, by its name; [`LAG`] where several are tried.
     pub method: String,
+    /// The methods that are tried, and how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Lag>,
     /// L.
     pub num_hidden_layers: Size,
     /// C.
@@ -35,6 +38,9 @@ pub struct StagePlan {
     pub rates: bool,
     /// Optimiser steps in which the learning rate of what is new rises from 0.
     pub warmup_steps: u64,
+    /// Optimiser steps in which the mask over what is new goes from 0 to 1; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mask_steps: u64,
     /// How long what the method does not want trained stays as it is.
     pub freezing: Frozen,
     /// Noise between copies.
@@ -48,6 +54,25 @@ pub struct StagePlan {
 
 /// The method whose map is learnt.
 pub const LIGO: &str = "ligo";
+
+/// The method whose new parts may stand behind a mask.
+pub const MSG: &str = "msg";
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// What a stage's method is called that tries several.
+pub const LAG: &str = "lag";
+
+/// Several ways of growing, of which one is kept (Karp et al. 2024, arXiv:2406.02469).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lag {
+    /// Their names, at least two.
+    pub candidates: Vec<String>,
+    /// Optimiser steps that each is tried for.
+    pub steps: u64,
+}
 
 /// Where the map from the small model's parameters to the large one's comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -132,6 +157,24 @@ impl fmt::Display for When {
 }
 
 impl StagePlan {
+    /// The methods by which it may grow.
+    pub fn methods(&self) -> &[String] {
+        self.lag.as_ref().map_or(std::slice::from_ref(&self.method), |lag| &lag.candidates)
+    }
+
+    /// By what it grows.
+    fn by(&self) -> String {
+        let Some(Lag { candidates, steps }) = &self.lag else {
+            return format!("grows by `{}`", self.method);
+        };
+        let names: Vec<String> = candidates.iter().map(|name| format!("`{name}`")).collect();
+        let (last, others) = names.split_last().expect("at least two methods");
+        format!(
+            "tries {} and {last} for {steps} steps each, and grows by the one with the lowest loss",
+            others.join(", ")
+        )
+    }
+
     pub(crate) fn words(&self) -> String {
         let sizes = [
             ("layers", self.num_hidden_layers),
@@ -142,9 +185,9 @@ impl StagePlan {
         let sizes =
             sizes.iter().filter_map(|(name, size)| Some(format!("{name} {}", size.said()?)));
         let mut said = format!(
-            "{} it grows by `{}` to {}; moments {}",
+            "{} it {} to {}; moments {}",
             self.when,
-            self.method,
+            self.by(),
             sizes.collect::<Vec<_>>().join(", "),
             self.moments
         );
@@ -153,6 +196,9 @@ impl StagePlan {
         }
         if let Operator::Learnt { steps, learning_rate } = self.operator {
             said += &format!(", its map learnt in {steps} steps of {learning_rate}");
+        }
+        if self.mask_steps > 0 {
+            said += &format!(", a mask over what is new opens in {} steps", self.mask_steps);
         }
         if self.warmup_steps > 0 {
             said += &format!(", what is new warmed up for {} steps", self.warmup_steps);
@@ -212,6 +258,46 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
                 needs(at, &key(name), "`at_slope`", problems);
             }
         }
+        if let (Some(_), Some(method)) = (&stage.candidates, &stage.method) {
+            let (key, other) = (key("method"), key("candidates"));
+            problems.push(method.place.clone(), ProblemKind::Together { key, other });
+        }
+        if let Some(at) = stage.candidates.as_ref().filter(|at| at.value.iter().any(|m| m == LIGO))
+        {
+            let needed = "methods whose map is fixed; `ligo`, whose map is learnt, stands alone";
+            needs(at, &key("candidates"), needed, problems);
+        }
+        if let Some(at) = stage.lag_steps.as_ref().filter(|_| stage.candidates.is_none()) {
+            needs(at, &key("lag_steps"), "`candidates`, which are tried for that long", problems);
+        }
+        if let Some(at) = &stage.mask_steps {
+            let meta = recipe.objective.balance.as_ref().is_some_and(|b| b.value.meta.is_some());
+            let meta = meta
+                || recipe.objective.regularizer.as_ref().is_some_and(|r| r.value.meta.is_some());
+            if stage.method() != MSG || stage.candidates.is_some() {
+                needs(
+                    at,
+                    &key("mask_steps"),
+                    "`method = \"msg\"`, whose new parts it hides",
+                    problems,
+                );
+            } else if meta {
+                let needed = "no second set (`meta`), whose steps on trial know no mask";
+                needs(at, &key("mask_steps"), needed, problems);
+            }
+            let next = recipe.stages.get(index + 1).and_then(|next| next.at_step.as_ref());
+            if let (Some(this), Some(next)) = (&stage.at_step, next)
+                && next.value < this.value.saturating_add(at.value)
+                && next.value > this.value
+            {
+                let expected = format!(
+                    "at most {}, as the next stage is at step {}",
+                    next.value - this.value,
+                    next.value
+                );
+                wrong(at, &key("mask_steps"), at.value.to_string(), expected, None, problems);
+            }
+        }
         if stage.method() != LIGO {
             let needed = "`method = \"ligo\"`, whose map is learnt";
             if let Some(at) = &stage.operator_steps {
@@ -269,10 +355,14 @@ fn of_recipe(stage: &Stage) -> StagePlan {
     // Moments and rates of copies say nothing of a map that is learnt.
     let unsaid = if learns { GrownMoments::Drop } else { stage.moments() };
     let moments = value(&stage.moments).unwrap_or(unsaid);
-    let usual = if moments == GrownMoments::Exact { 0 } else { USUAL_WARMUP };
+    let mask_steps = value(&stage.mask_steps).unwrap_or_default();
+    let usual = if moments == GrownMoments::Exact || mask_steps > 0 { 0 } else { USUAL_WARMUP };
+    let lag = value(&stage.candidates);
+    let lag = lag.map(|candidates| Lag { candidates, steps: stage.lag_steps() });
     StagePlan {
         when,
-        method: stage.method(),
+        method: if lag.is_some() { LAG.to_owned() } else { stage.method() },
+        lag,
         num_hidden_layers: Size::of(&stage.num_hidden_layers),
         hidden_size: Size::of(&stage.hidden_size),
         num_attention_heads: Size::of(&stage.num_attention_heads),
@@ -280,6 +370,7 @@ fn of_recipe(stage: &Stage) -> StagePlan {
         moments,
         rates: value(&stage.rates).unwrap_or(!learns),
         warmup_steps: value(&stage.warmup_steps).unwrap_or(usual),
+        mask_steps,
         freezing: match (stage.freezing(), value(&stage.freezing_steps)) {
             (false, _) => Frozen::No,
             (true, None) => Frozen::Always,
@@ -304,6 +395,15 @@ pub(crate) fn check_length(recipe: &Recipe, total_steps: u64, problems: &mut Pro
             let expected = format!("a step before the run's last, {total_steps}");
             wrong(at, &key, at.value.to_string(), expected, None, problems);
         }
+        let left = stage.at_step.as_ref().and_then(|at| total_steps.checked_sub(at.value));
+        let lag = stage.lag_steps();
+        if let (Some(at), Some(left)) =
+            (&stage.candidates, left.filter(|left| (1..lag).contains(left)))
+        {
+            let key = format!("stage.{index}.lag_steps");
+            let expected = format!("at most the {left} steps that the run has left by then");
+            wrong(at, &key, lag.to_string(), expected, None, problems);
+        }
     }
 }
 
@@ -324,6 +424,12 @@ pub(crate) fn shorten(training: &mut TrainingPlan, share: f64) {
         }
         if let Operator::Learnt { steps, .. } = &mut stage.operator {
             scaled(steps);
+        }
+        if stage.mask_steps > 0 {
+            scaled(&mut stage.mask_steps);
+        }
+        if let Some(lag) = &mut stage.lag {
+            scaled(&mut lag.steps);
         }
     }
 }

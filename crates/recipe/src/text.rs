@@ -163,14 +163,6 @@ fn check_models(recipe: &Recipe, problems: &mut Problems) {
     if let Some(at) = &student.classifier_dropout {
         needs(at, "student.classifier_dropout", "a `[task]`, whose head it is", problems);
     }
-    let student = &recipe.student;
-    for (key, at) in
-        [("moments", &student.moments), ("rates", &student.rates), ("freezing", &student.freezing)]
-    {
-        if let Some(at) = at.as_ref().filter(|at| at.value) {
-            needs(at, &format!("student.{key}"), "a `[task]`", problems);
-        }
-    }
     if let Some(at) = recipe.other_teachers.first().and_then(|teacher| teacher.model.as_ref()) {
         needs(at, "teacher.1.model", "a `[task]`; a language model has one teacher", problems);
     }

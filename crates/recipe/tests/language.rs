@@ -72,6 +72,7 @@ fn facts(recipe: &heirloom_recipe::Recipe) -> LanguageFacts {
         }),
         teacher_tokenizer: Some(tokenizer),
         kept: None,
+        grown: None,
         first_difference: None,
         threads: 2,
     }

@@ -52,6 +52,7 @@ fn plan(sets: &[&str], words: u64, theirs: &str) -> Result<LanguagePlan, String>
         teacher: Some(model(words)),
         teacher_tokenizer: Some(tokens(theirs)),
         kept: None,
+        grown: None,
         first_difference: None,
         threads: 1,
     };

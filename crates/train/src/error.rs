@@ -107,6 +107,16 @@ pub enum Error {
         /// Why.
         source: heirloom_growth::Error,
     },
+    /// A method that a stage would try cannot be.
+    #[error("`stage.{stage}.candidates`: `{method}`: {source}")]
+    Candidate {
+        /// Which stage, from 0.
+        stage: usize,
+        /// The method.
+        method: String,
+        /// Why.
+        source: heirloom_growth::Error,
+    },
     /// A model that does not grow.
     #[error(transparent)]
     Growth(#[from] heirloom_growth::Error),
@@ -163,7 +173,9 @@ impl Error {
             | Self::WrongHypergradient { .. } => 5,
             Self::Foreign { .. } => 3,
             Self::NoSuchParameter { .. } => 2,
-            Self::Stage { source, .. } | Self::Growth(source) => source.exit_code(),
+            Self::Stage { source, .. } | Self::Candidate { source, .. } | Self::Growth(source) => {
+                source.exit_code()
+            }
             Self::Moments { .. } => 3,
             Self::Model(error) => error.exit_code(),
             Self::Data(error) => error.exit_code(),

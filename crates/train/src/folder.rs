@@ -35,6 +35,8 @@ pub(crate) const BALANCE: &str = "balance.f64";
 pub(crate) const REGULARIZER: &str = "regularizer.f64";
 /// The average of the weights, in the file of the state.
 const AVERAGE: &str = "average";
+/// What is behind a mask, likewise.
+const BEHIND: &str = "behind_mask";
 /// Moments, the average of the weights, and projections.
 const STATE: &str = "state.safetensors";
 /// Where the run's growth is, likewise as JSON.
@@ -232,7 +234,8 @@ impl<'d> RunFolder<'d> {
             trainer.learned().iter().map(|(_, learned)| 2 * learned.params.len() as u64).sum();
         let weights = trainer.student().params.len() as u64;
         let average = trainer.average_space().map_or(0, |_| weights);
-        let needs = Bytes(4 * (weights + moments + average));
+        let behind = trainer.student().behind().map_or(0, |_| weights);
+        let needs = Bytes(4 * (weights + moments + average + behind));
         let mut draft = Draft::of_step(self.disk, &self.path, step, needs)?;
         let weights = trainer.student().params.weights();
         put_weights(&mut draft, trainer, weights)?;
@@ -397,6 +400,9 @@ fn state_places(trainer: &dyn Trains) -> Vec<(String, View)> {
     }
     for (name, Learned { params, .. }) in trainer.others() {
         places.push((name.to_owned(), params.flat(params.weights())));
+    }
+    if let Some(behind) = trainer.student().behind() {
+        places.push((BEHIND.to_owned(), trainer.student().params.flat(behind)));
     }
     places
 }

@@ -14,7 +14,7 @@ use heirloom_models::EncoderConfig;
 use crate::{Error, LanguageConfig, Learned};
 
 /// A config of a student that may grow.
-pub trait Grows: Clone + std::fmt::Debug {
+pub trait Grows: Clone + PartialEq + std::fmt::Debug {
     /// What a plan must know of it.
     fn anatomy(&self) -> Anatomy;
 

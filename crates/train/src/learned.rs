@@ -8,7 +8,8 @@ use heirloom_engine::{
     AdamW, AdamWRows, Device, Ids, Move, Params, Role, Slope, Space, Span, Update, View,
 };
 
-use crate::Treatment;
+use crate::mask::Mask;
+use crate::{MaskCourse, Treatment};
 
 /// Moves remembered for rows that have missed them; then all rows are caught up.
 const REMEMBERED: usize = 512;
@@ -54,6 +55,8 @@ pub struct Learned {
     frozen: Vec<Span>,
     /// The table whose rows move when they are seen.
     table: Option<Table>,
+    /// What is behind a mask, while it is not open.
+    mask: Option<Mask>,
 }
 
 /// A table of which each step sees few rows.
@@ -113,6 +116,7 @@ impl Learned {
             treated,
             frozen,
             table,
+            mask: None,
         };
         learned.lay_out();
         learned
@@ -128,6 +132,45 @@ impl Learned {
         self.treatments = treatments;
         self.lay_out();
         self
+    }
+
+    /// The same with `parts` of the weights behind a mask; none of them is of the table.
+    #[must_use]
+    pub(crate) fn masked(
+        mut self,
+        device: &mut dyn Device,
+        parts: Vec<View>,
+        course: MaskCourse,
+    ) -> Self {
+        self.mask = Some(Mask::new(device, &self.params, parts, course));
+        self
+    }
+
+    /// The twin of the weights that holds what is behind the mask, while there is one.
+    pub(crate) fn behind(&self) -> Option<Space> {
+        self.mask.as_ref().map(|mask| mask.behind)
+    }
+
+    /// c of the coming step, once [`Learned::coming`] has heard of it, while there is a mask.
+    pub(crate) fn mask(&self) -> Option<f64> {
+        self.mask.as_ref().map(|mask| mask.course.at(self.update - 1))
+    }
+
+    /// Puts what is behind the mask, which was changed, into the weights as the coming step sees it.
+    #[cfg(test)]
+    pub(crate) fn look_again(&self, device: &mut dyn Device) {
+        if let Some(mask) = &self.mask {
+            mask.lift(device);
+            mask.lower(device, self.update - 1);
+        }
+    }
+
+    /// Makes the whole gradient of a step that of what is behind the mask; before
+    /// [`Learned::squares`].
+    pub(crate) fn pull_back(&self, device: &mut dyn Device) {
+        if let Some(mask) = &self.mask {
+            mask.pull_back(device, self.grads, self.update - 1);
+        }
     }
 
     /// How each parameter is treated, in the order of the index.
@@ -234,6 +277,9 @@ impl Learned {
             self.coming(device, at.step);
         }
         let Adam { beta1, beta2, epsilon, .. } = self.adam;
+        if let Some(mask) = &self.mask {
+            mask.lift(device);
+        }
         device.adamw(&AdamW {
             spaces: [self.params.weights(), self.grads, self.first, self.second],
             spans: &self.spans,
@@ -244,6 +290,11 @@ impl Learned {
             step: at.step,
             gradient_scale: at.gradient_scale,
         });
+        if let Some(mask) = &self.mask {
+            mask.lower(device, at.step);
+        }
+        // Open, it is the identity.
+        self.mask.take_if(|mask| mask.course.at(at.step) == 1.0);
         self.clear_frozen(device);
         if self.moving_table().is_none() {
             return;

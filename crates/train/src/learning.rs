@@ -5,12 +5,14 @@
 //! buffers filled, and what is to be said of it. Never: a step of the run.
 
 use heirloom_data::order::Cursor;
-use heirloom_growth::{Anatomy, GrowthPlan, Level, Operator, Tensors, clone_gap, grow};
+use heirloom_growth::{
+    Anatomy, GrowthPlan, Level, Operator, Tensors, behind_masks, clone_gap, grow,
+};
 use heirloom_recipe as recipe;
 
 use crate::grows::{Grows, Student, largest};
 use crate::stages::{Stages, moments_mode};
-use crate::{Error, GrowthRecord, Learnt};
+use crate::{Candidate, Error, GrowthRecord, Learnt};
 
 /// β₁ and β₂ of the optimiser that learns an operator.
 const ADAM: [f64; 2] = [0.9, 0.999];
@@ -70,21 +72,24 @@ pub(crate) fn raise<C: Grows>(
     let mut to = large.as_student();
     to.put_weights(&grown);
     drop(grown);
+    if let Some(space) = to.learned.behind() {
+        to.put(space, &behind_masks(plan, &anatomy, &small.weights())?);
+    }
     to.grow_from(small, plan, &anatomy, moments_mode(stage.moments))?;
     let (plan, stage) = (plan.clone(), stage.clone());
     Ok(Raised { plan, small: anatomy, stage, clone_gap: gap, learnt, flops })
 }
 
 impl Raised {
-    /// The record of a growth after `step` steps: numbers in both models' parameters, and what both
-    /// say to the same examples.
+    /// The record of a growth after `step` steps: numbers in both models' parameters, what both say to
+    /// the same examples, and what was tried.
     pub(crate) fn record<C: Grows>(
         self,
         stages: &Stages<C>,
         step: u64,
         [parameters_before, parameters_after]: [u64; 2],
-        before: &[f64],
-        after: &[f64],
+        [before, after]: [&[f64]; 2],
+        tried: Vec<Candidate>,
     ) -> GrowthRecord {
         let predicted = match self.learnt {
             None => self.plan.predict(&self.small).level,
@@ -94,7 +99,7 @@ impl Raised {
             kind: "growth".to_owned(),
             step,
             stage: stages.state.grown as u64 + 1,
-            method: self.stage.method,
+            method: self.plan.method.clone(),
             plan: self.plan.digest(),
             moments: self.stage.moments,
             from: self.small.shape,
@@ -107,7 +112,8 @@ impl Raised {
             clone_gap: self.clone_gap,
             tokens: stages.state.tokens,
             examples: stages.state.examples,
-            flops: self.flops,
+            flops: self.flops + tried.iter().map(|tried| tried.flops).sum::<u64>(),
+            candidates: tried,
             learnt: self.learnt,
         }
     }

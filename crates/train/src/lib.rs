@@ -19,9 +19,11 @@ mod folder;
 mod grows;
 mod hypergradient;
 mod job;
+mod lag;
 mod language;
 mod learned;
 mod learning;
+mod mask;
 mod nonfinite;
 mod on_policy;
 mod pass;
@@ -47,11 +49,13 @@ pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
 pub use grows::Grows;
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
+pub use lag::Candidate;
 pub use language::{
     Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
     TeacherReads, foresee, kept_term, language_memory, rows_of_run, rows_read,
 };
 pub use learned::{Adam, Learned};
+pub use mask::MaskCourse;
 pub use on_policy::{OnPolicy, add_written, prompts_of};
 pub use policy::policy;
 pub use predict::Predictor;

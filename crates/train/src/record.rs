@@ -39,6 +39,9 @@ pub struct StepRecord {
     /// they were.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group_learning_rates: Vec<f64>,
+    /// c of this step, of a mask over what the last growth added, while it is not open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<f64>,
     /// Sequences.
     pub sequences: u64,
     /// Tokens.

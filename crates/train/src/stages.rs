@@ -7,15 +7,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use heirloom_engine::Params;
+use heirloom_engine::{Params, View};
 use heirloom_growth::{
-    Descent, GrowthPlan, Level, Method, MomentsMode, Shape, Target, Tensors, descents,
+    Descent, GrowthPlan, Level, Masked, Method, MomentsMode, Shape, Target, Tensors, descents,
+    masks,
 };
 use heirloom_recipe::{Frozen, GrownMoments, Operator, StagePlan, TrainingPlan, When};
 use serde::{Deserialize, Serialize};
 
 use crate::grows::Grows;
-use crate::{Error, StepRecord, Treatment};
+use crate::{Candidate, Error, MaskCourse, StepRecord, Treatment};
 
 /// The stages of a run.
 #[derive(Clone, Debug)]
@@ -33,6 +34,9 @@ pub(crate) struct Stages<C> {
 pub struct StagesState {
     /// Growths done.
     pub grown: usize,
+    /// Which of its candidates each stage has kept that tried several, by the stage's number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub chosen: BTreeMap<usize, usize>,
     /// Tokens read.
     pub tokens: u64,
     /// Examples read.
@@ -42,6 +46,9 @@ pub struct StagesState {
     /// How the optimiser treats parameters that are not treated as usual, by name; before the
     /// groups of the plan.
     treated: BTreeMap<String, Treatment>,
+    /// The course of the mask over what the last growth added, while it is not open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<MaskCourse>,
 }
 
 /// A growth in the middle of a run.
@@ -79,8 +86,12 @@ pub struct GrowthRecord {
     pub tokens: u64,
     /// Examples read before it.
     pub examples: u64,
-    /// Floating-point operations that learning how to grow took; 0 where nothing was learnt.
+    /// Floating-point operations that learning how to grow took, or trying candidates; 0 where
+    /// nothing was learnt or tried.
     pub flops: u64,
+    /// What was tried, in the plan's order, where a stage tries several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<Candidate>,
     /// How the operator was learnt, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learnt: Option<Learnt>,
@@ -101,45 +112,95 @@ pub struct Learnt {
     pub last_loss: f64,
 }
 
-/// How the student of a plan, whose config is `first`, grows on the way.
+/// How the student of a plan, whose config is `first`, grows on the way; by the first of its
+/// candidates where a stage tries several.
 ///
 /// # Errors
-/// Where a stage's method or sizes cannot be.
+/// Where a stage's method or sizes cannot be, whichever candidate an earlier stage keeps.
 pub fn growth_plans<C: Grows>(
     training: &TrainingPlan,
     first: &C,
 ) -> Result<(Vec<GrowthPlan>, Vec<C>), Error> {
-    let (mut growths, mut configs) = (Vec::new(), vec![first.clone()]);
+    let mut reached = vec![first.clone()];
     for (index, stage) in training.stages.iter().enumerate() {
-        let config = &configs[index];
-        let small = config.anatomy();
-        let size = |size: heirloom_recipe::Size| size.said().map(|size| size as usize);
-        let target = Target {
-            layers: size(stage.num_hidden_layers),
-            hidden: size(stage.hidden_size),
-            heads: size(stage.num_attention_heads),
-            kv_heads: None,
-            intermediate: size(stage.intermediate_size),
+        let mut next = Vec::new();
+        for (config, method) in
+            reached.iter().flat_map(|config| stage.methods().iter().map(move |m| (config, m)))
+        {
+            let (_, grown) = growth(index, stage, method, config)?;
+            if !next.contains(&grown) {
+                next.push(grown);
+            }
+        }
+        reached = next;
+    }
+    along(&training.stages, first, &BTreeMap::new())
+}
+
+/// How it grows where each stage of `chosen` keeps that one of its candidates, and others their first.
+fn along<C: Grows>(
+    stages: &[StagePlan],
+    first: &C,
+    chosen: &BTreeMap<usize, usize>,
+) -> Result<(Vec<GrowthPlan>, Vec<C>), Error> {
+    let (mut growths, mut configs) = (Vec::new(), vec![first.clone()]);
+    for (index, stage) in stages.iter().enumerate() {
+        let at = chosen.get(&index).copied().unwrap_or_default();
+        let Some(method) = stage.methods().get(at) else {
+            return Err(Error::Foreign {
+                folder: "the checkpoint".to_owned(),
+                found: format!("candidate {at} of stage {index}"),
+                expected: format!("one of {}", stage.methods().len()),
+            });
         };
-        // What is learnt begins as copies and whole layers.
-        let (method, learns) = match stage.operator {
-            Operator::Fixed => (stage.method.as_str(), false),
-            Operator::Learnt { .. } => (Method::Bert2BertFpi.name(), true),
-        };
-        let growth = Method::find(method)
-            .and_then(|method| method.plan(&small, &target, stage.seed))
-            .map(|growth| {
-                if learns { GrowthPlan { method: stage.method.clone(), ..growth } } else { growth }
-            })
-            .map(|growth| GrowthPlan { noise: stage.noise, ..growth })
-            .and_then(|growth| growth.check(&small).map(|()| growth));
-        let refuse = |source| Error::Stage { stage: index, source };
-        let growth = growth.map_err(refuse)?;
-        let grown = config.grown(&growth).map_err(refuse)?;
-        configs.push(grown);
+        let (growth, config) = growth(index, stage, method, &configs[index])?;
         growths.push(growth);
+        configs.push(config);
     }
     Ok((growths, configs))
+}
+
+/// How a student with this config grows by stage `index`, by one of its methods.
+fn growth<C: Grows>(
+    index: usize,
+    stage: &StagePlan,
+    name: &str,
+    config: &C,
+) -> Result<(GrowthPlan, C), Error> {
+    let small = config.anatomy();
+    let size = |size: heirloom_recipe::Size| size.said().map(|size| size as usize);
+    let target = Target {
+        layers: size(stage.num_hidden_layers),
+        hidden: size(stage.hidden_size),
+        heads: size(stage.num_attention_heads),
+        kv_heads: None,
+        intermediate: size(stage.intermediate_size),
+    };
+    // What is learnt begins as copies and whole layers.
+    let (method, learns) = match stage.operator {
+        Operator::Fixed => (name, false),
+        Operator::Learnt { .. } => (Method::Bert2BertFpi.name(), true),
+    };
+    let growth = Method::find(method)
+        // Behind a mask it is zeros that begin, also where no weights alone are msg's.
+        .map(|method| if stage.mask_steps > 0 { Method::Pad } else { method })
+        .and_then(|method| method.plan(&small, &target, stage.seed))
+        .map(|growth| {
+            let renamed = learns || stage.mask_steps > 0;
+            if renamed { GrowthPlan { method: name.to_owned(), ..growth } } else { growth }
+        })
+        .map(|growth| GrowthPlan { noise: stage.noise, ..growth })
+        .and_then(|growth| growth.check(&small).map(|()| growth));
+    let refuse = |source| match &stage.lag {
+        None => Error::Stage { stage: index, source },
+        Some(_) => Error::Candidate { stage: index, method: name.to_owned(), source },
+    };
+    let growth = growth.map_err(refuse)?;
+    if stage.mask_steps > 0 {
+        masks(&growth, &small, []).map_err(refuse)?;
+    }
+    let grown = config.grown(&growth).map_err(refuse)?;
+    Ok((growth, grown))
 }
 
 /// The growth crate's name of a choice in a plan.
@@ -177,7 +238,11 @@ impl<C: Grows> Stages<C> {
         first: &C,
         state: StagesState,
     ) -> Result<Self, Error> {
-        let (growths, configs) = growth_plans(training, first)?;
+        Self::of(&training.stages, first, state)
+    }
+
+    fn of(plans: &[StagePlan], first: &C, state: StagesState) -> Result<Self, Error> {
+        let (growths, configs) = along(plans, first, &state.chosen)?;
         if state.grown > growths.len() {
             return Err(Error::Foreign {
                 folder: "the checkpoint".to_owned(),
@@ -185,7 +250,14 @@ impl<C: Grows> Stages<C> {
                 expected: format!("at most {}", growths.len()),
             });
         }
-        Ok(Self { plans: training.stages.clone(), growths, configs, state })
+        Ok(Self { plans: plans.to_vec(), growths, configs, state })
+    }
+
+    /// The same where the coming stage keeps its candidate number `at`.
+    pub(crate) fn keeping(&self, at: usize) -> Result<Self, Error> {
+        let mut state = self.state.clone();
+        state.chosen.insert(state.grown, at);
+        Self::of(&self.plans, self.first(), state)
     }
 
     /// The student's config before any growth.
@@ -233,9 +305,43 @@ impl<C: Grows> Stages<C> {
         }
     }
 
-    /// Whether the student grows now, after `step` steps.
+    /// The masked parts of `params`, where the mask of the last growth is not open; `shapes` gives
+    /// the parameters of a config as files hold them.
+    ///
+    /// # Errors
+    /// Where a mask cannot hide what is new.
+    pub(crate) fn mask(
+        &self,
+        params: &Params,
+        shapes: &dyn Fn(&C) -> Tensors<f64>,
+    ) -> Result<Option<(Vec<View>, MaskCourse)>, Error> {
+        let (Some(course), Some((growth, config))) = (self.state.mask, self.last()) else {
+            return Ok(None);
+        };
+        let shapes = shapes(config);
+        let shapes = shapes.iter().map(|(name, tensor)| (name.as_str(), &*tensor.shape));
+        let masks = masks(growth, &config.anatomy(), shapes)?;
+        let mut parts = Vec::new();
+        for param in params.index() {
+            let view = params.view(param, params.weights());
+            match masks.get(&param.name) {
+                None => (),
+                Some(Masked::Whole) => parts.push(view),
+                Some(Masked::Inputs(inputs)) => {
+                    // On the device inputs are columns, whatever files hold.
+                    let view = view.reshaped(param.shape[0], param.shape[1]);
+                    parts.extend(inputs.iter().map(|range| view.columns(range.clone())));
+                }
+            }
+        }
+        Ok(Some((parts, course)))
+    }
+
+    /// Whether the student grows now, after `step` steps. Whatever is behind a mask opens first.
     pub(crate) fn is_due(&self, step: u64) -> bool {
-        let Some((stage, _)) = self.next() else { return false };
+        let Some((stage, _)) = self.next().filter(|_| self.state.mask.is_none()) else {
+            return false;
+        };
         match stage.when {
             When::Step(at) => step >= at,
             When::Tokens(at) => self.state.tokens >= at,
@@ -269,7 +375,9 @@ impl<C: Grows> Stages<C> {
             }
         }
         let grown = self.state.grown + 1;
-        Ok(StagesState { grown, recent: VecDeque::new(), treated, ..self.state.clone() })
+        let mask = MaskCourse { from: updates, over: stage.mask_steps };
+        let mask = (mask.over > 0).then_some(mask);
+        Ok(StagesState { grown, recent: VecDeque::new(), treated, mask, ..self.state.clone() })
     }
 }
 
@@ -341,6 +449,8 @@ mod tests {
         let stage = StagePlan {
             when: When::Step(1),
             method: String::new(),
+            lag: None,
+            mask_steps: 0,
             num_hidden_layers: heirloom_recipe::Size::Follows,
             hidden_size: heirloom_recipe::Size::Follows,
             num_attention_heads: heirloom_recipe::Size::Follows,

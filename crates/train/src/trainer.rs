@@ -38,8 +38,9 @@ use crate::{
     TeacherAnswers, TeacherJob, TeacherRecord, TermRecord, learning_rate, regularizer,
     run_capacity, terms, treatments,
 };
-use setup::{balancing, check_names, kept_answers, live, load_moments, load_student, teaching};
+use setup::{balancing, check_names, kept_answers, live, load_student, teaching};
 
+pub(crate) use setup::load_moments;
 pub use setup::{MOMENTS, begun};
 
 /// Tokens that an evaluation reads at once.
@@ -150,9 +151,15 @@ impl Trainer {
         let treatments = treatments(model.params(), before, groups, begun(plan));
         let mut student =
             Learned::new(device, model.params().clone(), adam, table).treated(treatments);
+        let shapes = |config: &_| growing::shapes(config, plan);
+        if let Some((parts, course)) = stages.mask(model.params(), &shapes)? {
+            student = student.masked(device, parts, course);
+        }
         let mut progress = Progress::default();
         if begun(plan) > 0 {
-            load_moments(device, &job, &student)?;
+            if let StudentWeights::Folder { path, .. } = &job.student_weights {
+                load_moments(device, path, &student, &|_| false)?;
+            }
             progress.updates = begun(plan);
             student.resumed(device, progress.updates);
         }
@@ -326,6 +333,8 @@ impl Trainer {
             parts.add(&self.micro_batch(examples, range.start, counts, at, decided));
         }
         let loss = self.pass.objective.total(&parts);
+        let mask = self.student.mask();
+        self.student.pull_back(&mut *self.device);
         let squares = self.student.squares(&*self.device) + self.projections.squares(&*self.device);
         let norm = squares.sqrt();
         let finite = loss.is_finite() && norm.is_finite();
@@ -370,10 +379,14 @@ impl Trainer {
             sequences: counts.sequences,
             tokens: counts.tokens,
             flops: self.device.operations() - before,
+            mask,
             micro_batches: ranges.len() as u64,
             skipped: !finite,
         };
         self.stages.hear(&record);
+        if self.student.mask().is_none() {
+            self.stages.state.mask = None;
+        }
         Ok(record)
     }
 

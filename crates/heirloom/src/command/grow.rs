@@ -115,7 +115,7 @@ fn open(args: &GrowArgs) -> Result<Small, Failure> {
         }
     };
     let checkpoint = Checkpoint::open(run, args.step)?;
-    let planned = &checkpoint.plan.tokenizer;
+    let planned = checkpoint.tokenizer();
     let path = Places::from_environment().model("tokenizer.path", &planned.path)?;
     let tokenizer = Tokenizer::open(&path)?;
     if tokenizer.digest() != planned.digest {

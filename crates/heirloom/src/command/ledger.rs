@@ -104,7 +104,10 @@ impl Run {
                     }
                 }
                 "growth" => {
-                    let tokens = record["learnt"]["tokens"].as_f64().unwrap_or_default();
+                    let tried = record["candidates"].as_array().into_iter().flatten();
+                    let tried = tried.filter_map(|candidate| candidate["tokens"].as_f64());
+                    let learnt = record["learnt"]["tokens"].as_f64().unwrap_or_default();
+                    let tokens = learnt + tried.sum::<f64>();
                     growths.push((step, Spent { flops: number("flops"), tokens, seconds: 0.0 }));
                 }
                 "teacher" => {

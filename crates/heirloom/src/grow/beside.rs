@@ -4,18 +4,20 @@
 //! In: a checkpoint of a run, and a plan. Out: `moments.safetensors`, which says whose weights it
 //! belongs to. Never: moments that another file's weights would be trained with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use heirloom_base::Digest;
-use heirloom_engine::{Reference, Role};
+use heirloom_engine::{Param, Params, Reference, Role};
 use heirloom_growth::{
     Anatomy, Descent, GrowthPlan, Moments, Tensor, Tensors, descents, grow_moments,
 };
-use heirloom_models::{EncoderConfig, Model};
-use heirloom_recipe::{AnyPlan, GrownFacts, GrownMoments, GrownRate, Plan};
+use heirloom_models::{Decoder, Head, Model, transposed};
+use heirloom_recipe::{AnyPlan, GrownFacts, GrownMoments, GrownRate, TokenizerPlan, TrainingPlan};
 use heirloom_store::{Array, Committed, RealDisk, TensorFile, step_name};
-use heirloom_train::{MOMENTS, RunFolder, StagesState, head_of, moments_mode, treatments};
+use heirloom_train::{
+    LanguageConfig, MOMENTS, RunFolder, StagesState, head_of, moments_mode, treatments,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -44,11 +46,28 @@ pub struct About {
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The run's plan.
-    pub plan: Plan,
+    pub plan: AnyPlan,
     /// The checkpoint.
     pub committed: Committed,
     stages: StagesState,
     updates: u64,
+}
+
+/// The parameters of a student on a device, and those of which files hold the transpose.
+struct Layout {
+    params: Params,
+    turned: BTreeSet<String>,
+}
+
+impl Layout {
+    /// The shape of a parameter as files hold it.
+    fn shape(&self, param: &Param) -> Vec<usize> {
+        let mut shape = param.shape.clone();
+        if self.turned.contains(&param.name) {
+            shape.reverse();
+        }
+        shape
+    }
 }
 
 /// The moments that stand beside grown weights, and what is said of them but for the weights.
@@ -68,12 +87,6 @@ impl Checkpoint {
         let shown = run.display();
         let plan = AnyPlan::from_toml(&RunFolder::plan_text(&RealDisk, run)?)
             .map_err(|error| Failure::input(format!("`{shown}` holds no plan: {error}")))?;
-        let AnyPlan::Task(plan) = plan else {
-            return Err(Failure::usage(format!(
-                "`{shown}` is a language model's run, whose moments grow inside a run alone \
-                 (`[[stage]]`); to grow its weights: heirloom grow {shown}/last …"
-            )));
-        };
         let steps = RunFolder::steps(&RealDisk, run)?;
         let found = match step {
             None => steps.last(),
@@ -97,8 +110,17 @@ impl Checkpoint {
             )));
         }
         let stages = RunFolder::stages(&committed)?;
+        if let Some(mask) = &stages.mask {
+            return Err(Failure::usage(format!(
+                "`{shown}/{}` has grown behind a mask that is not open yet, and its moments are of what \
+                 is behind it; take a checkpoint after {} steps (`--step`), or grow `{shown}/last` \
+                 without moments",
+                step_name(found),
+                mask.from + mask.over,
+            )));
+        }
         let updates = RunFolder::updates(&committed)?;
-        Ok(Self { plan: *plan, committed, stages, updates })
+        Ok(Self { plan, committed, stages, updates })
     }
 
     /// Steps of the optimiser that its moments have heard of.
@@ -106,10 +128,25 @@ impl Checkpoint {
         self.updates
     }
 
-    /// The moments of all parameters, by their public names.
-    fn moments(&self, config: &EncoderConfig) -> Result<Moments<f32>, Failure> {
-        let model = self.model(config);
-        let params = model.params();
+    /// The tokenizer of the run.
+    pub fn tokenizer(&self) -> &TokenizerPlan {
+        match &self.plan {
+            AnyPlan::Task(plan) => &plan.tokenizer,
+            AnyPlan::Language(plan) => &plan.tokenizer,
+        }
+    }
+
+    /// Its training, and the steps that its optimiser had taken before it.
+    fn training(&self) -> (&TrainingPlan, u64) {
+        match &self.plan {
+            AnyPlan::Task(plan) => (&plan.training, plan.student.moments.updates()),
+            AnyPlan::Language(plan) => (&plan.training, plan.student.moments.updates()),
+        }
+    }
+
+    /// The moments of all parameters, by their public names, as files hold them.
+    fn moments(&self, layout: &Layout) -> Result<Moments<f32>, Failure> {
+        let params = &layout.params;
         let file = TensorFile::open(&self.committed.file("state.safetensors")?)?;
         let read = |order: &str| -> Result<Tensors<f32>, Failure> {
             let flat = file.read_f32(&format!("adam.{order}.student"))?;
@@ -121,9 +158,12 @@ impl Checkpoint {
                     params.len(),
                 )));
             }
-            let tensor = |param: &heirloom_engine::Param| {
-                let data = flat[param.offset..param.offset + param.len()].to_vec();
-                (param.name.clone(), Tensor::new(&param.shape, data))
+            let tensor = |param: &Param| {
+                let mut data = flat[param.offset..param.offset + param.len()].to_vec();
+                if layout.turned.contains(&param.name) {
+                    data = transposed(&data, param.shape[1]);
+                }
+                (param.name.clone(), Tensor::new(&layout.shape(param), data))
             };
             let moved = params.index().iter().filter(|param| param.role != Role::Carried);
             Ok(moved.map(tensor).collect())
@@ -131,9 +171,24 @@ impl Checkpoint {
         Ok(Moments { first: read("first")?, second: read("second")? })
     }
 
-    /// Only for its layout.
-    fn model(&self, config: &EncoderConfig) -> Model {
-        Model::new(&mut Reference::<f32>::new(), config.clone(), head_of(&self.plan))
+    /// How the parameters of its student lie.
+    fn layout(&self, config: &LanguageConfig) -> Layout {
+        let mut nowhere = Reference::<f32>::new();
+        let config = match config {
+            LanguageConfig::Decoder(config) => {
+                let model = Decoder::new(&mut nowhere, config.clone());
+                let names = model.params().index().iter().map(|param| param.name.clone());
+                let turned = names.filter(|name| model.lies_transposed(name)).collect();
+                return Layout { params: model.params().clone(), turned };
+            }
+            LanguageConfig::Encoder(config) => config.clone(),
+        };
+        let head = match &self.plan {
+            AnyPlan::Task(plan) => head_of(plan),
+            AnyPlan::Language(_) => Head::MaskedLm,
+        };
+        let model = Model::new(&mut nowhere, config, head);
+        Layout { params: model.params().clone(), turned: BTreeSet::new() }
     }
 
     /// What `plan` makes of the moments, and of how fast each parameter learns.
@@ -141,17 +196,18 @@ impl Checkpoint {
         &self,
         plan: &GrowthPlan,
         anatomy: &Anatomy,
-        config: &EncoderConfig,
+        config: &LanguageConfig,
         mode: GrownMoments,
     ) -> Result<Beside, Failure> {
-        let model = self.model(config);
-        let params = model.params();
-        let groups = &self.plan.training.groups;
-        let begun = heirloom_train::begun(&self.plan);
-        let before = treatments(params, self.stages.treatments(params), groups, begun);
+        let layout = self.layout(config);
+        let params = &layout.params;
+        let (training, begun) = self.training();
+        let before = treatments(params, self.stages.treatments(params), &training.groups, begun);
         let old: BTreeMap<&str, f64> =
             params.index().iter().zip(&before).map(|(p, by)| (p.name.as_str(), by.rate)).collect();
-        let shapes = params.index().iter().map(|param| (param.name.as_str(), &*param.shape));
+        let shapes: Vec<(&str, Vec<usize>)> =
+            params.index().iter().map(|param| (param.name.as_str(), layout.shape(param))).collect();
+        let shapes = shapes.iter().map(|(name, shape)| (*name, shape.as_slice()));
         let descents = descents(plan, anatomy, shapes)?;
         let mut rates: BTreeMap<u64, Vec<String>> = BTreeMap::new();
         let (mut fresh, mut frozen) = (Vec::new(), Vec::new());
@@ -171,7 +227,7 @@ impl Checkpoint {
         let moments = if dropped {
             None
         } else {
-            Some(grow_moments(plan, anatomy, &self.moments(config)?, moments_mode(mode))?)
+            Some(grow_moments(plan, anatomy, &self.moments(&layout)?, moments_mode(mode))?)
         };
         let rates = rates.into_iter().map(|(rate, names)| (f64::from_bits(rate), names)).collect();
         let updates = if dropped { 0 } else { self.updates };

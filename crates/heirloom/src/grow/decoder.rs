@@ -22,6 +22,10 @@ impl SmallDecoder {
         Ok(Self { config: DecoderConfig::open(folder)? })
     }
 
+    pub(super) fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
     pub(super) fn anatomy(&self) -> Anatomy {
         Anatomy::of_decoder(&self.config)
     }

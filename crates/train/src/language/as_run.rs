@@ -104,10 +104,7 @@ impl Trains for LanguageTrainer {
     }
 
     fn is_transposed(&self, name: &str) -> bool {
-        match &self.network {
-            Network::Decoder(model) => model.lies_transposed(name),
-            Network::Encoder(_) => false,
-        }
+        self.network.lies_transposed(name)
     }
 
     fn tokenizer_files(&self) -> &BTreeMap<String, Vec<u8>> {

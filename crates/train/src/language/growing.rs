@@ -11,7 +11,9 @@ use super::job::{LanguageConfig, LanguageJob};
 use super::network::Network;
 use super::trainer::LanguageTrainer;
 use crate::grows::{self, Grows, Student, copies};
-use crate::learning::{GradientOf, raise};
+use crate::lag::choose;
+use crate::learning::{GradientOf, Raised, raise};
+use crate::stages::Stages;
 use crate::trainer::rule;
 use crate::{Error, GrowthRecord, Trains, Work};
 
@@ -26,20 +28,33 @@ impl LanguageTrainer {
     ) -> Result<GrowthRecord, Error> {
         self.catch_up();
         let before = self.sample();
+        let stages = self.stages.clone();
+        let mut tries = |stages: &Stages<_>| Ok(self.raised(stages, new_device)?.0);
+        let (stages, tried) = choose(&stages, &mut tries)?;
+        let (mut large, raised) = self.raised(&stages, new_device)?;
+        let after = large.sample();
+        let count = [&*self, &large].map(|trainer| trainer.student.params.count() as u64);
+        let record =
+            raised.record(&stages, self.progress.cursor.step, count, [&before, &after], tried);
+        *self = large;
+        Ok(record)
+    }
+
+    /// The trainer of the student grown by the coming one of `stages`; this one stays as it is.
+    fn raised(
+        &mut self,
+        stages: &Stages<LanguageConfig>,
+        new_device: &mut dyn FnMut(Work) -> crate::Device,
+    ) -> Result<(Self, Raised), Error> {
         let shapes = grows::shapes(&self.student.params, &turned(&self.network));
-        let state = self.stages.after(&shapes, self.progress.updates)?;
-        let job = LanguageJob { student: self.stages.first().clone(), ..self.job.clone() };
+        let state = stages.after(&shapes, self.progress.updates)?;
+        let job = LanguageJob { student: stages.first().clone(), ..self.job.clone() };
         let mut large = Self::at_stage(job, state, new_device)?;
         large.loaded = self.loaded.clone();
         large.resumed(self.progress);
-        let stages = self.stages.clone();
-        let raised = raise(&stages, &mut self.as_student(), &mut large)?;
+        let raised = raise(stages, &mut self.as_student(), &mut large)?;
         large.resumed(self.progress);
-        let after = large.sample();
-        let count = [&*self, &large].map(|trainer| trainer.student.params.count() as u64);
-        let record = raised.record(&stages, self.progress.cursor.step, count, &before, &after);
-        *self = large;
-        Ok(record)
+        Ok((large, raised))
     }
 
     /// See [`Trains::clone_gap`].

@@ -10,7 +10,7 @@ use heirloom_models::{DecoderConfig, EncoderConfig};
 use heirloom_recipe::LanguagePlan;
 
 /// The shape of a language model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum LanguageConfig {
     /// It foresees the next token.
     Decoder(DecoderConfig),

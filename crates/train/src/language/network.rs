@@ -50,6 +50,14 @@ impl Network {
         }
     }
 
+    /// Whether files hold the transpose of the parameter of this name.
+    pub(super) fn lies_transposed(&self, name: &str) -> bool {
+        match self {
+            Self::Decoder(model) => model.lies_transposed(name),
+            Self::Encoder(_) => false,
+        }
+    }
+
     /// Fills the weights; those of a head that a folder lacks are drawn where `fresh_head` is a seed.
     pub(super) fn fill(
         &self,

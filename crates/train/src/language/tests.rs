@@ -16,6 +16,7 @@ use heirloom_recipe::{
 use heirloom_store::{Holder, RealDisk};
 
 mod growing;
+mod masks;
 
 use super::*;
 use crate::{Error, EvaluationRecord, Judged, Outside, RunFolder, StepRecord, run};
@@ -148,6 +149,7 @@ pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
         student: Some(facts_of(&config)),
         teacher: teacher.map(|name| facts_of(&open(name))),
         kept: None,
+        grown: None,
         teacher_tokenizer: None,
         first_difference: None,
         threads: 1,

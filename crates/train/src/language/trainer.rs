@@ -31,7 +31,7 @@ use super::written::{self, Writer};
 use crate::average::Averaging;
 use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
 use crate::stages::Stages;
-use crate::trainer::{clip, rule};
+use crate::trainer::{clip, load_moments, rule};
 use crate::trains::reconsider;
 use crate::treatment::group_rates;
 use crate::{
@@ -132,8 +132,22 @@ impl LanguageTrainer {
         };
         let params = network.params().clone();
         let before = stages.treatments(&params);
-        let treatments = treatments(&params, before, &training.groups, 0);
-        let student = Learned::new(device, params, adam, network.looked_up()).treated(treatments);
+        let begun = job.plan.student.moments.updates();
+        let treatments = treatments(&params, before, &training.groups, begun);
+        let mask = stages.mask(&params, &|config| shapes(config))?;
+        let mut student =
+            Learned::new(device, params, adam, network.looked_up()).treated(treatments);
+        if let Some((parts, course)) = mask {
+            student = student.masked(device, parts, course);
+        }
+        let mut progress = Progress::default();
+        if begun > 0 {
+            if let LanguageWeights::Folder(path) = &job.weights {
+                load_moments(device, path, &student, &|name| network.lies_transposed(name))?;
+            }
+            progress.updates = begun;
+            student.resumed(device, begun);
+        }
         let averaging = Averaging::new(device, training.average, network.params());
         let capacity = capacity(&job);
         let purpose = &purpose(&job.plan);
@@ -155,7 +169,7 @@ impl LanguageTrainer {
             network,
             student,
             averaging,
-            progress: Progress::default(),
+            progress,
             loaded,
             examiner,
             teacher: teacher.map(|network| (network, None)),
@@ -233,6 +247,8 @@ impl LanguageTrainer {
         let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();
         let sequences = self.held as u64;
         let loss = self.pass.total(&parts);
+        let mask = self.student.mask();
+        self.student.pull_back(&mut *self.device);
         let norm = self.student.squares(&*self.device).sqrt();
         let learning_rate = learning_rate(&self.job.plan.training, Step(cursor.step));
         // A step in which nothing is to be foreseen has loss 0 and changes nothing.
@@ -270,15 +286,19 @@ impl LanguageTrainer {
             group_learning_rates: group_rates(
                 &self.job.plan.training.groups,
                 learning_rate,
-                (self.progress.updates, 0),
+                (self.progress.updates, self.job.plan.student.moments.updates()),
             ),
             sequences,
             tokens,
             flops: self.device.operations() - before,
+            mask,
             micro_batches: cuts,
             skipped: !finite,
         };
         self.stages.hear(&record);
+        if self.student.mask().is_none() {
+            self.stages.state.mask = None;
+        }
         Ok(record)
     }
 

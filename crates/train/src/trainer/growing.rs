@@ -12,7 +12,8 @@ use heirloom_models::EncoderConfig;
 
 use super::*;
 use crate::grows::{self, Grows, Student, copies};
-use crate::learning::{GradientOf, raise};
+use crate::lag::choose;
+use crate::learning::{GradientOf, Raised, raise};
 use crate::{GrowthRecord, StagesState};
 
 impl Trainer {
@@ -41,20 +42,34 @@ impl Trainer {
     ) -> Result<GrowthRecord, Error> {
         crate::trains::catch_up(self);
         let before = self.sample();
+        let stages = self.stages.clone();
+        let mut tries = |stages: &Stages<_>| Ok(self.raised(stages, disk, new_device)?.0);
+        let (stages, tried) = choose(&stages, &mut tries)?;
+        let (mut large, raised) = self.raised(&stages, disk, new_device)?;
+        let after = large.sample();
+        let count = [&*self, &large].map(|trainer| trainer.student.params.count() as u64);
+        let record =
+            raised.record(&stages, self.progress.cursor.step, count, [&before, &after], tried);
+        *self = large;
+        Ok(record)
+    }
+
+    /// The trainer of the student grown by the coming one of `stages`; this one stays as it is.
+    fn raised(
+        &mut self,
+        stages: &Stages<EncoderConfig>,
+        disk: &dyn Disk,
+        new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
+    ) -> Result<(Self, Raised), Error> {
         let shapes = grows::shapes(&self.student.params, &BTreeSet::new());
-        let state = self.stages.after(&shapes, self.progress.updates)?;
-        let job = Job { student_config: self.stages.first().clone(), ..self.job.clone() };
+        let state = stages.after(&shapes, self.progress.updates)?;
+        let job = Job { student_config: stages.first().clone(), ..self.job.clone() };
         let mut large = Self::at_stage(job, state, disk, new_device)?;
         // Whoever learns how to grow reads the batches that come.
         self.hand_over(&mut large);
-        let stages = self.stages.clone();
-        let raised = raise(&stages, &mut self.as_student(), &mut large)?;
+        let raised = raise(stages, &mut self.as_student(), &mut large)?;
         self.hand_over(&mut large);
-        let after = large.sample();
-        let count = [&*self, &large].map(|trainer| trainer.student.params.count() as u64);
-        let record = raised.record(&stages, self.progress.cursor.step, count, &before, &after);
-        *self = large;
-        Ok(record)
+        Ok((large, raised))
     }
 
     /// How far copies of the last growth are apart, over the parameters of the blocks; `None` where

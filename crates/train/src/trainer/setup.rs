@@ -1,11 +1,12 @@
 //! What a run begins with: the teachers' answers or the teachers, a policy, the student's weights.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use heirloom_data::dataset::Dataset;
 use heirloom_engine::{Device, Role};
-use heirloom_models::{Capacity, Head, Loaded, Model};
-use heirloom_recipe::{Moments, Plan, TeacherPlan};
+use heirloom_models::{Capacity, Head, Loaded, Model, transposed};
+use heirloom_recipe::{Plan, TeacherPlan};
 use heirloom_store::{Disk, TensorFile, TensorFolder};
 
 use super::growing::shapes;
@@ -114,30 +115,40 @@ pub(super) fn load_student(
 /// The file beside a grown model's weights with the optimiser's moments.
 pub const MOMENTS: &str = "moments.safetensors";
 
-/// Puts the moments beside the student's weights into `student`.
-pub(super) fn load_moments(
+/// Puts the moments beside the weights in `path` into `student`; `is_transposed` says of which
+/// parameters files hold the transpose.
+pub(crate) fn load_moments(
     device: &mut dyn Device,
-    job: &Job,
+    path: &Path,
     student: &Learned,
+    is_transposed: &dyn Fn(&str) -> bool,
 ) -> Result<(), Error> {
-    let StudentWeights::Folder { path, .. } = &job.student_weights else { return Ok(()) };
     let file = TensorFile::open(&path.join(MOMENTS))?;
     for (order, space) in [("first", student.first), ("second", student.second)] {
         for param in student.params.index().iter().filter(|param| param.role != Role::Carried) {
             let name = format!("{order}.{}", param.name);
+            let turned = is_transposed(&param.name);
+            let mut shape = param.shape.clone();
+            if turned {
+                shape.reverse();
+            }
             let refuse = |found: String| Error::Moments {
                 file: file.path().display().to_string(),
                 name: param.name.clone(),
                 found,
-                expected: param.shape.clone(),
+                expected: shape.clone(),
             };
             if !file.has(&name) {
                 return Err(refuse("no moment".to_owned()));
             }
-            if file.shape(&name)? != param.shape {
+            if file.shape(&name)? != shape {
                 return Err(refuse(format!("a moment of shape {:?}", file.shape(&name)?)));
             }
-            device.write(student.params.view(param, space), &file.read_f32(&name)?);
+            let mut numbers = file.read_f32(&name)?;
+            if turned {
+                numbers = transposed(&numbers, param.shape[0]);
+            }
+            device.write(student.params.view(param, space), &numbers);
         }
     }
     Ok(())
@@ -160,8 +171,5 @@ pub(super) fn check_names(
 
 /// Steps that the optimiser had taken before the run: those of the moments that it begins with.
 pub fn begun(plan: &Plan) -> u64 {
-    match plan.student.moments {
-        Moments::Zero => 0,
-        Moments::Kept { updates } => updates,
-    }
+    plan.student.moments.updates()
 }

@@ -13,10 +13,12 @@ use heirloom_train::{
 
 use crate::tiny::{Task, double, job, single};
 
-fn stage(when: When, method: &str) -> StagePlan {
+pub(crate) fn stage(when: When, method: &str) -> StagePlan {
     StagePlan {
         when,
         method: method.to_owned(),
+        lag: None,
+        mask_steps: 0,
         num_hidden_layers: Size::Follows,
         hidden_size: Size::Follows,
         num_attention_heads: Size::Follows,
@@ -32,15 +34,15 @@ fn stage(when: When, method: &str) -> StagePlan {
 }
 
 /// Whole copies of everything: width 16 to 32.
-fn wider(when: When) -> StagePlan {
+pub(crate) fn wider(when: When) -> StagePlan {
     StagePlan { hidden_size: Size::To(32), ..stage(when, "hypercloning") }
 }
 
-fn deeper(when: When, layers: u64, method: &str) -> StagePlan {
+pub(crate) fn deeper(when: When, layers: u64, method: &str) -> StagePlan {
     StagePlan { num_hidden_layers: Size::To(layers), ..stage(when, method) }
 }
 
-fn with(stages: &[StagePlan], sets: &[&str], folder: &Path) -> Job {
+pub(crate) fn with(stages: &[StagePlan], sets: &[&str], folder: &Path) -> Job {
     let length = sets.iter().any(|set| set.starts_with("training.max_steps"));
     let usual: &[&str] = if length { &[] } else { &["training.max_steps=70"] };
     let sets = [usual, &["training.batch_size=5"], sets].concat();
@@ -58,19 +60,19 @@ const PLAIN: [&str; 4] = [
     "training.weight_decay=0.05",
 ];
 
-fn plain(stages: &[StagePlan], folder: &Path) -> Job {
+pub(crate) fn plain(stages: &[StagePlan], folder: &Path) -> Job {
     let mut job = with(stages, &PLAIN, folder);
     let config = &mut job.student_config;
     (config.hidden_dropout, config.attention_dropout, config.classifier_dropout) = (0.0, 0.0, 0.0);
     job
 }
 
-fn trainer_of(job: Job, device: fn() -> Device) -> Trainer {
+pub(crate) fn trainer_of(job: Job, device: fn() -> Device) -> Trainer {
     Trainer::new(job, &RealDisk, &mut |_| device()).unwrap()
 }
 
 /// Steps until the run ends or `most` are done, growing on the way.
-fn walk(
+pub(crate) fn walk(
     trainer: &mut Trainer,
     most: u64,
     device: fn() -> Device,
@@ -236,10 +238,10 @@ impl Outside for Nobody {
 
 /// A disk of a process that is killed after some operations: what was done stays, nothing follows. A
 /// kill loses nothing that was written, so nothing is synced.
-struct Dying(AtomicUsize);
+pub(crate) struct Dying(AtomicUsize);
 
 impl Dying {
-    fn after(operations: usize) -> Self {
+    pub(crate) fn after(operations: usize) -> Self {
         Self(AtomicUsize::new(operations))
     }
 
@@ -324,7 +326,7 @@ fn staged(folder: &Path) -> Job {
 }
 
 /// Begins or resumes the run in `path`, and goes on as far as the disk lives.
-fn go_on(path: &Path, job: &Job, disk: &dyn Disk) -> Result<(), Error> {
+pub(crate) fn go_on(path: &Path, job: &Job, disk: &dyn Disk) -> Result<(), Error> {
     let holder = Holder::this_process("2000-01-01T00:00:00Z");
     let mut new_device = |_| single();
     if !path.join("plan.toml").is_file() {
@@ -349,7 +351,7 @@ fn go_on(path: &Path, job: &Job, disk: &dyn Disk) -> Result<(), Error> {
     run_loop(&mut trainer, &mut folder, &mut Nobody(single)).map(drop)
 }
 
-fn outcome(path: &Path) -> [Vec<u8>; 3] {
+pub(crate) fn outcome(path: &Path) -> [Vec<u8>; 3] {
     ["last/model.safetensors", "last/config.json", "run.jsonl"]
         .map(|file| std::fs::read(path.join(file)).unwrap())
 }

@@ -1,14 +1,16 @@
 //! A language model that grows in the middle of its run, as a classifier does.
 
-use heirloom_recipe::{Frozen, GroupPlan, GrownMoments, Operator, Size, StagePlan, When};
+use heirloom_recipe::{Frozen, GroupPlan, GrownMoments, Lag, Operator, Size, StagePlan, When};
 
 use super::*;
 use crate::{StagesState, Trains};
 
-fn stage(method: &str, at: u64) -> StagePlan {
+pub(super) fn stage(method: &str, at: u64) -> StagePlan {
     StagePlan {
         when: When::Step(at),
         method: method.to_owned(),
+        lag: None,
+        mask_steps: 0,
         num_hidden_layers: Size::Follows,
         hidden_size: Size::Follows,
         num_attention_heads: Size::Follows,
@@ -75,7 +77,12 @@ fn a_run_that_grows_twice_and_was_cut_off_anywhere_ends_in_the_same_bits() {
     for student in ["gpt2", "llama"] {
         let job = || {
             let mut job = job(Setting { student, sets: &sets, dropout: 0.1, ..PLAIN }, pairs());
-            let deeper = StagePlan { num_hidden_layers: Size::To(3), ..stage("interleave", 3) };
+            let candidates = ["interleave", "stack"].map(str::to_owned).to_vec();
+            let deeper = StagePlan {
+                num_hidden_layers: Size::To(3),
+                lag: Some(Lag { candidates, steps: 2 }),
+                ..stage("lag", 3)
+            };
             let wider = StagePlan {
                 moments: GrownMoments::Asymmetric,
                 warmup_steps: 2,
@@ -98,6 +105,7 @@ fn a_run_that_grows_twice_and_was_cut_off_anywhere_ends_in_the_same_bits() {
         let record = std::fs::read(dir("whole/run.jsonl")).expect("a record");
         let text = String::from_utf8(record.clone()).expect("JSON");
         assert_eq!(text.matches(r#""kind":"growth""#).count(), 2, "{text}");
+        assert_eq!(text.matches(r#""candidates":[{"#).count(), 1, "{text}");
         let steps = RunFolder::steps(&RealDisk, &dir("whole")).expect("checkpoints");
         assert_eq!(steps.len(), 8);
         for step in steps.into_iter().rev() {
