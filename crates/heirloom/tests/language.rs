@@ -28,8 +28,8 @@ fn recipe(layers: u32, rest: &str) -> String {
     )
 }
 
-const TAUGHT: &str =
-    "[teacher]\nmodel = \"teacher/best\"\n[objective]\nalpha = 0.6\ntemperature_end = 1.0\n";
+const TAUGHT: &str = "[teacher]\nmodel = \"teacher/best\"\n[objective]\nalpha = 0.6\ntemperature_end = 1.0\n\
+     hidden = [{ kind = \"mse\", projection = true, layers = [[0, 0], [1, 2]] }]\n";
 
 impl Place {
     fn with_texts() -> Self {
@@ -182,6 +182,21 @@ fn planned_memory_is_enough_for_a_language_models_run() {
     let run = &found["runs"][0];
     let (planned, peak) = (run["planned_memory"].as_u64(), run["peak_memory"].as_u64());
     assert!(planned.unwrap() >= peak.unwrap(), "{run}");
+    // Beside a teacher whose hidden states are kept.
+    let found = place.json(&["train", "student.toml", "--into", "student", "--json"]);
+    let run = &found["runs"][0];
+    let (planned, peak) = (run["planned_memory"].as_u64(), run["peak_memory"].as_u64());
+    assert!(planned.unwrap() >= peak.unwrap(), "{run}");
+    let said = place.says(&["plan", "student.toml"]);
+    for part in [
+        "1 × mse, through a learned map; layers 0–0 1–2, all positions",
+        "means over all tokens of a step that are learnt; of hidden states over all of them",
+    ] {
+        assert!(said.contains(part), "`{part}` in:\n{said}");
+    }
+    let record = fs::read_to_string(place.path("student/run.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(record.lines().next().unwrap()).unwrap();
+    assert_eq!(first["terms"]["hidden[0].1-2"]["count"], first["tokens"], "{first}");
 }
 
 #[test]

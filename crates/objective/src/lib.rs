@@ -12,6 +12,7 @@
 mod chunked;
 mod dense;
 mod hidden;
+mod inside;
 mod label;
 mod objective;
 mod relation;
@@ -26,6 +27,7 @@ pub use chunked::{
 };
 pub use dense::{DenseLosses, DenseSignals};
 pub use hidden::{HiddenTerm, Rows};
+pub use inside::{Inside, Insides};
 pub use label::LabelLoss;
 pub use objective::{Objective, Parts, Term, TermKind};
 pub use relation::{RelationTerm, Side};

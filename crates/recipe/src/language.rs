@@ -12,9 +12,10 @@ use crate::choices::{
 };
 use crate::divergence::Divergence;
 use crate::plan::{
-    Examples, Limit, ModelShape, NotAPlan, OutputPlan, Plan, Split, TokenizerPlan, TrainingPlan,
-    read_plan,
+    Examples, HiddenTermPlan, Limit, ModelShape, NotAPlan, OutputPlan, Plan, Split, TokenizerPlan,
+    TrainingPlan, read_plan,
 };
+use crate::resolve::InsideShape;
 use crate::{BalancePlan, Line, PolicyPlan, RegularizerPlan};
 
 /// A decided run of a language model.
@@ -149,6 +150,19 @@ impl LanguageShape {
             Self::Decoder(shape) => shape.vocab_size,
             Self::Encoder(shape) => shape.vocab_size,
         }
+    }
+
+    /// What terms on the inside must know.
+    pub(crate) fn inside(&self) -> InsideShape {
+        let [hidden_size, num_hidden_layers, num_attention_heads] = match self {
+            Self::Decoder(shape) => {
+                [shape.hidden_size, shape.num_hidden_layers, shape.num_attention_heads]
+            }
+            Self::Encoder(shape) => {
+                [shape.hidden_size, shape.num_hidden_layers, shape.num_attention_heads]
+            }
+        };
+        InsideShape { hidden_size, num_hidden_layers, num_attention_heads }
     }
 
     /// The longest text in tokens.
@@ -291,14 +305,21 @@ pub struct LanguageObjective {
     /// Batches whose replies the student writes itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_policy: Option<OnPolicyPlan>,
+    /// Terms on what is inside student and teacher.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<HiddenTermPlan>,
     /// What the next token becomes before the student learns it: smoothing or LABO.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regularizer: Option<RegularizerPlan>,
 }
 
 impl LanguageObjective {
-    /// Whether the teacher's weight is 0 from the first step to the last.
+    /// Whether the teacher has no part from the first step to the last: its weight is 0, and nobody
+    /// looks inside it.
     pub fn is_without_teacher(&self) -> bool {
+        if !self.hidden.is_empty() {
+            return false;
+        }
         match self.balance.as_ref().map(|balance| &balance.policy) {
             Some(PolicyPlan::Schedule { from, to, .. }) => *from == 0.0 && *to == 0.0,
             _ => self.alpha == 0.0,

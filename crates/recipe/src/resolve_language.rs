@@ -10,10 +10,12 @@ use crate::language::{
     DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
     LanguageTeacherPlan, OnPolicyPlan, TextPlan, UldPlan,
 };
-use crate::plan::{Examples, FORMAT, OutputPlan, StudentSource};
+use crate::plan::{Examples, FORMAT, HiddenTermPlan, OutputPlan, StudentSource};
 use crate::problem::{ProblemKind, Problems};
 use crate::recipe::{At, Recipe, StudentConfig};
-use crate::resolve::{Amount, USUAL_DROPOUT, fresh_shape, place, tokenizer, training};
+use crate::resolve::{
+    Amount, USUAL_DROPOUT, fresh_shape, hidden_terms, place, tokenizer, training,
+};
 use crate::{Line, text};
 
 /// What was found outside, for a language model.
@@ -118,7 +120,13 @@ fn decided(
         validation: ("text.validation", place(&recipe.text.validation, &recipe.text.place)),
     };
     let training = training(recipe, &amount, problems);
-    let objective = objective(recipe, &teacher);
+    let hidden = match shape(&teacher) {
+        None => Some(Vec::new()),
+        Some(shape) => {
+            hidden_terms(recipe, [student.shape, shape].map(|shape| shape.inside()), problems)
+        }
+    };
+    let objective = objective(recipe, &teacher, hidden?);
     Some(LanguagePlan {
         format: FORMAT,
         name: recipe.name(),
@@ -133,7 +141,11 @@ fn decided(
     })
 }
 
-fn objective(recipe: &Recipe, teacher: &LanguageTeacherPlan) -> LanguageObjective {
+fn objective(
+    recipe: &Recipe,
+    teacher: &LanguageTeacherPlan,
+    hidden: Vec<HiddenTermPlan>,
+) -> LanguageObjective {
     let objective = &recipe.objective;
     let usual = if *teacher == LanguageTeacherPlan::Nobody { 0.0 } else { 0.5 };
     let from = objective.temperature();
@@ -154,6 +166,7 @@ fn objective(recipe: &Recipe, teacher: &LanguageTeacherPlan) -> LanguageObjectiv
             max_new_tokens: at.value.max_new_tokens(),
             temperature: at.value.temperature(),
         }),
+        hidden,
         regularizer: recipe.regularizer(),
     }
 }

@@ -8,7 +8,7 @@ use crate::language::{
     AnyPlan, DecoderShape, LanguagePlan, LanguageShape, LanguageTeacherPlan, TextPlan,
 };
 use crate::plan::{Evaluate, Limit, OutputPlan, Split, StudentSource};
-use crate::show::{one_term, output, rows, shape as encoder, thousands, training};
+use crate::show::{hidden, one_term, output, rows, shape as encoder, thousands, training};
 
 impl fmt::Display for LanguagePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,14 +192,21 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
             balance.policy.words(alpha),
         ],
     };
+    lines.extend(objective.hidden.iter().map(hidden));
     if let Some(own) = &objective.on_policy {
+        let alone = match objective.hidden.is_empty() {
+            true => "the teacher's term alone counts",
+            false => "the teacher's terms alone count",
+        };
         lines.push(format!(
             "in {} of the steps the student writes the replies, up to {} tokens at temperature {}, and \
-             the teacher's term alone counts",
+             {alone}",
             own.share, own.max_new_tokens, own.temperature
         ));
     }
-    lines.push("means over all tokens of a step that are learnt".to_owned());
+    let insides =
+        if objective.hidden.is_empty() { "" } else { "; of hidden states over all of them" };
+    lines.push(format!("means over all tokens of a step that are learnt{insides}"));
     if objective.until_overtaken {
         lines.push("the teacher falls silent once the student is better than it".to_owned());
     }

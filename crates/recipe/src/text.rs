@@ -5,10 +5,10 @@
 //! file.
 
 use crate::choices::{
-    Architecture, DocumentShape, Documents, EvalStrategy, OnLong, Packing, PolicyKind,
-    RegularizerKind, TextFormat, TextKind,
+    Architecture, DocumentShape, Documents, EvalStrategy, HiddenKind, OnLong, Packing, PolicyKind,
+    Position, RegularizerKind, TeacherVocabulary, TextFormat, TextKind,
 };
-use crate::decide::{missing, needs, value, wrong};
+use crate::decide::{check_terms, missing, needs, value, wrong};
 use crate::language::{Masking, TextPlan};
 use crate::plan::{Limit, Split};
 use crate::problem::{Place, ProblemKind, Problems};
@@ -320,9 +320,7 @@ pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
             (format!("\"{}\"", at.value), "`cross_entropy` for a language model".to_owned());
         wrong(at, "objective.label_loss", found, expected, None, problems);
     }
-    if let Some(at) = objective.hidden.as_ref().filter(|at| !at.value.is_empty()) {
-        needs(at, "objective.hidden", "a `[task]`; a language model learns from answers", problems);
-    }
+    check_inside(recipe, problems);
     policy::check(recipe, problems);
     if let Some(at) = objective.balance.as_ref().and_then(|at| at.value.policy.as_ref())
         && !matches!(at.value, PolicyKind::Fixed | PolicyKind::Schedule)
@@ -336,6 +334,51 @@ pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     {
         let needed = "a `[task]`; for a language model it is \"label_smoothing\" or \"labo\"";
         needs(at, "objective.regularizer.method", needed, problems);
+    }
+}
+
+/// Says what stands against terms on what is inside student and teacher.
+fn check_inside(recipe: &Recipe, problems: &mut Problems) {
+    const KEY: &str = "objective.hidden";
+    let Some(at) = recipe.objective.hidden.as_ref().filter(|at| !at.value.is_empty()) else {
+        return;
+    };
+    if recipe.teacher.place.is_none() {
+        needs(at, KEY, "a `[teacher]` to compare with", problems);
+    }
+    if recipe.teacher.cache.is_some() {
+        let needed = "`teacher.model` in place of `teacher.cache`, whose answers have no inside";
+        needs(at, KEY, needed, problems);
+    }
+    if recipe.objective.uld.is_some() {
+        let needed = "no `objective.uld`; a teacher with tokens of its own has no hidden state beside each \
+                      of the student's";
+        needs(at, KEY, needed, problems);
+    }
+    if recipe.teacher.vocabulary() == TeacherVocabulary::Intersect {
+        let needed = "a `teacher.vocabulary` other than \"intersect\"; behind a token that it does not know \
+                      the teacher has read another text";
+        needs(at, KEY, needed, problems);
+    }
+    check_terms(&at.value, problems);
+    if value(&recipe.text.kind) != Some(TextKind::Causal) {
+        return;
+    }
+    for (index, term) in at.value.iter().enumerate() {
+        if let Some(kind) =
+            term.kind.as_ref().filter(|at| at.value == HiddenKind::AttentionRelation)
+        {
+            let key = format!("{KEY}.{index}.kind");
+            let needed = "`text.kind = \"masked\"`; its relations look ahead, where a decoder sees \
+                          nothing: take mse, cosine or normalized_mse";
+            needs(kind, &key, needed, problems);
+        }
+        if let Some(position) = term.position.as_ref().filter(|at| at.value == Position::First) {
+            let key = format!("{KEY}.{index}.position");
+            let needed =
+                "`text.kind = \"masked\"`; a decoder's first token has seen nothing of its text";
+            needs(position, &key, needed, problems);
+        }
     }
 }
 

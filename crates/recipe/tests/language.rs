@@ -328,3 +328,91 @@ fn models_that_do_not_belong_together_are_refused_with_numbers() {
         "{nothing}"
     );
 }
+
+/// The recipe with these lines in its objective, and its plan or what is said of it.
+fn with_objective(lines: &str, changes: &[(&str, &str)]) -> Result<LanguagePlan, String> {
+    let mut text = RECIPE.replacen("[objective]\n", &format!("[objective]\n{lines}\n"), 1);
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    let found = parse("r.toml", &text, &[]).and_then(|recipe| {
+        let facts = facts(&recipe);
+        resolve_language(&recipe, &facts)
+    });
+    found.map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn hidden_states_are_mapped_layer_to_layer_and_width_to_width() {
+    let lines =
+        "hidden = [{ kind = \"mse\" }, { kind = \"cosine\", weight = 0.5, layers = [[3, 5]] }]";
+    let plan = with_objective(lines, &[]).expect("a plan");
+    let [mse, cosine] = plan.objective.hidden.as_slice() else { panic!("{plan}") };
+    assert_eq!(mse.layers, [[0, 0], [1, 2], [2, 4], [3, 6]]);
+    assert_eq!(mse.compare, heirloom_recipe::Compare::Mse { projection: true });
+    assert_eq!((cosine.weight, cosine.layers.as_slice()), (0.5, &[[3, 5]][..]));
+    let words = plan.to_string();
+    for line in [
+        "1 × mse, through a learned map; layers 0–0 1–2 2–4 3–6, all positions",
+        "0.5 × cosine, through a learned map; layers 3–5, all positions",
+        "means over all tokens of a step that are learnt; of hidden states over all of them",
+    ] {
+        assert!(words.contains(line), "`{line}` in:\n{words}");
+    }
+    assert_eq!(LanguagePlan::from_toml(&plan.to_toml()), Ok(plan));
+}
+
+#[test]
+fn what_has_no_inside_to_compare_is_refused() {
+    let said = |lines: &str, changes: &[(&str, &str)]| {
+        with_objective(lines, changes).expect_err("problems")
+    };
+    let mse = "hidden = [{ kind = \"mse\" }]";
+    for (found, needed) in [
+        (
+            said("hidden = [{ kind = \"attention_relation\" }]", &[]),
+            "`objective.hidden.0.kind` needs `text.kind = \"masked\"`; its relations look ahead",
+        ),
+        (
+            said("hidden = [{ kind = \"mse\", position = \"first\" }]", &[]),
+            "`objective.hidden.0.position` needs `text.kind = \"masked\"`; a decoder's first token",
+        ),
+        (
+            said(mse, &[("model = \"teacher\"", "cache = \"kept\"")]),
+            "`objective.hidden` needs `teacher.model` in place of `teacher.cache`",
+        ),
+        (
+            said(
+                mse,
+                &[("model = \"teacher\"", "model = \"teacher\"\nvocabulary = \"intersect\"")],
+            ),
+            "`objective.hidden` needs a `teacher.vocabulary` other than \"intersect\"",
+        ),
+        (
+            said(&format!("{mse}\nuld = {{ top = 8 }}"), &[("divergence = \"reverse_kl\"\n", "")]),
+            "`objective.hidden` needs no `objective.uld`",
+        ),
+        (
+            said(mse, &[("num_hidden_layers = 3", "num_hidden_layers = 4")]),
+            "`objective.hidden.0.layers`",
+        ),
+        (
+            said("hidden = [{ kind = \"mse\", layers = [[4, 6]] }]", &[]),
+            "`objective.hidden.0.layers`",
+        ),
+        (
+            said(mse, &[("[teacher]\nmodel = \"teacher\"\n", "")]),
+            "`objective.hidden` needs a `[teacher]` to compare with",
+        ),
+        (
+            said(
+                mse,
+                &[("[training]\n", "[[stage]]\nat_step = 9\nnum_hidden_layers = 4\n[training]\n")],
+            ),
+            "`stage.0` needs no `[[objective.hidden]]`",
+        ),
+    ] {
+        assert!(found.contains(needed), "`{needed}` in:\n{found}");
+    }
+}

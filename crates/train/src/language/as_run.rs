@@ -56,6 +56,10 @@ impl Trains for LanguageTrainer {
         &self.student
     }
 
+    fn others(&self) -> Vec<(&'static str, &Learned)> {
+        self.projections.iter().map(|learned| ("projections", learned)).collect()
+    }
+
     fn stages(&self) -> Option<&StagesState> {
         (!self.job.plan.training.stages.is_empty()).then_some(&self.stages.state)
     }
@@ -119,7 +123,9 @@ impl Trains for LanguageTrainer {
     }
 
     fn resumed(&mut self, progress: Progress) {
-        self.student.resumed(&mut *self.device, progress.updates);
+        for learned in std::iter::once(&mut self.student).chain(&mut self.projections) {
+            learned.resumed(&mut *self.device, progress.updates);
+        }
         self.progress = progress;
         // The plan may have been given more steps, or fewer.
         reconsider(&self.job.plan.training, &mut self.progress);

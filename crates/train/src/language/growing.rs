@@ -97,7 +97,7 @@ impl GradientOf for LanguageTrainer {
     }
 
     fn clear(&mut self) {
-        self.student.clear(&mut *self.device);
+        self.clear_gradients();
     }
 }
 

@@ -9,6 +9,7 @@ mod batch;
 mod capacity;
 mod evaluate;
 mod growing;
+mod inside;
 mod job;
 mod masking;
 mod network;

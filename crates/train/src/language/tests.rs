@@ -16,6 +16,7 @@ use heirloom_recipe::{
 use heirloom_store::{Holder, RealDisk};
 
 mod growing;
+mod inside;
 
 use super::*;
 use crate::{Error, EvaluationRecord, Judged, Outside, RunFolder, StepRecord, run};
@@ -115,6 +116,8 @@ pub(super) const PLAIN: Setting<'_> =
 /// Half of the steps are the student's own words.
 pub(super) const OWN_WORDS: [&str; 2] =
     ["text.shape=\"completion\"", "objective.on_policy={ share = 0.5, max_new_tokens = 5 }"];
+/// Hidden states through learned maps.
+const INSIDE: &str = "objective.hidden=[{ kind = \"mse\", projection = true }]";
 pub(super) const TAUGHT: Setting<'_> = Setting { teacher: Some("gpt2"), ..PLAIN };
 
 pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
@@ -193,7 +196,7 @@ pub(super) fn loss_and_gradient(trainer: &mut LanguageTrainer, chosen: &[u32]) -
     let (_, parts, _) = trainer.accumulate(chosen);
     let gradient = trainer.gradient().into_iter().flat_map(|(_, values)| values).collect();
     let loss = trainer.total(&parts);
-    trainer.student.clear(&mut *trainer.device);
+    trainer.clear_gradients();
     (loss, gradient)
 }
 
@@ -233,6 +236,20 @@ fn objectives() -> Vec<(bool, Vec<String>)> {
     for kind in heirloom_recipe::DivergenceKind::ALL {
         all.push((true, vec![format!("objective.divergence={kind}"), set("objective.alpha=0.6")]));
     }
+    all.push((
+        true,
+        vec![set(
+            "objective.hidden=[{ kind = \"mse\", projection = true }, { kind = \"cosine\", layers = [[2, 1]] }]",
+        )],
+    ));
+    // The teacher's inside alone.
+    all.push((
+        true,
+        vec![
+            set("objective.hidden=[{ kind = \"normalized_mse\", weight = 3.0 }]"),
+            set("objective.alpha=0.0"),
+        ],
+    ));
     all
 }
 
@@ -285,7 +302,8 @@ fn gradients_of_a_whole_decoder_with_its_losses_are_slopes() {
             // The softened answer is held fixed, and is no slope; the engine's tests hold its own.
             // The total variation has kinks, which a difference meets.
             let text = sets.join(" ");
-            let one_of_each_kind = student == "gpt2" || text.contains("schedule");
+            let inside = text.contains("hidden");
+            let one_of_each_kind = student == "gpt2" || text.contains("schedule") || inside;
             if text.contains("labo") || text.contains("total_variation") || !one_of_each_kind {
                 continue;
             }
@@ -421,6 +439,9 @@ fn a_run_that_was_cut_off_ends_in_the_bits_of_one_that_was_not() {
         ("llama", &["training.average=\"ema\"", "training.average_decay=0.5"]),
         ("llama", &["training.activation_checkpointing=true"]),
         ("llama", &OWN_WORDS),
+        // Projections and their moments.
+        ("llama", &[INSIDE]),
+        ("gpt2", &[INSIDE, OWN_WORDS[0], OWN_WORDS[1]]),
     ] {
         let sets: Vec<&str> = sets.iter().chain(more).copied().collect();
         let job = || job(Setting { student, sets: &sets, dropout: 0.1, ..TAUGHT }, pairs());

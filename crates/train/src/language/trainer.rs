@@ -13,7 +13,7 @@ use heirloom_data::order::{Examples, Order};
 use heirloom_data::pack::micro_ranges;
 use heirloom_data::text::{Masked, Masker, Paired, Row, Rows};
 use heirloom_engine::Move;
-use heirloom_models::{Loaded, Noise, Purpose, Taps};
+use heirloom_models::{Loaded, Noise, Purpose};
 use heirloom_objective::{Parts, TokenCounts, TokenTerm};
 use heirloom_recipe::LanguagePlan;
 
@@ -21,10 +21,11 @@ use super::Foreseen;
 use super::capacity::{LanguageCapacity, capacity_of, language_capacity};
 use super::evaluate::{self, Examiner};
 use super::growing::shapes;
+use super::inside::{self, Gradients, InsideTerms, StepCounts};
 use super::job::{LanguageConfig, LanguageJob, LanguageWeights, TeacherReads};
 use super::masking::hide;
 use super::network::{Beside, Network, Planned, TextPass, bytes_needed};
-use super::objective::{Named, terms};
+use super::objective::terms;
 use super::other_tokens::{TokensOfTeacher, heard_in};
 use super::written::{self, Writer};
 use crate::average::Averaging;
@@ -44,6 +45,8 @@ pub struct LanguageTrainer {
     pub(super) job: LanguageJob,
     pub(super) network: Network,
     pub(super) student: Learned,
+    /// Learned projections, where terms on the inside have some.
+    pub(super) projections: Option<Learned>,
     pub(super) averaging: Option<Averaging>,
     pub(super) progress: Progress,
     pub(super) loaded: Loaded,
@@ -131,11 +134,19 @@ impl LanguageTrainer {
         let student = Learned::new(device, params, adam, network.looked_up()).treated(treatments);
         let averaging = Averaging::new(device, training.average, network.params());
         let capacity = capacity(&job);
-        let purpose = &purpose(&job.plan);
+        let inside = InsideTerms::of(&job.plan);
+        let purpose = &purpose(&job.plan, inside.as_ref());
         let beside = teacher.as_ref().map(|network| Beside { network, tokens: tokens(&job) });
         let known = known_width(&job);
-        let planned = Planned { capacity, purpose, teacher: beside, known };
+        let planned =
+            Planned { capacity, purpose, teacher: beside, known, inside: inside.as_ref() };
         let pass = TextPass::new(device, &network, planned);
+        let projected = pass.inside.as_ref().filter(|inside| inside.params().count() > 0);
+        let projections = projected.map(|inside| {
+            // A seed of their own, so that projections do not repeat the first weights' words.
+            inside.params().init(device, job.plan.training.seed.wrapping_add(1));
+            Learned::new(device, inside.params().clone(), adam, None)
+        });
         let examiner = job
             .validation
             .as_ref()
@@ -149,6 +160,7 @@ impl LanguageTrainer {
             device: boxed,
             network,
             student,
+            projections,
             averaging,
             progress: Progress::default(),
             loaded,
@@ -223,11 +235,11 @@ impl LanguageTrainer {
         let step_rule = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, step_rule);
         self.recall(&chosen)?;
-        let (named, parts, cuts) = self.accumulate(&chosen);
+        let (names, parts, cuts) = self.accumulate(&chosen);
         let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();
         let sequences = self.held as u64;
         let loss = self.pass.total(&parts);
-        let norm = self.student.squares(&*self.device).sqrt();
+        let norm = self.learned().map(|learned| learned.squares(&*self.device)).sum::<f64>().sqrt();
         let learning_rate = learning_rate(&self.job.plan.training, Step(cursor.step));
         // A step in which nothing is to be foreseen has loss 0 and changes nothing.
         let finite = loss.is_finite() && norm.is_finite();
@@ -236,12 +248,14 @@ impl LanguageTrainer {
             let clip = clip(self.job.plan.training.max_grad_norm, norm);
             let step = self.progress.updates;
             let at = Move { step, learning_rate, gradient_scale: clip };
-            self.student.step(&mut *self.device, at);
+            for learned in std::iter::once(&mut self.student).chain(&mut self.projections) {
+                learned.step(&mut *self.device, at);
+            }
         } else {
-            let names = named.iter().map(|(name, _)| *name);
-            let terms = bad_terms(names.zip(parts.terms()));
-            let parameter = bad_parameter(&*self.device, &[&self.student]);
-            self.student.clear(&mut *self.device);
+            let terms = bad_terms(names.iter().map(String::as_str).zip(parts.terms()));
+            let learned: Vec<&Learned> = self.learned().collect();
+            let parameter = bad_parameter(&*self.device, &learned);
+            self.clear_gradients();
             let step = Step(cursor.step + 1);
             let not_finite = NotFinite { step, terms, parameter, examples: chosen };
             leave_out(&self.job.plan.training, &mut self.progress, not_finite)?;
@@ -257,7 +271,7 @@ impl LanguageTrainer {
             step: after.step,
             epoch: cursor.epoch,
             loss,
-            terms: records(&named, &parts),
+            terms: records(&names, &parts),
             balance: None,
             gradient_norm: norm,
             learning_rate,
@@ -276,9 +290,20 @@ impl LanguageTrainer {
         Ok(record)
     }
 
-    /// Adds up the gradient of the step that consists of the rows `chosen`: its terms and their sums,
-    /// and into how many micro-batches it was cut.
-    pub(super) fn accumulate(&mut self, chosen: &[u32]) -> (Vec<Named>, Parts, u64) {
+    /// All that is learned.
+    fn learned(&self) -> impl Iterator<Item = &Learned> {
+        std::iter::once(&self.student).chain(&self.projections)
+    }
+
+    /// Drops the gradient.
+    pub(super) fn clear_gradients(&mut self) {
+        let device = &mut *self.device;
+        std::iter::once(&self.student).chain(&self.projections).for_each(|of| of.clear(device));
+    }
+
+    /// Adds up the gradient of the step that consists of the rows `chosen`: the names of its terms and
+    /// their sums, and into how many micro-batches it was cut.
+    pub(super) fn accumulate(&mut self, chosen: &[u32]) -> (Vec<String>, Parts, u64) {
         let training = &self.job.plan.training;
         let step = self.progress.cursor.step;
         let (total, seed) = (training.total_steps, training.seed);
@@ -286,9 +311,11 @@ impl LanguageTrainer {
         let at = At { step, total, learning_rate: learning_rate(training, Step(step)) };
         let silent = self.progress.overtaken.is_some();
         let mut named = terms(&self.job.plan, at, silent, self.network.vocabulary());
-        let taught = named.iter().any(|(name, _)| *name == "teacher");
+        let inside = InsideTerms::of(&self.job.plan).filter(|_| !silent);
+        let judged = named.iter().any(|(name, _)| *name == "teacher");
+        let taught = judged || inside.is_some();
         self.read(chosen, taught);
-        if taught && self.writes(step) {
+        if judged && self.writes(step) {
             // What the student wrote is not to be learnt, but judged.
             named.retain(|(name, _)| *name == "teacher");
         }
@@ -296,7 +323,8 @@ impl LanguageTrainer {
         self.pass.set_terms(&plain);
         let rows = &self.rows[..self.held];
         let learnt: u64 = rows.iter().map(|row| row.learnt() as u64).sum();
-        let counts = TokenCounts { labelled: learnt, taught: self.heard().unwrap_or(learnt) };
+        let tokens = TokenCounts { labelled: learnt, taught: self.heard().unwrap_or(learnt) };
+        let counts = StepCounts { tokens, inside: inside.as_ref().map(|_| inside::counts(rows)) };
         self.see(self.held);
         let teacher = self.teacher.as_ref().filter(|_| taught).map(|(network, _)| network);
         let noise = Some(Noise { seed, step });
@@ -310,7 +338,7 @@ impl LanguageTrainer {
             let tokens = rows.iter().map(|row| row.ids.len()).sum::<usize>();
             let places = place..place + tokens;
             place = places.end;
-            if rows.iter().all(|row| row.learnt() == 0) {
+            if inside.is_none() && rows.iter().all(|row| row.learnt() == 0) {
                 continue;
             }
             self.pass.host.refill(rows, range.start, self.network.masked());
@@ -320,10 +348,14 @@ impl LanguageTrainer {
             if taught && self.job.kept.is_some() {
                 self.pass.recall(&mut *self.device, &self.known, places);
             }
-            let (device, to) = (&mut *self.device, (Some(self.student.grads), noise));
+            let projections = self.projections.as_ref().map(|learned| learned.grads);
+            let to = Gradients { student: Some(self.student.grads), projections, noise };
+            let device = &mut *self.device;
             parts.add(&self.pass.run(device, &self.network, teacher, counts, to));
         }
-        (named, parts, ranges.len() as u64)
+        let of_tokens = named.iter().map(|(name, _)| (*name).to_owned());
+        let names = of_tokens.chain(inside.iter().flat_map(InsideTerms::names)).collect();
+        (names, parts, ranges.len() as u64)
     }
 
     /// Reads what was kept of the teacher's answers to the rows of the step.
@@ -446,20 +478,21 @@ fn tokens(job: &LanguageJob) -> TokensOfTeacher<'_> {
     }
 }
 
-fn records(named: &[Named], parts: &Parts) -> BTreeMap<String, TermRecord> {
-    let record = |((name, _), nats): (&Named, &heirloom_base::Nats)| {
+fn records(names: &[String], parts: &Parts) -> BTreeMap<String, TermRecord> {
+    let record = |(name, nats): (&String, &heirloom_base::Nats)| {
         let mean = nats.mean().filter(|mean| mean.is_finite());
-        ((*name).to_owned(), TermRecord { mean, count: nats.count() })
+        (name.clone(), TermRecord { mean, count: nats.count() })
     };
-    named.iter().zip(parts.terms()).map(record).collect()
+    names.iter().zip(parts.terms()).map(record).collect()
 }
 
 /// What a plan keeps of the student's forward pass.
-fn purpose(plan: &LanguagePlan) -> Purpose {
+fn purpose(plan: &LanguagePlan, inside: Option<&InsideTerms>) -> Purpose {
+    let taps = InsideTerms::taps(inside);
     if plan.training.activation_checkpointing {
-        Purpose::Recompute(Taps::default())
+        Purpose::Recompute(taps)
     } else {
-        Purpose::Train(Taps::default())
+        Purpose::Train(taps)
     }
 }
 
@@ -483,8 +516,11 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
     let known = known_width(job);
     let beside = teacher.map(|config| (config, tokens(job)));
     let writing = written::memory(job).0;
+    let inside = InsideTerms::of(&job.plan);
+    let inside = inside.as_ref();
     let step = |purpose: &Purpose| {
-        Bytes(bytes_needed(&job.student, beside, known, capacity, purpose).0 + writing)
+        let needed = bytes_needed(&job.student, beside, (known, inside), capacity, purpose);
+        Bytes(needed.0 + writing)
     };
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
         let masking = job.plan.text.masking;
@@ -492,7 +528,8 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
         let theirs = teacher.filter(|_| job.plan.objective.until_overtaken);
         Bytes(ours.0 + theirs.map_or(0, |config| evaluate::memory(config, &**rows, masking).0))
     });
-    [step(&purpose(&job.plan)), step(&Purpose::Recompute(Taps::default())), evaluation]
+    let recomputed = Purpose::Recompute(InsideTerms::taps(inside));
+    [step(&purpose(&job.plan, inside)), step(&recomputed), evaluation]
 }
 
 /// Whether the plan's groups name parameters of the student, before or after it has grown.
