@@ -20,6 +20,7 @@ mod signals;
 mod sparse;
 mod teacher;
 mod vocabulary;
+mod weighing;
 
 pub use chunked::{
     ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTokens, TokenCounts, TokenGradients, TokenLoss,
@@ -35,3 +36,4 @@ pub use signals::{Balanced, Counts, Labels, Regularized, Signals, TeacherSignals
 pub use sparse::{KnownTokens, SparseTerm};
 pub use teacher::TeacherTerm;
 pub use vocabulary::{SortedTerm, TeacherVocabulary};
+pub use weighing::{TokenMeasure, TokenWeights, WeighTokens, Weighing};

@@ -322,7 +322,10 @@ impl LanguageObjective {
         }
         match self.balance.as_ref().map(|balance| &balance.policy) {
             Some(PolicyPlan::Schedule { from, to, .. }) => *from == 0.0 && *to == 0.0,
-            _ => self.alpha == 0.0,
+            None | Some(PolicyPlan::Fixed | PolicyPlan::DynamicKd { .. }) => self.alpha == 0.0,
+            // The others decide it themselves.
+            Some(PolicyPlan::Wsl { weight }) => *weight == 0.0,
+            Some(_) => false,
         }
     }
 }

@@ -493,13 +493,13 @@ section! {
     /// `[[objective.hidden]]`: a term that compares what is inside teacher and student.
     Hidden at "objective.hidden" {
         kind: HiddenKind, HiddenKind::ONE, absent "required" as "\"mse\"",
-            "How they are compared.";
+            "How they are compared; attention_relation is for encoders.";
         weight: f64 = 1.0, POSITIVE,
             "Weight of the term, added to the objective.";
         layers: Vec<Vec<u64>>, PAIRS, absent "every student layer with the teacher's at the same relative height; for attention_relation the last two" as "[[0, 0], [3, 6]]",
             "[student, teacher] pairs: 0 is the embeddings' output, i the output of layer i.";
         position: Position = Position::All, Position::ONE,
-            "Which positions are compared; `first` is the classifier's token.";
+            "Which positions are compared; `first` is the classifier's token; of `[text]` encoders alone have it.";
         projection: bool, BOOL, absent "`true` where the widths differ" as "true",
             "Learn a linear map from the student's width to the teacher's.";
         relation: Relation, Relation::ONE, absent "value, for attention_relation" as "\"value\"",
@@ -514,7 +514,7 @@ section! {
     /// policies together; one that the policy has no use for is refused.
     Balance at "objective.balance" {
         policy: PolicyKind, PolicyKind::ONE, absent "required" as "\"rw_kd\"",
-            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence.";
+            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence. With `[text]` it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd.";
         from: f64 = 1.0, SHARE,
             "schedule: the teacher's share at the first step.";
         to: f64 = 0.0, SHARE,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::PolicyPlan;
 use crate::choices::{DocumentShape, Documents, Missing, Packing, TextKind};
 use crate::divergence::{Divergence, rounded};
 use crate::language::{
@@ -159,6 +160,15 @@ fn teacher(plan: &LanguagePlan) -> Vec<String> {
     }
 }
 
+/// What is said of policies that decide token by token.
+fn of_tokens(policy: &PolicyPlan) -> Option<String> {
+    let each = matches!(
+        policy,
+        PolicyPlan::Wsl { .. } | PolicyPlan::AdaKd { .. } | PolicyPlan::DynamicKd { .. }
+    );
+    each.then(|| "each token is weighed by itself".to_owned())
+}
+
 fn objective(plan: &LanguagePlan) -> Vec<String> {
     let objective = &plan.objective;
     let label = match &objective.regularizer {
@@ -190,7 +200,10 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
             format!("w₂ × {teacher}"),
             format!("w₁ × {}", one_term(&label)),
             balance.policy.words(alpha),
-        ],
+        ]
+        .into_iter()
+        .chain(of_tokens(&balance.policy))
+        .collect(),
     };
     lines.extend(objective.hidden.iter().map(hidden));
     if let Some(own) = &objective.on_policy {

@@ -5,8 +5,8 @@
 //! file.
 
 use crate::choices::{
-    Architecture, DocumentShape, Documents, EvalStrategy, HiddenKind, OnLong, Packing, PolicyKind,
-    Position, RegularizerKind, TeacherVocabulary, TextFormat, TextKind,
+    Adoption, Architecture, DocumentShape, Documents, EvalStrategy, HiddenKind, OnLong, Packing,
+    PolicyKind, Position, RegularizerKind, TeacherVocabulary, TextFormat, TextKind,
 };
 use crate::decide::{check_terms, missing, needs, value, wrong};
 use crate::language::{Masking, TextPlan};
@@ -322,18 +322,61 @@ pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
     }
     check_inside(recipe, problems);
     policy::check(recipe, problems);
-    if let Some(at) = objective.balance.as_ref().and_then(|at| at.value.policy.as_ref())
-        && !matches!(at.value, PolicyKind::Fixed | PolicyKind::Schedule)
-    {
-        let needed = "a `[task]`; for a language model it is \"fixed\" or \"schedule\"";
-        needs(at, "objective.balance.policy", needed, problems);
-    }
+    check_balance(recipe, problems);
     regularizer::check(recipe, problems);
     if let Some(at) = objective.regularizer.as_ref().and_then(|at| at.value.method.as_ref())
         && !matches!(at.value, RegularizerKind::LabelSmoothing | RegularizerKind::Labo)
     {
         let needed = "a `[task]`; for a language model it is \"label_smoothing\" or \"labo\"";
         needs(at, "objective.regularizer.method", needed, problems);
+    }
+}
+
+/// Says what stands against a policy that weighs tokens.
+fn check_balance(recipe: &Recipe, problems: &mut Problems) {
+    const KEY: &str = "objective.balance.policy";
+    let Some(balance) = &recipe.objective.balance else { return };
+    let balance = &balance.value;
+    let Some(at) = &balance.policy else { return };
+    let kind = at.value;
+    match kind {
+        PolicyKind::Fixed | PolicyKind::Schedule => return,
+        PolicyKind::Uncertainty | PolicyKind::Wsl | PolicyKind::AdaKd | PolicyKind::DynamicKd => {}
+        _ => {
+            let needed = "a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd or \
+                          dynamic_kd, which need no second set and of each token no more than its losses and \
+                          its entropy";
+            return needs(at, KEY, needed, problems);
+        }
+    }
+    if recipe.objective.on_policy.is_some() {
+        let needed =
+            format!("no `objective.on_policy` for {kind}; what the student wrote has no label");
+        needs(at, KEY, &needed, problems);
+    }
+    if kind == PolicyKind::Uncertainty {
+        return;
+    }
+    let of_tokens = "whose logits are those of the student's tokens";
+    if recipe.teacher.cache.is_some() {
+        let needed = format!(
+            "`teacher.model` in place of `teacher.cache` for {kind}; it weighs token by token"
+        );
+        needs(at, KEY, &needed, problems);
+    }
+    if recipe.objective.uld.is_some() || recipe.teacher.vocabulary() != TeacherVocabulary::Refuse {
+        let needed = format!(
+            "a teacher {of_tokens} for {kind}: no `objective.uld`, and `teacher.vocabulary = \"refuse\"`"
+        );
+        needs(at, KEY, &needed, problems);
+    }
+    if let Some(adoption) = balance.adoption.as_ref().filter(|at| at.value != Adoption::Sample) {
+        let needed = "\"sample\" for a language model; tokens are not ranked against one another";
+        needs(adoption, "objective.balance.adoption", needed, problems);
+    }
+    if let Some(temperature) = balance.temperature.as_ref().filter(|at| at.value != 1.0) {
+        let needed = "to be 1 for a language model, the temperature of the paper";
+        needs(temperature, "objective.balance.temperature", needed, problems);
     }
 }
 

@@ -215,7 +215,7 @@ fn keys_that_do_not_go_together_are_named_all_at_once() {
     r.toml:22:1: `teacher.batch_tokens` needs a `[task]`; a language model's teacher reads what the student reads
     r.toml:23:1: `teacher.tokenizer` needs a `[task]`; a language model's teacher reads the run's
     r.toml:26:1: `objective.label_loss` is "mse", expected `cross_entropy` for a language model
-    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is "fixed" or "schedule"
+    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd, which need no second set and of each token no more than its losses and its entropy
     r.toml:33:1: `objective.regularizer.method` needs a `[task]`; for a language model it is "label_smoothing" or "labo"
     15 problems
     "#);
@@ -411,6 +411,51 @@ fn what_has_no_inside_to_compare_is_refused() {
                 &[("[training]\n", "[[stage]]\nat_step = 9\nnum_hidden_layers = 4\n[training]\n")],
             ),
             "`stage.0` needs no `[[objective.hidden]]`",
+        ),
+    ] {
+        assert!(found.contains(needed), "`{needed}` in:\n{found}");
+    }
+}
+
+#[test]
+fn tokens_are_weighed_by_what_can_be_known_of_each() {
+    const SCHEDULE: &str = "policy = \"schedule\"\nfrom = 0.9\nto = 0.1";
+    for policy in ["uncertainty", "wsl", "ada_kd", "dynamic_kd"] {
+        let of = format!("policy = \"{policy}\"");
+        let plan = with_objective("", &[(SCHEDULE, &of)]).expect("a plan");
+        assert!(!plan.objective.is_without_teacher());
+        let words = plan.to_string();
+        assert!(words.contains("w₂ × KL(q ‖ p)") && words.contains(policy), "{words}");
+        assert!(words.contains("each token is weighed") == (policy != "uncertainty"), "{words}");
+    }
+    let said = |policy: &str, lines: &str, changes: &[(&str, &str)]| {
+        let of = format!("policy = \"{policy}\"");
+        let changes = [&[(SCHEDULE, of.as_str())], changes].concat();
+        with_objective(lines, &changes).expect_err("problems")
+    };
+    let cached = [("model = \"teacher\"", "cache = \"kept\""), ("until_overtaken = true\n", "")];
+    let padded = [("model = \"teacher\"", "model = \"teacher\"\nvocabulary = \"pad\"")];
+    for (found, needed) in [
+        (
+            said("gradnorm", "", &[]),
+            "it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd",
+        ),
+        (said("wsl", "", &cached), "needs `teacher.model` in place of `teacher.cache` for wsl"),
+        (
+            said("ada_kd", "", &padded),
+            "needs a teacher whose logits are those of the student's tokens",
+        ),
+        (
+            said("dynamic_kd\"\nadoption = \"batch", "", &[]),
+            "`objective.balance.adoption` needs \"sample\" for a language model",
+        ),
+        (
+            said("ada_kd\"\ntemperature = 2.0 #\"", "", &[]),
+            "`objective.balance.temperature` needs to be 1 for a language model",
+        ),
+        (
+            said("uncertainty", "on_policy = { share = 0.5 }", &[]),
+            "needs no `objective.on_policy` for uncertainty",
         ),
     ] {
         assert!(found.contains(needed), "`{needed}` in:\n{found}");

@@ -11,6 +11,7 @@ use heirloom_store::Disk;
 use super::evaluate::{Examiner, Foreseen};
 use super::network::Network;
 use super::trainer::LanguageTrainer;
+use crate::folder::BALANCE;
 use crate::trains::{averaged, reconsider};
 use crate::{
     Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord, Trains, Work,
@@ -58,6 +59,16 @@ impl Trains for LanguageTrainer {
 
     fn others(&self) -> Vec<(&'static str, &Learned)> {
         self.projections.iter().map(|learned| ("projections", learned)).collect()
+    }
+
+    fn notes(&self) -> Vec<(&'static str, Vec<f64>)> {
+        let learnt = self.pass.balance.as_ref().and_then(|(balance, _)| balance.state());
+        learnt.map(|numbers| (BALANCE, numbers)).into_iter().collect()
+    }
+
+    fn take_back(&mut self, file: &str, numbers: &[f64]) -> bool {
+        let balance = self.pass.balance.as_mut().filter(|_| file == BALANCE);
+        balance.is_some_and(|(balance, _)| balance.restore(numbers))
     }
 
     fn stages(&self) -> Option<&StagesState> {

@@ -75,7 +75,8 @@ impl Examiner {
     ) -> Self {
         let capacity = capacity(rows, masking);
         let purpose = &Purpose::Infer;
-        let planned = Planned { capacity, purpose, teacher: None, known: 0, inside: None };
+        let (teacher, known, inside, balance) = (None, 0, None, None);
+        let planned = Planned { capacity, purpose, teacher, known, inside, balance };
         let mut pass = TextPass::new(device, network, planned);
         pass.set_terms(&TERMS);
         Self { pass, capacity, rows: Vec::new(), masked: Masked::default() }

@@ -65,12 +65,14 @@ pub(super) struct StepCounts {
     pub(super) tokens: TokenCounts,
     /// All tokens and documents, where terms on the inside are asked.
     pub(super) inside: Option<Counts>,
+    /// Whether a policy weighs its tokens.
+    pub(super) weighed: bool,
 }
 
 impl StepCounts {
     /// Of losses on tokens alone.
     pub(super) fn of_tokens(tokens: TokenCounts) -> Self {
-        Self { tokens, inside: None }
+        Self { tokens, inside: None, weighed: false }
     }
 }
 

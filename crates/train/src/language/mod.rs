@@ -5,6 +5,7 @@
 //! token of an optimiser step counts the same, however the step is cut.
 
 mod as_run;
+mod balance;
 mod batch;
 mod capacity;
 mod evaluate;

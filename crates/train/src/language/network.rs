@@ -14,10 +14,11 @@ use heirloom_models::{
 use heirloom_objective::{
     ChunkPlan, ChunkedHead, DenseLosses, DenseSignals, Inside, Insides, KnownTokens, LOGITS_BUDGET,
     Objective, Parts, TeacherTokens, TeacherVocabulary, TokenCounts, TokenGradients, TokenLoss,
-    TokenSignals, TokenTerm,
+    TokenSignals, TokenTerm, TokenWeights, Weighing,
 };
 use heirloom_store::TensorFolder;
 
+use super::balance::TokenBalance;
 use super::batch::TextBatch;
 use super::capacity::LanguageCapacity;
 use super::inside::{Gradients, InsideTerms, StepCounts};
@@ -217,6 +218,8 @@ pub(super) struct Planned<'a> {
     pub(super) known: usize,
     /// Terms on what is inside student and teacher.
     pub(super) inside: Option<&'a InsideTerms>,
+    /// A policy that weighs label and teacher.
+    pub(super) balance: Option<&'a TokenBalance>,
 }
 
 /// A teacher beside the student.
@@ -268,6 +271,8 @@ pub(super) struct TextPass {
     losses: Losses,
     /// Terms on what is inside student and teacher.
     pub(super) inside: Option<Objective>,
+    /// A policy that weighs label and teacher, and room for the weights of tokens.
+    pub(super) balance: Option<(TokenBalance, Option<TokenWeights>)>,
     labels: IdSpace,
     /// Which tokens the teacher is heard at, `[N, 1]`.
     heard: View,
@@ -279,7 +284,7 @@ pub(super) struct TextPass {
 impl TextPass {
     /// Asks the device for all memory, once.
     pub(super) fn new(device: &mut dyn Device, network: &Network, room: Planned<'_>) -> Self {
-        let Planned { capacity, purpose, teacher, known, inside } = room;
+        let Planned { capacity, purpose, teacher, known, inside, balance } = room;
         let train = matches!(purpose, Purpose::Train(_) | Purpose::Recompute(_));
         let tokens = capacity.tokens;
         let losses = match network {
@@ -314,8 +319,10 @@ impl TextPass {
         let heard = View::matrix(device.alloc(tokens), 0, tokens, 1);
         let labels = device.alloc_ids(tokens);
         let known = (known > 0).then(|| KnownRoom::new(device, tokens, known));
+        let weights = balance.and_then(|balance| balance.room(device, tokens));
+        let balance = balance.map(|balance| (balance.clone(), weights));
         let host = TextBatch::default();
-        Self { reader, teacher, known, losses, inside, labels, heard, other, host }
+        Self { reader, teacher, known, losses, inside, balance, labels, heard, other, host }
     }
 
     /// What the model says to the batch in `host`, without dropout: of a decoder, the logits after the
@@ -415,10 +422,14 @@ impl TextPass {
             .iter()
             .any(|term| matches!(term.loss, TokenLoss::Teacher(_) | TokenLoss::Sorted(_)));
         let theirs = theirs.filter(|_| judges);
-        let Self { reader, losses, known, other, inside, .. } = self;
+        let Self { reader, losses, known, other, inside, balance, .. } = self;
         if grads.is_some() {
             reader.room.clear_taps(device, self.host.ids.len());
         }
+        let weighed = balance.as_mut().filter(|_| step.weighed);
+        let mut weighing = weighed.and_then(|(by, room)| {
+            Some(Weighing { room: (*room)?, labels: &self.host.labels, by })
+        });
         let inside = step.inside.zip(inside.as_ref()).zip(self.teacher.as_ref());
         let inside = |device: &mut dyn Device, reader: &Reader, parts: Parts| {
             let Some(((counts, inside), teacher)) = inside else { return parts };
@@ -472,7 +483,8 @@ impl TextPass {
                         d_head: Some(Params::twin(head, grads)),
                     }),
                 };
-                let parts = chunked.evaluate(device, &signals, step.tokens);
+                let weighing = weighing.as_mut();
+                let parts = chunked.evaluate_weighed(device, &signals, step.tokens, weighing);
                 let parts = inside(device, reader, parts);
                 if let Some(grads) = grads {
                     model.backward_states(device, &reader.batch, buffers, grads, noise);
@@ -494,7 +506,8 @@ impl TextPass {
                     device.fill(d_logits, 0.0);
                 }
                 let signals = DenseSignals { logits, labels, teacher, d_logits };
-                let parts = losses.evaluate(device, &signals, step.tokens);
+                let weighing = weighing.as_mut();
+                let parts = losses.evaluate_weighed(device, &signals, step.tokens, weighing);
                 let parts = inside(device, reader, parts);
                 if let Some(grads) = grads {
                     model.backward(device, &reader.batch, buffers, grads, noise);

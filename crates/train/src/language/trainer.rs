@@ -14,10 +14,11 @@ use heirloom_data::pack::micro_ranges;
 use heirloom_data::text::{Masked, Masker, Paired, Row, Rows};
 use heirloom_engine::Move;
 use heirloom_models::{Loaded, Noise, Purpose};
-use heirloom_objective::{Parts, TokenCounts, TokenTerm};
+use heirloom_objective::{Parts, TokenCounts, TokenTerm, TokenWeights};
 use heirloom_recipe::LanguagePlan;
 
 use super::Foreseen;
+use super::balance::TokenBalance;
 use super::capacity::{LanguageCapacity, capacity_of, language_capacity};
 use super::evaluate::{self, Examiner};
 use super::growing::shapes;
@@ -138,8 +139,9 @@ impl LanguageTrainer {
         let purpose = &purpose(&job.plan, inside.as_ref());
         let beside = teacher.as_ref().map(|network| Beside { network, tokens: tokens(&job) });
         let known = known_width(&job);
-        let planned =
-            Planned { capacity, purpose, teacher: beside, known, inside: inside.as_ref() };
+        let balance = balance(&job);
+        let (inside, balance) = (inside.as_ref(), balance.as_ref());
+        let planned = Planned { capacity, purpose, teacher: beside, known, inside, balance };
         let pass = TextPass::new(device, &network, planned);
         let projected = pass.inside.as_ref().filter(|inside| inside.params().count() > 0);
         let projections = projected.map(|inside| {
@@ -243,6 +245,7 @@ impl LanguageTrainer {
         let learning_rate = learning_rate(&self.job.plan.training, Step(cursor.step));
         // A step in which nothing is to be foreseen has loss 0 and changes nothing.
         let finite = loss.is_finite() && norm.is_finite();
+        let weighed = self.hear_of_terms(&names, &parts, finite);
         if finite {
             self.progress.updates += 1;
             let clip = clip(self.job.plan.training.max_grad_norm, norm);
@@ -272,7 +275,7 @@ impl LanguageTrainer {
             epoch: cursor.epoch,
             loss,
             terms: records(&names, &parts),
-            balance: None,
+            balance: weighed,
             gradient_norm: norm,
             learning_rate,
             group_learning_rates: group_rates(
@@ -288,6 +291,31 @@ impl LanguageTrainer {
         };
         self.stages.hear(&record);
         Ok(record)
+    }
+
+    /// Lets the policy hear how a step's terms went, and says what it made of the tokens.
+    fn hear_of_terms(
+        &mut self,
+        names: &[String],
+        parts: &Parts,
+        finite: bool,
+    ) -> Option<crate::BalanceRecord> {
+        let (balance, _) = self.pass.balance.as_mut()?;
+        let mean = |term: &str| {
+            let place = names.iter().position(|name| name == term)?;
+            parts.terms().get(place)?.mean()
+        };
+        let means = [mean("label"), mean("teacher")];
+        // Where the teacher was silent nothing was weighed.
+        let whole = (!balance.weighs_tokens() && means[1].is_some()).then(|| balance.whole());
+        if finite {
+            let training = &self.job.plan.training;
+            let step = self.progress.cursor.step;
+            let (total, rate) = (training.total_steps, learning_rate(training, Step(step)));
+            let means = means.map(|mean| mean.unwrap_or(0.0));
+            balance.learn(means, At { step, total, learning_rate: rate });
+        }
+        balance.record(whole)
     }
 
     /// All that is learned.
@@ -310,7 +338,11 @@ impl LanguageTrainer {
         let micro = rule(training.micro_batch);
         let at = At { step, total, learning_rate: learning_rate(training, Step(step)) };
         let silent = self.progress.overtaken.is_some();
-        let mut named = terms(&self.job.plan, at, silent, self.network.vocabulary());
+        if let Some((balance, _)) = &mut self.pass.balance {
+            balance.begin();
+        }
+        let balanced = self.pass.balance.as_ref().map(|(balance, _)| balance.whole());
+        let mut named = terms(&self.job.plan, at, (silent, balanced), self.network.vocabulary());
         let inside = InsideTerms::of(&self.job.plan).filter(|_| !silent);
         let judged = named.iter().any(|(name, _)| *name == "teacher");
         let taught = judged || inside.is_some();
@@ -324,7 +356,8 @@ impl LanguageTrainer {
         let rows = &self.rows[..self.held];
         let learnt: u64 = rows.iter().map(|row| row.learnt() as u64).sum();
         let tokens = TokenCounts { labelled: learnt, taught: self.heard().unwrap_or(learnt) };
-        let counts = StepCounts { tokens, inside: inside.as_ref().map(|_| inside::counts(rows)) };
+        let inside_counts = inside.as_ref().map(|_| inside::counts(rows));
+        let counts = StepCounts { tokens, inside: inside_counts, weighed: judged };
         self.see(self.held);
         let teacher = self.teacher.as_ref().filter(|_| taught).map(|(network, _)| network);
         let noise = Some(Noise { seed, step });
@@ -501,6 +534,11 @@ fn asks_teacher(plan: &LanguagePlan) -> bool {
     !plan.objective.is_without_teacher()
 }
 
+/// The policy that weighs label and teacher, where the plan has one and the teacher a part.
+fn balance(job: &LanguageJob) -> Option<TokenBalance> {
+    TokenBalance::of(&job.plan, job.student.vocab_size()).filter(|_| asks_teacher(&job.plan))
+}
+
 /// Tokens of a kept answer, where some are heard.
 fn known_width(job: &LanguageJob) -> usize {
     let kept = job.kept.as_ref().filter(|_| asks_teacher(&job.plan));
@@ -520,7 +558,9 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
     let inside = inside.as_ref();
     let step = |purpose: &Purpose| {
         let needed = bytes_needed(&job.student, beside, (known, inside), capacity, purpose);
-        Bytes(needed.0 + writing)
+        let weighed = balance(job).is_some_and(|balance| balance.weighs_tokens());
+        let weights = if weighed { TokenWeights::bytes(capacity.tokens).0 } else { 0 };
+        Bytes(needed.0 + writing + weights)
     };
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
         let masking = job.plan.text.masking;
