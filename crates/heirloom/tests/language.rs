@@ -200,6 +200,47 @@ fn planned_memory_is_enough_for_a_language_models_run() {
 }
 
 #[test]
+fn a_run_in_bf16_says_so_weighs_its_tokens_and_grows_beside_kept_answers() {
+    let place = Place::with_texts();
+    place.says(&["train", "teacher.toml", "--into", "teacher"]);
+    // In bfloat16, by a policy.
+    let weighed = "[teacher]\nmodel = \"teacher/best\"\n[objective.balance]\npolicy = \"wsl\"\n";
+    place.write("half.toml", &recipe(1, weighed));
+    let half = ["--set", "training.precision=\"bf16\"", "--set", "training.max_steps=6"];
+    let said = place.says(&[&["plan", "half.toml"][..], &half].concat());
+    assert!(said.contains("seed 7, bf16, "), "{said}");
+    assert!(said.contains("each token is weighed by itself"), "{said}");
+    let output = place.run(&[&["train", "half.toml", "--into", "half"][..], &half].concat());
+    assert!(output.status.success());
+    let note = String::from_utf8_lossy(&output.stderr).into_owned();
+    // Where the processor has no instruction for it.
+    let native = fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("avx512_bf16"));
+    assert!(native || note.contains("bf16"), "{note}");
+    let record = fs::read_to_string(place.path("half/run.jsonl")).unwrap();
+    assert!(record.contains("\"balance\":{\"mean\":"), "{record}");
+
+    // Beside answers that were kept, growing in the middle: the same bits after a stop.
+    let arguments = ["--teacher", "teacher/best", "--recipe", "teacher.toml", "--top-k", "8"];
+    place.says(&[&["cache"][..], &arguments, &["--out", "kept"]].concat());
+    let stage = "[teacher]\ncache = \"kept\"\n[objective]\ntemperature = 1.0\n\
+                 [[stage]]\nat_step = 6\nnum_hidden_layers = 2\n";
+    place.write("grows.toml", &recipe(1, stage));
+    let short = ["--set", "training.max_steps=10", "--set", "training.save_total_limit=9"];
+    place.says(&[&["train", "grows.toml", "--into", "alone"][..], &short].concat());
+    for last in [4, 8] {
+        let run = format!("cut-{last}");
+        place.says(&[&["train", "grows.toml", "--into", &run][..], &short].concat());
+        for later in (last + 2..=10).step_by(2) {
+            fs::remove_dir_all(place.path(&run).join(format!("step-{later:09}"))).unwrap();
+        }
+        place.says(&["resume", &run]);
+        assert!(place.outcome(&run) == place.outcome("alone"), "from step {last}");
+    }
+    let record = fs::read_to_string(place.path("alone/run.jsonl")).unwrap();
+    assert_eq!(record.matches("\"kind\":\"growth\"").count(), 1, "{record}");
+}
+
+#[test]
 fn an_encoder_learns_to_guess_hidden_tokens_and_is_measured_by_it() {
     let place = Place::with_texts();
     let recipe = "[text]\nkind = \"masked\"\npath = \"texts\"\ntrain = [\"train.txt\"]\n\

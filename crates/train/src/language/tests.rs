@@ -18,6 +18,8 @@ use heirloom_store::{Holder, RealDisk};
 mod balance;
 mod growing;
 mod inside;
+mod pairs;
+mod precision;
 
 use super::*;
 use crate::{Error, EvaluationRecord, Judged, Outside, RunFolder, StepRecord, run};
