@@ -222,7 +222,7 @@ fn a_run_in_bf16_says_so_weighs_its_tokens_and_grows_beside_kept_answers() {
     // Beside answers that were kept, growing in the middle: the same bits after a stop.
     let arguments = ["--teacher", "teacher/best", "--recipe", "teacher.toml", "--top-k", "8"];
     place.says(&[&["cache"][..], &arguments, &["--out", "kept"]].concat());
-    let stage = "[teacher]\ncache = \"kept\"\n[objective]\ntemperature = 1.0\n\
+    let stage = "[teacher]\ncache = \"kept\"\n[objective]\ntemperature = 2.0\n\
                  [[stage]]\nat_step = 6\nnum_hidden_layers = 2\n";
     place.write("grows.toml", &recipe(1, stage));
     let short = ["--set", "training.max_steps=10", "--set", "training.save_total_limit=9"];

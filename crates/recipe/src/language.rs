@@ -7,8 +7,8 @@ use heirloom_base::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::choices::{
-    Architecture, DocumentShape, Documents, Missing, OnLong, Packing, TeacherVocabulary,
-    TextFormat, TextKind,
+    Architecture, DocumentShape, Documents, Missing, OnLong, Packing, ReplayRatio,
+    TeacherVocabulary, TextFormat, TextKind,
 };
 use crate::divergence::Divergence;
 use crate::plan::{
@@ -279,6 +279,22 @@ pub struct OnPolicyPlan {
     pub max_new_tokens: u64,
     /// Of the drawing.
     pub temperature: f64,
+    /// Whether texts are read again. Not written where all are new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayTexts>,
+}
+
+/// How a student's own texts are read again; `share` is then that of the first steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplayTexts {
+    /// Texts that are kept.
+    pub capacity: u64,
+    /// How the part of new ones goes over the run.
+    pub ratio: ReplayRatio,
+    /// What the share rises by.
+    pub rise: f64,
+    /// By how much the validation loss must have risen for that, in nats.
+    pub margin: f64,
 }
 
 /// What the student is trained to do, token by token.

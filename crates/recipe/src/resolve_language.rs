@@ -8,7 +8,7 @@ use crate::divergence;
 use crate::facts::{TokenDifference, TokenizerFacts};
 use crate::language::{
     DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
-    LanguageTeacherPlan, OnPolicyPlan, TextPlan, UldPlan,
+    LanguageTeacherPlan, OnPolicyPlan, ReplayTexts, TextPlan, UldPlan,
 };
 use crate::plan::{Examples, FORMAT, HiddenTermPlan, OutputPlan, StudentSource};
 use crate::problem::{ProblemKind, Problems};
@@ -165,6 +165,12 @@ fn objective(
             share: value(&at.value.share).unwrap_or_default(),
             max_new_tokens: at.value.max_new_tokens(),
             temperature: at.value.temperature(),
+            replay: at.value.replay.as_ref().map(|at| ReplayTexts {
+                capacity: at.value.capacity(),
+                ratio: at.value.ratio(),
+                rise: at.value.rise(),
+                margin: at.value.margin(),
+            }),
         }),
         hidden,
         regularizer: recipe.regularizer(),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::PolicyPlan;
-use crate::choices::{DocumentShape, Documents, Missing, Packing, TextKind};
+use crate::choices::{DocumentShape, Documents, Missing, Packing, ReplayRatio, TextKind};
 use crate::divergence::{Divergence, rounded};
 use crate::language::{
     AnyPlan, DecoderShape, LanguagePlan, LanguageShape, LanguageTeacherPlan, TextPlan,
@@ -215,6 +215,20 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
             "in {} of the steps the student writes the replies, up to {} tokens at temperature {}, and \
              {alone}",
             own.share, own.max_new_tokens, own.temperature
+        ));
+    }
+    if let Some(replay) = objective.on_policy.as_ref().and_then(|own| own.replay.as_ref()) {
+        let new = match replay.ratio {
+            ReplayRatio::Falling => "a part that falls from all to none",
+            ReplayRatio::Constant => "half",
+            ReplayRatio::Rising => "a part that rises from none to all",
+        };
+        lines.push(format!(
+            "of these steps {new} writes anew, the others read again of the last {} texts; their share rises \
+             by {} where the validation loss has risen by {}",
+            thousands(replay.capacity),
+            replay.rise,
+            replay.margin
         ));
     }
     let insides =

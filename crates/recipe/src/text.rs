@@ -447,6 +447,18 @@ fn check_own_words(recipe: &Recipe, problems: &mut Problems) {
         let meaning = "the share of steps that the student writes for, as 0.5";
         missing(at.place.clone(), "objective.on_policy.share", meaning, problems);
     }
+    if let Some(replay) = &at.value.replay {
+        const KEY: &str = "objective.on_policy.replay";
+        if value(&recipe.training.eval_strategy) == Some(EvalStrategy::Never) {
+            let needed =
+                "evaluations, whose loss its share follows, but `eval_strategy` is \"never\"";
+            needs(replay, KEY, needed, problems);
+        }
+        if !recipe.stages.is_empty() {
+            let needed = "no `[[stage]]`; what a smaller student wrote is not the larger one's own";
+            needs(replay, KEY, needed, problems);
+        }
+    }
     let (most, length) = (at.value.max_new_tokens(), recipe.text.sequence_length());
     if most >= length {
         let expected =

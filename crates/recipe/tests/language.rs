@@ -437,7 +437,7 @@ fn tokens_are_weighed_by_what_can_be_known_of_each() {
     let padded = [("model = \"teacher\"", "model = \"teacher\"\nvocabulary = \"pad\"")];
     for (found, needed) in [
         (
-            said("gradnorm", "", &[]),
+            said("grad_norm", "", &[]),
             "it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd",
         ),
         (said("wsl", "", &cached), "needs `teacher.model` in place of `teacher.cache` for wsl"),
@@ -460,4 +460,28 @@ fn tokens_are_weighed_by_what_can_be_known_of_each() {
     ] {
         assert!(found.contains(needed), "`{needed}` in:\n{found}");
     }
+}
+
+#[test]
+fn texts_that_are_read_again_are_told_and_refused_where_nothing_follows_from_them() {
+    let replies = [(
+        "sequence_length = 256",
+        "sequence_length = 256\nshape = \"completion\"\nformat = \"jsonl\"",
+    )];
+    let lines = "on_policy = { share = 0.2, replay = { capacity = 2000, margin = 0.05 } }";
+    let plan = with_objective(lines, &replies).expect("a plan");
+    let words = plan.to_string();
+    let told = "of these steps a part that falls from all to none writes anew, the others read again of the \
+                last 2 000 texts; their share rises by 0.1 where the validation loss has risen by 0.05";
+    assert!(words.contains(told), "{words}");
+    assert_eq!(LanguagePlan::from_toml(&plan.to_toml()), Ok(plan));
+    let said = |from: &str, to: &str| {
+        with_objective(lines, &[replies[0], (from, to)]).expect_err("problems")
+    };
+    let never = said("epochs = 2\n", "epochs = 2\neval_strategy = \"never\"\n");
+    assert!(never.contains("`objective.on_policy.replay` needs evaluations"), "{never}");
+    let stage = said("[training]\n", "[[stage]]\nat_step = 9\nnum_hidden_layers = 4\n[training]\n");
+    assert!(stage.contains("`objective.on_policy.replay` needs no `[[stage]]`"), "{stage}");
+    let none = said("capacity = 2000", "capacity = 0");
+    assert!(none.contains("`objective.on_policy.replay.capacity` is 0"), "{none}");
 }

@@ -20,6 +20,7 @@ mod growing;
 mod inside;
 mod pairs;
 mod precision;
+mod replay;
 
 use super::*;
 use crate::{Error, EvaluationRecord, Judged, Outside, RunFolder, StepRecord, run};

@@ -36,8 +36,8 @@ use crate::trainer::{clip, rule};
 use crate::trains::reconsider;
 use crate::treatment::group_rates;
 use crate::{
-    Adam, Error, Learned, NotFinite, Progress, StagesState, StepRecord, TermRecord, check_groups,
-    learning_rate, treatments,
+    Adam, Error, Learned, NotFinite, Progress, Source, StagesState, StepRecord, TermRecord,
+    check_groups, learning_rate, treatments,
 };
 
 /// The run of a language model, in memory.
@@ -68,7 +68,7 @@ pub struct LanguageTrainer {
     /// The same rows of both models, where the teacher reads its own tokens.
     pairs: Vec<Paired>,
     /// The student's own batches, and what it wrote last.
-    writer: Option<Writer>,
+    pub(super) writer: Option<Writer>,
     written: Vec<Row>,
     /// Kept answers to the tokens of the step.
     known: KnownRows,
@@ -401,18 +401,21 @@ impl LanguageTrainer {
         Ok(())
     }
 
-    /// Whether the student writes the batch of `step`, in place of the rows that were read.
+    /// Whether the batch of `step` is the student's own words, in place of the rows that were read.
     fn writes(&mut self, step: u64) -> bool {
         let (Some(writer), Network::Decoder(student)) = (&mut self.writer, &self.network) else {
             return false;
         };
-        if !writer.writes(step) {
-            return false;
-        }
-        // It looks up any token.
-        self.student.catch_up(&mut *self.device);
         let rows = &self.rows[..self.held];
-        writer.write(&mut *self.device, student, step, rows, &mut self.written);
+        match writer.source(step) {
+            Source::Data => return false,
+            Source::Kept => writer.read_again(step, rows, &mut self.written),
+            Source::Written => {
+                // It looks up any token.
+                self.student.catch_up(&mut *self.device);
+                writer.write(&mut *self.device, student, step, rows, &mut self.written);
+            }
+        }
         if self.written.is_empty() {
             return false;
         }
