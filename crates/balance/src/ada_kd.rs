@@ -19,6 +19,17 @@ pub struct AdaKd {
     pub temperature: f64,
 }
 
+impl AdaKd {
+    /// The weights of a sample by the teacher's cross-entropy of its label, one of `classes`, at the
+    /// temperature 1: all others together have what the label lacks.
+    pub fn of_loss(teacher: f64, classes: usize) -> [f64; 2] {
+        let label = libm::exp(-teacher);
+        let others = (1.0 - label) / classes.saturating_sub(1).max(1) as f64;
+        let share = (label - others).clamp(0.0, 1.0);
+        [1.0 - share, share]
+    }
+}
+
 impl Policy for AdaKd {
     fn decide(&self, samples: &Samples<'_>, _: At) -> Decision {
         let of = |row: usize| {

@@ -50,6 +50,13 @@ pub struct DynamicKd {
     pub adoption: Adoption,
 }
 
+impl DynamicKd {
+    /// The weights of a labelled sample of its own by the student's entropy over `classes`, in nats.
+    pub fn of_entropy(&self, entropy: f64, classes: usize) -> [f64; 2] {
+        [1.0 - self.alpha, self.alpha * part_of_most(entropy, classes)]
+    }
+}
+
 impl Policy for DynamicKd {
     fn needs(&self) -> Needs {
         Needs { together: self.adoption != Adoption::Sample, ..Needs::default() }
@@ -91,10 +98,12 @@ impl Doubt {
 
 /// `H(s)/ln K`, `0.0..=1.0`; a single class leaves no doubt.
 fn uncertainty(logits: &[f32]) -> f64 {
-    if logits.len() < 2 {
-        return 0.0;
-    }
-    (entropy(logits) / libm::log(logits.len() as f64)).clamp(0.0, 1.0)
+    part_of_most(entropy(logits), logits.len())
+}
+
+/// `entropy / ln classes`.
+fn part_of_most(entropy: f64, classes: usize) -> f64 {
+    if classes < 2 { 0.0 } else { (entropy / libm::log(classes as f64)).clamp(0.0, 1.0) }
 }
 
 /// For each of `n` samples, `n/m` where it is among the `m` largest, `m` the share rounded up; else 0.

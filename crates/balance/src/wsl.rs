@@ -20,12 +20,19 @@ pub struct Wsl {
 /// Keeps the quotient finite where the teacher is certain, as the authors do.
 const LEAST: f64 = 1e-7;
 
+impl Wsl {
+    /// The weights of a sample by the cross-entropies of its label, the student's and the teacher's.
+    pub fn of_losses(&self, student: f64, teacher: f64) -> [f64; 2] {
+        [1.0, self.alpha * weight(student, teacher)]
+    }
+}
+
 impl Policy for Wsl {
     fn decide(&self, samples: &Samples<'_>, _: At) -> Decision {
         let of = |row: usize| {
             let Some(label) = samples.labels[row] else { return [0.0, self.alpha] };
             let loss = |logits| -ln_softmax(logits, 1.0)[label as usize];
-            [1.0, self.alpha * weight(loss(samples.student(row)), loss(samples.teacher(row)))]
+            self.of_losses(loss(samples.student(row)), loss(samples.teacher(row)))
         };
         Decision { weights: (0..samples.len()).flat_map(of).collect(), ..Decision::default() }
     }

@@ -28,8 +28,8 @@ fn recipe(layers: u32, rest: &str) -> String {
     )
 }
 
-const TAUGHT: &str =
-    "[teacher]\nmodel = \"teacher/best\"\n[objective]\nalpha = 0.6\ntemperature_end = 1.0\n";
+const TAUGHT: &str = "[teacher]\nmodel = \"teacher/best\"\n[objective]\nalpha = 0.6\ntemperature_end = 1.0\n\
+     hidden = [{ kind = \"mse\", projection = true, layers = [[0, 0], [1, 2]] }]\n";
 
 impl Place {
     fn with_texts() -> Self {
@@ -182,6 +182,62 @@ fn planned_memory_is_enough_for_a_language_models_run() {
     let run = &found["runs"][0];
     let (planned, peak) = (run["planned_memory"].as_u64(), run["peak_memory"].as_u64());
     assert!(planned.unwrap() >= peak.unwrap(), "{run}");
+    // Beside a teacher whose hidden states are kept.
+    let found = place.json(&["train", "student.toml", "--into", "student", "--json"]);
+    let run = &found["runs"][0];
+    let (planned, peak) = (run["planned_memory"].as_u64(), run["peak_memory"].as_u64());
+    assert!(planned.unwrap() >= peak.unwrap(), "{run}");
+    let said = place.says(&["plan", "student.toml"]);
+    for part in [
+        "1 × mse, through a learned map; layers 0–0 1–2, all positions",
+        "means over all tokens of a step that are learnt; of hidden states over all of them",
+    ] {
+        assert!(said.contains(part), "`{part}` in:\n{said}");
+    }
+    let record = fs::read_to_string(place.path("student/run.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(record.lines().next().unwrap()).unwrap();
+    assert_eq!(first["terms"]["hidden[0].1-2"]["count"], first["tokens"], "{first}");
+}
+
+#[test]
+fn a_run_in_bf16_says_so_weighs_its_tokens_and_grows_beside_kept_answers() {
+    let place = Place::with_texts();
+    place.says(&["train", "teacher.toml", "--into", "teacher"]);
+    // In bfloat16, by a policy.
+    let weighed = "[teacher]\nmodel = \"teacher/best\"\n[objective.balance]\npolicy = \"wsl\"\n";
+    place.write("half.toml", &recipe(1, weighed));
+    let half = ["--set", "training.precision=\"bf16\"", "--set", "training.max_steps=6"];
+    let said = place.says(&[&["plan", "half.toml"][..], &half].concat());
+    assert!(said.contains("seed 7, bf16, "), "{said}");
+    assert!(said.contains("each token is weighed by itself"), "{said}");
+    let output = place.run(&[&["train", "half.toml", "--into", "half"][..], &half].concat());
+    assert!(output.status.success());
+    let note = String::from_utf8_lossy(&output.stderr).into_owned();
+    // Where the processor has no instruction for it.
+    let native = fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("avx512_bf16"));
+    assert!(native || note.contains("bf16"), "{note}");
+    let record = fs::read_to_string(place.path("half/run.jsonl")).unwrap();
+    assert!(record.contains("\"balance\":{\"mean\":"), "{record}");
+
+    // Beside answers that were kept, growing in the middle: the same bits after a stop.
+    let arguments = ["--teacher", "teacher/best", "--recipe", "teacher.toml", "--top-k", "8"];
+    place.says(&[&["cache"][..], &arguments, &["--out", "kept"]].concat());
+    let stage = "[teacher]\ncache = \"kept\"\n[objective]\ntemperature = 2.0\n\
+                 [[stage]]\nat_step = 6\nnum_hidden_layers = 2\n";
+    place.write("grows.toml", &recipe(1, stage));
+    let short = ["--set", "training.max_steps=10", "--set", "training.save_total_limit=9"];
+    place.says(&[&["train", "grows.toml", "--into", "alone"][..], &short].concat());
+    for last in [4, 8] {
+        let run = format!("cut-{last}");
+        place.says(&[&["train", "grows.toml", "--into", &run][..], &short].concat());
+        for later in (last + 2..=10).step_by(2) {
+            fs::remove_dir_all(place.path(&run).join(format!("step-{later:09}"))).unwrap();
+        }
+        place.says(&["resume", &run]);
+        assert!(place.outcome(&run) == place.outcome("alone"), "from step {last}");
+    }
+    let record = fs::read_to_string(place.path("alone/run.jsonl")).unwrap();
+    assert_eq!(record.matches("\"kind\":\"growth\"").count(), 1, "{record}");
 }
 
 #[test]

@@ -145,10 +145,12 @@ impl StandIn {
         let output = self.heirloom(&[&train[..], &files].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let recipe = recipes().join("novels-teacher.toml");
-        let config = "student.config={ model_type = \"gpt2\", hidden_size = 16, \
-                      num_hidden_layers = 1, num_attention_heads = 2 }";
-        for run in ["runs/novels-teacher", "runs/novels-distil"] {
-            let sets = [config, "training.max_steps=1", "training.batch_size=2"];
+        for (run, layers) in [("runs/novels-teacher", 4), ("runs/novels-distil", 1)] {
+            let config = format!(
+                "student.config={{ model_type = \"gpt2\", hidden_size = 16, \
+                 num_hidden_layers = {layers}, num_attention_heads = 2 }}"
+            );
+            let sets = [config.as_str(), "training.max_steps=1", "training.batch_size=2"];
             let mut arguments = vec!["train", recipe.to_str().unwrap(), "--into", run];
             sets.iter().for_each(|set| arguments.extend(["--set", set]));
             let output = self.heirloom(&arguments);

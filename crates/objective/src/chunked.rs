@@ -16,6 +16,7 @@ use heirloom_engine::{
 use crate::objective::{Parts, weighted_sum};
 use crate::{
     KnownTokens, LabelLoss, Labels, SortedTerm, SparseTerm, TeacherTerm, TeacherVocabulary,
+    Weighing,
 };
 
 /// Memory for logits where nobody says otherwise. A vocabulary of 152,064 then has chunks of 126 rows
@@ -297,10 +298,34 @@ impl ChunkedHead {
         signals: &TokenSignals,
         step: TokenCounts,
     ) -> Parts {
-        self.check(signals);
+        self.evaluate_weighed(device, signals, step, None)
+    }
+
+    /// As [`ChunkedHead::evaluate`], where tokens have weights that follow from their logits: they are
+    /// decided in each chunk before its losses, in the place of the signals' own.
+    ///
+    /// # Panics
+    /// As there, and where the teacher has other tokens or no logits and a measure asks for them.
+    pub fn evaluate_weighed(
+        &self,
+        device: &mut dyn Device,
+        signals: &TokenSignals,
+        step: TokenCounts,
+        mut weighing: Option<&mut Weighing<'_>>,
+    ) -> Parts {
         let (rows, size) = (signals.states.rows(), self.plan.rows_beside(self.other));
+        let signals = &match &weighing {
+            None => *signals,
+            Some(weighing) => TokenSignals {
+                label_weights: Some(weighing.room.label(rows)),
+                teacher_weights: Some(weighing.room.teacher(rows)),
+                ..*signals
+            },
+        };
+        self.check(signals);
         for start in (0..rows).step_by(size.max(1)) {
-            self.chunk(device, signals, step, start..rows.min(start + size));
+            let range = start..rows.min(start + size);
+            self.chunk(device, signals, step, range, weighing.as_deref_mut());
         }
         let mut parts = Parts::with_capacity(self.terms.len());
         for (place, term) in self.terms.iter().enumerate() {
@@ -310,7 +335,10 @@ impl ChunkedHead {
                     let sum = device.sum(losses);
                     (sum, sum)
                 }
-                Some(weights) => weighted_sum(device, losses, weights),
+                Some(weights) => match &weighing {
+                    None => weighted_sum(device, losses, weights),
+                    Some(weighing) => weighing.sums(device, losses, weights),
+                },
             };
             parts.push(Nats::of(sum, count(term, signals.counts)), weighted);
         }
@@ -337,6 +365,7 @@ impl ChunkedHead {
         signals: &TokenSignals,
         step: TokenCounts,
         range: Range<usize>,
+        weighing: Option<&mut Weighing<'_>>,
     ) {
         let (rows, w) = (range.len(), signals.head);
         let x = signals.states.row_range(range.clone());
@@ -351,6 +380,9 @@ impl ChunkedHead {
             device.fill(dz, 0.0);
         }
         let labels = signals.labels.range(range.clone());
+        if let Some(weighing) = weighing {
+            weighing.decide(device, range.clone(), (z, teacher), labels);
+        }
         // What sees all of the student's tokens comes first: then those it shares are all there is.
         let shared = self.other.and_then(|other| other.shared);
         let waits =

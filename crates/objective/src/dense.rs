@@ -5,7 +5,7 @@ use heirloom_base::Nats;
 use heirloom_engine::{Device, Ids, RowLoss, Target, View};
 
 use crate::objective::Parts;
-use crate::{LabelLoss, Labels, TokenCounts, TokenLoss, TokenTerm};
+use crate::{LabelLoss, Labels, TokenCounts, TokenLoss, TokenTerm, Weighing};
 
 /// Everything about one micro-batch of M guessed tokens, all of which have a label.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +62,26 @@ impl DenseLosses {
         signals: &DenseSignals,
         step: TokenCounts,
     ) -> Parts {
+        self.evaluate_weighed(device, signals, step, None)
+    }
+
+    /// As [`DenseLosses::evaluate`], where tokens have weights that follow from their logits.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn evaluate_weighed(
+        &self,
+        device: &mut dyn Device,
+        signals: &DenseSignals,
+        step: TokenCounts,
+        mut weighing: Option<&mut Weighing<'_>>,
+    ) -> Parts {
         let (z, rows) = (signals.logits, signals.logits.rows());
         assert!(rows <= self.rows, "{rows} tokens, planned for {}", self.rows);
         let labels = Labels::Classes(signals.labels);
+        if let Some(weighing) = weighing.as_deref_mut() {
+            weighing.decide(device, 0..rows, (z, signals.teacher), signals.labels);
+        }
         let mut parts = Parts::with_capacity(self.terms.len());
         for (place, term) in self.terms.iter().enumerate() {
             let (target, count) = match term.loss {
@@ -88,9 +105,20 @@ impl DenseLosses {
             let losses = self.losses.row_range(first..first + rows);
             let scale = if count == 0 { 0.0 } else { term.weight / count as f64 };
             let (x, dx) = (z, signals.d_logits);
-            device.row_loss(&RowLoss { x, target, scale, weights: None, losses, dx });
-            let sum = device.sum(losses);
-            parts.push(Nats::of(sum, rows as u64), sum);
+            let of_teacher = matches!(term.loss, TokenLoss::Teacher(_) | TokenLoss::Sorted(_));
+            let weights = weighing.as_deref().map(|weighing| match of_teacher {
+                true => weighing.room.teacher(rows),
+                false => weighing.room.label(rows),
+            });
+            device.row_loss(&RowLoss { x, target, scale, weights, losses, dx });
+            let (sum, weighted) = match (weighing.as_deref(), weights) {
+                (Some(weighing), Some(weights)) => weighing.sums(device, losses, weights),
+                _ => {
+                    let sum = device.sum(losses);
+                    (sum, sum)
+                }
+            };
+            parts.push(Nats::of(sum, rows as u64), weighted);
         }
         parts
     }

@@ -10,7 +10,7 @@ use heirloom_engine::{
     Device, HiddenDistance, Linear, LinearBackward, Params, RowLoss, Space, Target, View,
 };
 
-use crate::Signals;
+use crate::Insides;
 use crate::objective::Scratch;
 
 /// Which rows of a hidden state count.
@@ -42,18 +42,15 @@ impl HiddenTerm {
     pub(crate) fn losses(
         &self,
         device: &mut dyn Device,
-        signals: &Signals<'_>,
+        insides: &Insides<'_>,
         scratch: &Scratch,
         projection_grads: Option<Space>,
         scale: Option<f64>,
     ) -> View {
-        let tokens = signals.batch.tokens();
-        let sequences = signals.batch.sequences();
-        let teacher = signals.teacher.and_then(|teacher| teacher.inside);
-        let teacher =
-            teacher.expect("the plan runs the teacher live where its inside is asked for");
-        let first = signals.batch.starts().first(sequences);
-        let student_all = signals.inside.hidden(self.student).first_rows(tokens);
+        let Insides { student, teacher, batch } = *insides;
+        let (tokens, sequences) = (batch.tokens(), batch.sequences());
+        let first = batch.starts().first(sequences);
+        let student_all = student.hidden(self.student).first_rows(tokens);
         let teacher_all = teacher.hidden(self.teacher).first_rows(tokens);
         let (x, t) = match self.rows {
             Rows::All => (student_all, teacher_all),
@@ -76,7 +73,7 @@ impl HiddenTerm {
         };
         let losses = scratch.losses.first_rows(rows);
         let target = Target::Distance(self.distance, t);
-        let tap = signals.inside.d_hidden_tap(self.student).map(|tap| tap.first_rows(tokens));
+        let tap = student.d_hidden_tap(self.student).map(|tap| tap.first_rows(tokens));
         let (Some(scale), Some(tap)) = (scale, tap) else {
             device.row_loss(&RowLoss { x: y, target, scale: 0.0, weights: None, losses, dx: None });
             return losses;

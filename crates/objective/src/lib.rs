@@ -12,6 +12,7 @@
 mod chunked;
 mod dense;
 mod hidden;
+mod inside;
 mod label;
 mod objective;
 mod relation;
@@ -19,6 +20,7 @@ mod signals;
 mod sparse;
 mod teacher;
 mod vocabulary;
+mod weighing;
 
 pub use chunked::{
     ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTokens, TokenCounts, TokenGradients, TokenLoss,
@@ -26,6 +28,7 @@ pub use chunked::{
 };
 pub use dense::{DenseLosses, DenseSignals};
 pub use hidden::{HiddenTerm, Rows};
+pub use inside::{Inside, Insides};
 pub use label::LabelLoss;
 pub use objective::{Objective, Parts, Term, TermKind};
 pub use relation::{RelationTerm, Side};
@@ -33,3 +36,4 @@ pub use signals::{Balanced, Counts, Labels, Regularized, Signals, TeacherSignals
 pub use sparse::{KnownTokens, SparseTerm};
 pub use teacher::TeacherTerm;
 pub use vocabulary::{SortedTerm, TeacherVocabulary};
+pub use weighing::{TokenMeasure, TokenWeights, WeighTokens, Weighing};

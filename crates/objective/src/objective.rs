@@ -2,14 +2,16 @@
 
 use std::ops::Range;
 
-use heirloom_base::Nats;
+use heirloom_base::{Bytes, Nats};
 use heirloom_engine::{
-    ArenaPlan, Device, HiddenDistance, Init, Params, ParamsBuilder, Role, RowLoss, Space, Target,
-    View,
+    ArenaPlan, Device, HiddenDistance, Init, Params, ParamsBuilder, Reference, Role, RowLoss,
+    Space, Target, View,
 };
 use heirloom_models::{Capacity, EncoderConfig, Taps};
 
-use crate::{Counts, HiddenTerm, LabelLoss, Regularized, RelationTerm, Rows, Signals, TeacherTerm};
+use crate::{
+    Counts, HiddenTerm, Insides, LabelLoss, Regularized, RelationTerm, Rows, Signals, TeacherTerm,
+};
 
 /// What one term measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,6 +71,21 @@ impl Parts {
         weighted.sum()
     }
 
+    /// Puts the sums of `others` behind these: those of one objective's terms behind another's.
+    #[must_use]
+    pub fn followed_by(mut self, others: &Self) -> Self {
+        self.terms.extend_from_slice(&others.terms);
+        self.weighted.extend_from_slice(&others.weighted);
+        self
+    }
+
+    /// The sums without those of the first `count` terms.
+    #[must_use]
+    pub fn after(&self, count: usize) -> Self {
+        let part = count.min(self.terms.len());
+        Self { terms: self.terms[part..].to_vec(), weighted: self.weighted[part..].to_vec() }
+    }
+
     /// Adds another micro-batch's.
     pub fn add(&mut self, other: &Self) {
         self.terms.resize(self.terms.len().max(other.terms.len()), Nats::default());
@@ -106,6 +123,35 @@ impl Block {
     }
 }
 
+impl Scratch {
+    /// Room for batches up to `capacity`; the terms' projections are laid out already.
+    fn plan(
+        plan: &mut ArenaPlan,
+        terms: &[Term],
+        [student_width, teacher_width]: [usize; 2],
+        capacity: Capacity,
+    ) -> Self {
+        let rows = capacity.tokens.max(capacity.sequences).max(capacity.masked);
+        let hidden = |wanted: &dyn Fn(&HiddenTerm) -> bool| {
+            let any =
+                terms.iter().any(|term| matches!(&term.kind, TermKind::Hidden(h) if wanted(h)));
+            if any { capacity.tokens } else { 0 }
+        };
+        let first = |term: &HiddenTerm| term.rows == Rows::First;
+        let through = |term: &HiddenTerm| first(term) || term.projection.is_some();
+        let (gathered, through) = (hidden(&first), hidden(&through));
+        let width = student_width.max(teacher_width);
+        Self {
+            losses: plan.take(rows, 1),
+            student: Block(plan.take(gathered, student_width)),
+            teacher: Block(plan.take(gathered, teacher_width)),
+            projected: Block(plan.take(through, width)),
+            d_projected: Block(plan.take(through, width)),
+            d_student: Block(plan.take(through, width)),
+        }
+    }
+}
+
 /// Weighted terms, and the parameters that some of them learn.
 #[derive(Debug)]
 pub struct Objective {
@@ -121,47 +167,62 @@ impl Objective {
     /// hidden term that asks for one by `projected`. `teacher` is `None` where no term needs it.
     pub fn new(
         device: &mut dyn Device,
-        mut terms: Vec<Term>,
+        terms: Vec<Term>,
         projected: &[bool],
         student: &EncoderConfig,
         teacher: Option<&EncoderConfig>,
         capacity: Capacity,
     ) -> Self {
+        let widths = [student.hidden_size, teacher.map_or(0, |teacher| teacher.hidden_size)];
+        Self::of_widths(device, terms, projected, widths, capacity)
+    }
+
+    /// The same for models of any kind, of which only the widths of the hidden states count, the
+    /// student's and the teacher's.
+    pub fn of_widths(
+        device: &mut dyn Device,
+        mut terms: Vec<Term>,
+        projected: &[bool],
+        [student_width, teacher_width]: [usize; 2],
+        capacity: Capacity,
+    ) -> Self {
         let mut builder = ParamsBuilder::new(device);
-        let teacher_width = teacher.map_or(0, |teacher| teacher.hidden_size);
         for (term, &projected) in terms.iter_mut().zip(projected) {
             if let (TermKind::Hidden(hidden), true) = (&mut term.kind, projected) {
                 let name = format!("projection.{}.weight", term.name);
-                let shape = [teacher_width, student.hidden_size];
+                let shape = [teacher_width, student_width];
                 // Keeps the size of a unit-variance state.
-                let init = Init::Normal((1.0 / student.hidden_size as f64).sqrt());
+                let init = Init::Normal((1.0 / student_width as f64).sqrt());
                 hidden.projection = Some(builder.add(&name, &shape, Role::Weight, init));
             }
         }
         let params = builder.finish(device);
         let space = device.alloc(0);
         let mut plan = ArenaPlan::new(space);
-        let rows = capacity.tokens.max(capacity.sequences).max(capacity.masked);
-        let hidden = |wanted: &dyn Fn(&HiddenTerm) -> bool| {
-            let any =
-                terms.iter().any(|term| matches!(&term.kind, TermKind::Hidden(h) if wanted(h)));
-            if any { capacity.tokens } else { 0 }
-        };
-        let first = |term: &HiddenTerm| term.rows == Rows::First;
-        let through = |term: &HiddenTerm| first(term) || term.projection.is_some();
-        let (gathered, through) = (hidden(&first), hidden(&through));
-        let width = student.hidden_size.max(teacher_width);
-        let scratch = Scratch {
-            losses: plan.take(rows, 1),
-            student: Block(plan.take(gathered, student.hidden_size)),
-            teacher: Block(plan.take(gathered, teacher_width)),
-            projected: Block(plan.take(through, width)),
-            d_projected: Block(plan.take(through, width)),
-            d_student: Block(plan.take(through, width)),
-        };
+        let scratch = Scratch::plan(&mut plan, &terms, [student_width, teacher_width], capacity);
         device.resize(space, plan.peak());
         let teachers = vec![0; terms.len()];
         Self { terms, teachers, params, scratch }
+    }
+
+    /// Memory that [`Objective::of_widths`] asks for, projections apart, in `f32`.
+    pub fn scratch_bytes(
+        terms: &[Term],
+        projected: &[bool],
+        widths: [usize; 2],
+        capacity: Capacity,
+    ) -> Bytes {
+        let nowhere = Reference::<f32>::new().alloc(0);
+        let mut plan = ArenaPlan::new(nowhere);
+        let mut terms = terms.to_vec();
+        for (term, &projected) in terms.iter_mut().zip(projected) {
+            if let (TermKind::Hidden(hidden), true) = (&mut term.kind, projected) {
+                // That there is one is all that counts here.
+                hidden.projection = Some(View::matrix(nowhere, 0, widths[1], widths[0]));
+            }
+        }
+        Scratch::plan(&mut plan, &terms, widths, capacity);
+        Bytes((plan.peak() * size_of::<f32>()) as u64)
     }
 
     /// For several teachers: the terms that compare with a teacher's outputs are of the first one,
@@ -237,6 +298,43 @@ impl Objective {
             };
             let weighted = weights.map_or(sum, |weights| weighted_sum(device, losses, weights).1);
             parts.push(Nats::of(sum, self.count(term, here)), weighted);
+        }
+        parts
+    }
+
+    /// Sums of one micro-batch of the terms on what is inside, which are to be all there are: for
+    /// models whose outputs belong to other losses. Where `learns`, the gradient of the whole step's
+    /// loss is added to the taps, and to `projection_grads`.
+    ///
+    /// # Panics
+    /// Where a term looks at outputs.
+    pub fn evaluate_inside(
+        &self,
+        device: &mut dyn Device,
+        insides: &Insides<'_>,
+        step: Counts,
+        (learns, projection_grads): (bool, Option<Space>),
+    ) -> Parts {
+        let here = Counts {
+            labelled: 0,
+            sequences: insides.batch.sequences() as u64,
+            tokens: insides.batch.tokens() as u64,
+        };
+        let mut parts = Parts::with_capacity(self.terms.len());
+        for term in &self.terms {
+            let count = self.count(term, step);
+            let scale = if count == 0 { 0.0 } else { term.weight / count as f64 };
+            let scale = learns.then_some(scale);
+            let scratch = &self.scratch;
+            let losses = match &term.kind {
+                TermKind::Hidden(hidden) => {
+                    hidden.losses(device, insides, scratch, projection_grads, scale)
+                }
+                TermKind::Relation(relation) => relation.losses(device, insides, scratch, scale),
+                _ => panic!("the term `{}` is one on outputs", term.name),
+            };
+            let sum = device.sum(losses);
+            parts.push(Nats::of(sum, self.count(term, here)), sum);
         }
         parts
     }
@@ -318,10 +416,12 @@ impl Objective {
             }
             TermKind::Hidden(hidden) => {
                 let (scratch, grads) = (&self.scratch, projection_grads);
-                return (hidden.losses(device, signals, scratch, grads, scale_inside), None);
+                let insides = Insides::of(signals);
+                return (hidden.losses(device, &insides, scratch, grads, scale_inside), None);
             }
             TermKind::Relation(relation) => {
-                return (relation.losses(device, signals, &self.scratch, scale_inside), None);
+                let insides = Insides::of(signals);
+                return (relation.losses(device, &insides, &self.scratch, scale_inside), None);
             }
         };
         let losses = self.scratch.losses.first_rows(signals.output.rows());

@@ -8,7 +8,7 @@
 
 use heirloom_engine::{Device, Relation, RelationMeasure, View};
 
-use crate::Signals;
+use crate::Insides;
 use crate::objective::Scratch;
 
 /// One of the three projections of a block's input.
@@ -23,7 +23,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// Its columns of `[N, 3C]`.
+    /// Its columns of `[N, 3C]`: of models with as many heads of keys as of queries.
     fn of(self, qkv: View) -> View {
         let width = qkv.cols() / 3;
         let part = self as usize;
@@ -51,26 +51,24 @@ impl RelationTerm {
     pub(crate) fn losses(
         &self,
         device: &mut dyn Device,
-        signals: &Signals<'_>,
+        insides: &Insides<'_>,
         scratch: &Scratch,
         scale: Option<f64>,
     ) -> View {
-        let tokens = signals.batch.tokens();
-        let teacher = signals.teacher.and_then(|teacher| teacher.inside);
-        let teacher =
-            teacher.expect("the plan runs the teacher live where its inside is asked for");
-        let student = signals.inside.qkv(self.student).first_rows(tokens);
+        let Insides { student: ours, teacher, batch } = *insides;
+        let tokens = batch.tokens();
+        let student = ours.qkv(self.student).first_rows(tokens);
         let teacher = teacher.qkv(self.teacher).first_rows(tokens);
         let losses = scratch.losses.first_rows(tokens);
-        let tap = signals.inside.d_qkv_tap(self.student).map(|tap| tap.first_rows(tokens));
+        let tap = ours.d_qkv_tap(self.student).map(|tap| tap.first_rows(tokens));
         device.relation(&Relation {
             a: self.sides.0.of(student),
             b: self.sides.1.of(student),
             teacher_a: self.sides.0.of(teacher),
             teacher_b: self.sides.1.of(teacher),
             heads: self.heads,
-            starts: signals.batch.starts(),
-            longest: signals.batch.longest(),
+            starts: batch.starts(),
+            longest: batch.longest(),
             measure: self.measure,
             scale: scale.unwrap_or(0.0),
             losses,

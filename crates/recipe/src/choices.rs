@@ -490,6 +490,18 @@ choice! {
 }
 
 choice! {
+    /// How the share of new texts among a student's own goes over a run.
+    ReplayRatio {
+        /// From all to none.
+        Falling = "falling",
+        /// Half.
+        Constant = "constant",
+        /// From none to all.
+        Rising = "rising",
+    }
+}
+
+choice! {
     /// Positions that are compared.
     Position {
         /// All but padding.

@@ -313,7 +313,12 @@ fn check_objective(recipe: &Recipe, problems: &mut Problems) {
                       `logits = \"live\"`";
         needs(at, "teacher.logits", needed, problems);
     }
-    for (index, term) in hidden.value.iter().enumerate() {
+    check_terms(&hidden.value, problems);
+}
+
+/// What can be said of each term on the inside by itself.
+pub(crate) fn check_terms(terms: &[Hidden], problems: &mut Problems) {
+    for (index, term) in terms.iter().enumerate() {
         check_hidden(&format!("objective.hidden.{index}"), term, problems);
     }
 }

@@ -7,14 +7,15 @@ use heirloom_base::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::choices::{
-    Architecture, DocumentShape, Documents, Missing, OnLong, Packing, TeacherVocabulary,
-    TextFormat, TextKind,
+    Architecture, DocumentShape, Documents, Missing, OnLong, Packing, ReplayRatio,
+    TeacherVocabulary, TextFormat, TextKind,
 };
 use crate::divergence::Divergence;
 use crate::plan::{
-    Examples, Limit, ModelShape, NotAPlan, OutputPlan, Plan, Split, TokenizerPlan, TrainingPlan,
-    read_plan,
+    Examples, HiddenTermPlan, Limit, ModelShape, NotAPlan, OutputPlan, Plan, Split, TokenizerPlan,
+    TrainingPlan, read_plan,
 };
+use crate::resolve::InsideShape;
 use crate::{BalancePlan, Line, PolicyPlan, RegularizerPlan};
 
 /// A decided run of a language model.
@@ -151,6 +152,19 @@ impl LanguageShape {
         }
     }
 
+    /// What terms on the inside must know.
+    pub(crate) fn inside(&self) -> InsideShape {
+        let [hidden_size, num_hidden_layers, num_attention_heads] = match self {
+            Self::Decoder(shape) => {
+                [shape.hidden_size, shape.num_hidden_layers, shape.num_attention_heads]
+            }
+            Self::Encoder(shape) => {
+                [shape.hidden_size, shape.num_hidden_layers, shape.num_attention_heads]
+            }
+        };
+        InsideShape { hidden_size, num_hidden_layers, num_attention_heads }
+    }
+
     /// The longest text in tokens.
     pub fn longest_input(&self) -> u64 {
         match self {
@@ -272,6 +286,22 @@ pub struct OnPolicyPlan {
     pub max_new_tokens: u64,
     /// Of the drawing.
     pub temperature: f64,
+    /// Whether texts are read again. Not written where all are new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayTexts>,
+}
+
+/// How a student's own texts are read again; `share` is then that of the first steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplayTexts {
+    /// Texts that are kept.
+    pub capacity: u64,
+    /// How the part of new ones goes over the run.
+    pub ratio: ReplayRatio,
+    /// What the share rises by.
+    pub rise: f64,
+    /// By how much the validation loss must have risen for that, in nats.
+    pub margin: f64,
 }
 
 /// What the student is trained to do, token by token.
@@ -298,17 +328,27 @@ pub struct LanguageObjective {
     /// Batches whose replies the student writes itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_policy: Option<OnPolicyPlan>,
+    /// Terms on what is inside student and teacher.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<HiddenTermPlan>,
     /// What the next token becomes before the student learns it: smoothing or LABO.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regularizer: Option<RegularizerPlan>,
 }
 
 impl LanguageObjective {
-    /// Whether the teacher's weight is 0 from the first step to the last.
+    /// Whether the teacher has no part from the first step to the last: its weight is 0, and nobody
+    /// looks inside it.
     pub fn is_without_teacher(&self) -> bool {
+        if !self.hidden.is_empty() {
+            return false;
+        }
         match self.balance.as_ref().map(|balance| &balance.policy) {
             Some(PolicyPlan::Schedule { from, to, .. }) => *from == 0.0 && *to == 0.0,
-            _ => self.alpha == 0.0,
+            None | Some(PolicyPlan::Fixed | PolicyPlan::DynamicKd { .. }) => self.alpha == 0.0,
+            // The others decide it themselves.
+            Some(PolicyPlan::Wsl { weight }) => *weight == 0.0,
+            Some(_) => false,
         }
     }
 }

@@ -41,8 +41,8 @@ pub use choices::{
     Documents, Doubt, Encoding, EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments,
     HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, Missing, ModelType,
     NetworkOutput, Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position,
-    Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
-    TeacherTokenizer, TeacherVocabulary, TextFormat, TextKind,
+    Precision, RegularizerKind, Relation, ReplayRatio, Schedule, Sight, Smoothed, Softening,
+    TaskKind, TeacherTokenizer, TeacherVocabulary, TextFormat, TextKind,
 };
 pub use cost::{Cost, Counts, DoesNotFit, cost, cost_of};
 pub use divergence::Divergence;
@@ -52,7 +52,7 @@ pub use facts::{
 pub use group::{Frozen, GroupPlan, Patterns};
 pub use language::{
     AnyPlan, DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
-    LanguageTeacherPlan, Masking, OnPolicyPlan, TextPlan, UldPlan,
+    LanguageTeacherPlan, Masking, OnPolicyPlan, ReplayTexts, TextPlan, UldPlan,
 };
 pub use parse::parse;
 pub use plan::{

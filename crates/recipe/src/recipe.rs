@@ -10,8 +10,8 @@ use crate::choices::{
     Documents, Doubt, Encoding, EstimatorKind, EvalStrategy, EvaluateOn, Format, GrownMoments,
     HiddenKind, LabelLoss, LabelNoiseKind, Logits, MetaAt, MetaFrom, Metric, Missing,
     NetworkOutput, Normalize, OnBadLine, OnLong, OnNonfinite, Packing, PolicyKind, Position,
-    Precision, RegularizerKind, Relation, Schedule, Sight, Smoothed, Softening, TaskKind,
-    TeacherTokenizer, TeacherVocabulary, TextFormat, TextKind,
+    Precision, RegularizerKind, Relation, ReplayRatio, Schedule, Sight, Smoothed, Softening,
+    TaskKind, TeacherTokenizer, TeacherVocabulary, TextFormat, TextKind,
 };
 use crate::group::Patterns;
 use crate::preset::Preset;
@@ -78,6 +78,7 @@ pub(crate) fn keys() -> Vec<&'static Key> {
         Objective::KEYS,
         Uld::KEYS,
         OnPolicy::KEYS,
+        Replay::KEYS,
         Hidden::KEYS,
         Balance::KEYS,
         Meta::KEYS,
@@ -197,6 +198,7 @@ const RANGE: Rule<Vec<f64>> = Rule {
 const BALANCE: Rule<Balance> = any("a table such as { policy = \"rw_kd\" }");
 const REGULARIZER_META: Rule<RegularizerMeta> = any("a table such as { split = 0.1 }");
 const ULD: Rule<Uld> = any("a table such as { top = 64 }");
+const REPLAY: Rule<Replay> = any("a table such as { capacity = 1000 }");
 const ON_POLICY: Rule<OnPolicy> = any("a table such as { share = 0.5 }");
 const REGULARIZER: Rule<Regularizer> = any("a table such as { method = \"labo\" }");
 const META: Rule<Meta> = any("a table such as { source = \"split\", split = 0.1 }");
@@ -490,6 +492,23 @@ section! {
             "Most tokens that it writes after a prompt; a prompt that leaves less room in a row is left out.";
         temperature: f64 = 1.0, NOT_NEGATIVE,
             "Divides the logits before a token is drawn; 0 takes the most probable.";
+        replay: Replay, REPLAY, absent "none: the student writes anew in each of these steps" as "{ capacity = 1000 }",
+            "Read texts again that the student wrote before, see below.";
+    }
+}
+
+section! {
+    /// `[objective.on_policy.replay]`: the student's last texts are read again, and their share of the
+    /// steps rises where it is needed (DistiLLM). `objective.on_policy.share` is the share at first.
+    Replay at "objective.on_policy.replay" {
+        capacity: u64 = 1000, COUNT,
+            "Texts that are kept, the last ones. Until there are so many the student writes anew.";
+        ratio: ReplayRatio = ReplayRatio::Falling, ReplayRatio::ONE,
+            "How the part of these steps in which the student writes anew goes over the run; in the others it reads what is kept.";
+        rise: f64 = 0.1, SHARE,
+            "What the share rises by, at most to 1.";
+        margin: f64 = 0.1, NOT_NEGATIVE,
+            "By how many nats the validation loss must be higher than at the last rise for that.";
     }
 }
 
@@ -497,13 +516,13 @@ section! {
     /// `[[objective.hidden]]`: a term that compares what is inside teacher and student.
     Hidden at "objective.hidden" {
         kind: HiddenKind, HiddenKind::ONE, absent "required" as "\"mse\"",
-            "How they are compared.";
+            "How they are compared; attention_relation is for encoders.";
         weight: f64 = 1.0, POSITIVE,
             "Weight of the term, added to the objective.";
         layers: Vec<Vec<u64>>, PAIRS, absent "every student layer with the teacher's at the same relative height; for attention_relation the last two" as "[[0, 0], [3, 6]]",
             "[student, teacher] pairs: 0 is the embeddings' output, i the output of layer i.";
         position: Position = Position::All, Position::ONE,
-            "Which positions are compared; `first` is the classifier's token.";
+            "Which positions are compared; `first` is the classifier's token; of `[text]` encoders alone have it.";
         projection: bool, BOOL, absent "`true` where the widths differ" as "true",
             "Learn a linear map from the student's width to the teacher's.";
         relation: Relation, Relation::ONE, absent "value, for attention_relation" as "\"value\"",
@@ -518,7 +537,7 @@ section! {
     /// policies together; one that the policy has no use for is refused.
     Balance at "objective.balance" {
         policy: PolicyKind, PolicyKind::ONE, absent "required" as "\"rw_kd\"",
-            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence.";
+            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence. With `[text]` it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd.";
         from: f64 = 1.0, SHARE,
             "schedule: the teacher's share at the first step.";
         to: f64 = 0.0, SHARE,
@@ -858,6 +877,7 @@ nested!(Balance);
 nested!(Meta);
 nested!(Uld);
 nested!(OnPolicy);
+nested!(Replay);
 nested!(Regularizer);
 nested!(RegularizerMeta);
 

@@ -347,15 +347,7 @@ fn objective(
     let (usual_alpha, terms) = match teacher {
         TeacherPlan::Nobody => (0.0, Some(Vec::new())),
         TeacherPlan::Model { shape, .. } => {
-            let terms = value(&objective.hidden).unwrap_or_default();
-            let terms: Vec<Option<HiddenTermPlan>> = terms
-                .iter()
-                .enumerate()
-                .map(|(index, term)| {
-                    hidden(&format!("objective.hidden.{index}"), term, student, shape, problems)
-                })
-                .collect();
-            (0.5, terms.into_iter().collect())
+            (0.5, hidden_terms(recipe, [student, shape].map(InsideShape::of), problems))
         }
     };
     Some(ObjectivePlan {
@@ -382,11 +374,44 @@ fn teacher_parts(recipe: &Recipe) -> Vec<f64> {
     weights.into_iter().map(|weight| weight / sum).collect()
 }
 
+/// What terms on the inside must know of a model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InsideShape {
+    pub(crate) hidden_size: u64,
+    pub(crate) num_hidden_layers: u64,
+    pub(crate) num_attention_heads: u64,
+}
+
+impl InsideShape {
+    fn of(shape: &ModelShape) -> Self {
+        Self {
+            hidden_size: shape.hidden_size,
+            num_hidden_layers: shape.num_hidden_layers,
+            num_attention_heads: shape.num_attention_heads,
+        }
+    }
+}
+
+/// The terms of `[[objective.hidden]]` between student and teacher.
+pub(crate) fn hidden_terms(
+    recipe: &Recipe,
+    [student, teacher]: [InsideShape; 2],
+    problems: &mut Problems,
+) -> Option<Vec<HiddenTermPlan>> {
+    let terms = value(&recipe.objective.hidden).unwrap_or_default();
+    let term = |(index, term): (usize, &Hidden)| {
+        hidden(&format!("objective.hidden.{index}"), term, &student, &teacher, problems)
+    };
+    // All of them, so that each one's problems are told.
+    let terms: Vec<Option<HiddenTermPlan>> = terms.iter().enumerate().map(term).collect();
+    terms.into_iter().collect()
+}
+
 fn hidden(
     path: &str,
     term: &Hidden,
-    student: &ModelShape,
-    teacher: &ModelShape,
+    student: &InsideShape,
+    teacher: &InsideShape,
     problems: &mut Problems,
 ) -> Option<HiddenTermPlan> {
     let kind = value(&term.kind)?;
@@ -428,8 +453,8 @@ fn pairs(
     path: &str,
     term: &Hidden,
     kind: HiddenKind,
-    student: &ModelShape,
-    teacher: &ModelShape,
+    student: &InsideShape,
+    teacher: &InsideShape,
     problems: &mut Problems,
 ) -> Option<Vec<[u64; 2]>> {
     let key = format!("{path}.layers");

@@ -8,13 +8,14 @@ use crate::divergence;
 use crate::facts::{GrownFacts, TokenDifference, TokenizerFacts};
 use crate::language::{
     DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
-    LanguageTeacherPlan, OnPolicyPlan, TextPlan, UldPlan,
+    LanguageTeacherPlan, OnPolicyPlan, ReplayTexts, TextPlan, UldPlan,
 };
-use crate::plan::{Examples, FORMAT, OutputPlan, StudentSource};
+use crate::plan::{Examples, FORMAT, HiddenTermPlan, OutputPlan, StudentSource};
 use crate::problem::{ProblemKind, Problems};
 use crate::recipe::{At, Recipe, StudentConfig};
 use crate::resolve::{
-    Amount, USUAL_DROPOUT, fresh_shape, place, steps_per_epoch, tokenizer, total_steps, training,
+    Amount, USUAL_DROPOUT, fresh_shape, hidden_terms, place, steps_per_epoch, tokenizer,
+    total_steps, training,
 };
 use crate::{Line, Moments, group, text};
 
@@ -157,7 +158,13 @@ fn decided(
     let mut training = training?;
     training.groups.splice(0..0, grown);
     let student = LanguageStudent { moments, ..student };
-    let objective = objective(recipe, &teacher);
+    let hidden = match shape(&teacher) {
+        None => Some(Vec::new()),
+        Some(shape) => {
+            hidden_terms(recipe, [student.shape, shape].map(|shape| shape.inside()), problems)
+        }
+    };
+    let objective = objective(recipe, &teacher, hidden?);
     Some(LanguagePlan {
         format: FORMAT,
         name: recipe.name(),
@@ -172,7 +179,11 @@ fn decided(
     })
 }
 
-fn objective(recipe: &Recipe, teacher: &LanguageTeacherPlan) -> LanguageObjective {
+fn objective(
+    recipe: &Recipe,
+    teacher: &LanguageTeacherPlan,
+    hidden: Vec<HiddenTermPlan>,
+) -> LanguageObjective {
     let objective = &recipe.objective;
     let usual = if *teacher == LanguageTeacherPlan::Nobody { 0.0 } else { 0.5 };
     let from = objective.temperature();
@@ -192,7 +203,14 @@ fn objective(recipe: &Recipe, teacher: &LanguageTeacherPlan) -> LanguageObjectiv
             share: value(&at.value.share).unwrap_or_default(),
             max_new_tokens: at.value.max_new_tokens(),
             temperature: at.value.temperature(),
+            replay: at.value.replay.as_ref().map(|at| ReplayTexts {
+                capacity: at.value.capacity(),
+                ratio: at.value.ratio(),
+                rise: at.value.rise(),
+                margin: at.value.margin(),
+            }),
         }),
+        hidden,
         regularizer: recipe.regularizer(),
     }
 }

@@ -8,8 +8,9 @@ use crate::balance::PolicyPlan;
 use crate::choices::{Format, LabelNoiseKind, Logits, OnBadLine, OnNonfinite, TaskKind};
 use crate::divergence::{Divergence, rounded};
 use crate::plan::{
-    Average, Batch, Compare, EarlyStopping, Evaluate, LabelNoise, Length, Limit, ModelShape,
-    Moments, Plan, Save, Split, StudentSource, TeacherPlan, TeacherTokens, TrainingPlan,
+    Average, Batch, Compare, EarlyStopping, Evaluate, HiddenTermPlan, LabelNoise, Length, Limit,
+    ModelShape, Moments, Plan, Save, Split, StudentSource, TeacherPlan, TeacherTokens,
+    TrainingPlan,
 };
 use crate::stage::StagePlan;
 
@@ -243,24 +244,27 @@ fn objective(plan: &Plan) -> Vec<String> {
     if let Some(meta) = &objective.regularizer_meta {
         lines.extend(meta.to_string().lines().map(str::to_owned));
     }
-    for term in &objective.hidden {
-        let mapped = |projection: bool| if projection { ", through a learned map" } else { "" };
-        let how = match term.compare {
-            Compare::Mse { projection } => format!("mse{}", mapped(projection)),
-            Compare::Cosine { projection } => format!("cosine{}", mapped(projection)),
-            Compare::NormalizedMse { projection } => {
-                format!("normalized mse{}", mapped(projection))
-            }
-            Compare::AttentionRelation { relation, heads } => {
-                format!("relations of {relation} in {heads} heads")
-            }
-        };
-        let pairs: Vec<String> = term.layers.iter().map(|[s, t]| format!("{s}–{t}")).collect();
-        let (weight, position) = (term.weight, term.position);
-        let pairs = pairs.join(" ");
-        lines.push(format!("{weight} × {how}; layers {pairs}, {position} positions"));
-    }
+    lines.extend(objective.hidden.iter().map(hidden));
     lines
+}
+
+/// A term on what is inside both models.
+pub(crate) fn hidden(term: &HiddenTermPlan) -> String {
+    let mapped = |projection: bool| if projection { ", through a learned map" } else { "" };
+    let how = match term.compare {
+        Compare::Mse { projection } => format!("mse{}", mapped(projection)),
+        Compare::Cosine { projection } => format!("cosine{}", mapped(projection)),
+        Compare::NormalizedMse { projection } => {
+            format!("normalized mse{}", mapped(projection))
+        }
+        Compare::AttentionRelation { relation, heads } => {
+            format!("relations of {relation} in {heads} heads")
+        }
+    };
+    let pairs: Vec<String> = term.layers.iter().map(|[s, t]| format!("{s}–{t}")).collect();
+    let (weight, position) = (term.weight, term.position);
+    let pairs = pairs.join(" ");
+    format!("{weight} × {how}; layers {pairs}, {position} positions")
 }
 
 /// A sum in brackets, so that what stands before it is a factor of all of it.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use crate::choices::{DocumentShape, Documents, Missing, Packing, TextKind};
+use crate::PolicyPlan;
+use crate::choices::{DocumentShape, Documents, Missing, Packing, ReplayRatio, TextKind};
 use crate::divergence::{Divergence, rounded};
 use crate::language::{
     AnyPlan, DecoderShape, LanguagePlan, LanguageShape, LanguageTeacherPlan, TextPlan,
 };
 use crate::plan::{Evaluate, Limit, OutputPlan, Split, StudentSource};
-use crate::show::{one_term, output, rows, shape as encoder, thousands, training};
+use crate::show::{hidden, one_term, output, rows, shape as encoder, thousands, training};
 
 impl fmt::Display for LanguagePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,6 +163,15 @@ fn teacher(plan: &LanguagePlan) -> Vec<String> {
     }
 }
 
+/// What is said of policies that decide token by token.
+fn of_tokens(policy: &PolicyPlan) -> Option<String> {
+    let each = matches!(
+        policy,
+        PolicyPlan::Wsl { .. } | PolicyPlan::AdaKd { .. } | PolicyPlan::DynamicKd { .. }
+    );
+    each.then(|| "each token is weighed by itself".to_owned())
+}
+
 fn objective(plan: &LanguagePlan) -> Vec<String> {
     let objective = &plan.objective;
     let label = match &objective.regularizer {
@@ -193,16 +203,40 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
             format!("w₂ × {teacher}"),
             format!("w₁ × {}", one_term(&label)),
             balance.policy.words(alpha),
-        ],
+        ]
+        .into_iter()
+        .chain(of_tokens(&balance.policy))
+        .collect(),
     };
+    lines.extend(objective.hidden.iter().map(hidden));
     if let Some(own) = &objective.on_policy {
+        let alone = match objective.hidden.is_empty() {
+            true => "the teacher's term alone counts",
+            false => "the teacher's terms alone count",
+        };
         lines.push(format!(
             "in {} of the steps the student writes the replies, up to {} tokens at temperature {}, and \
-             the teacher's term alone counts",
+             {alone}",
             own.share, own.max_new_tokens, own.temperature
         ));
     }
-    lines.push("means over all tokens of a step that are learnt".to_owned());
+    if let Some(replay) = objective.on_policy.as_ref().and_then(|own| own.replay.as_ref()) {
+        let new = match replay.ratio {
+            ReplayRatio::Falling => "a part that falls from all to none",
+            ReplayRatio::Constant => "half",
+            ReplayRatio::Rising => "a part that rises from none to all",
+        };
+        lines.push(format!(
+            "of these steps {new} writes anew, the others read again of the last {} texts; their share rises \
+             by {} where the validation loss has risen by {}",
+            thousands(replay.capacity),
+            replay.rise,
+            replay.margin
+        ));
+    }
+    let insides =
+        if objective.hidden.is_empty() { "" } else { "; of hidden states over all of them" };
+    lines.push(format!("means over all tokens of a step that are learnt{insides}"));
     if objective.until_overtaken {
         lines.push("the teacher falls silent once the student is better than it".to_owned());
     }

@@ -5,10 +5,10 @@
 //! file.
 
 use crate::choices::{
-    Architecture, DocumentShape, Documents, EvalStrategy, OnLong, Packing, PolicyKind,
-    RegularizerKind, TextFormat, TextKind,
+    Adoption, Architecture, DocumentShape, Documents, EvalStrategy, HiddenKind, OnLong, Packing,
+    PolicyKind, Position, RegularizerKind, TeacherVocabulary, TextFormat, TextKind,
 };
-use crate::decide::{missing, needs, value, wrong};
+use crate::decide::{check_terms, missing, needs, value, wrong};
 use crate::language::{Masking, TextPlan};
 use crate::plan::{Limit, Split};
 use crate::problem::{Place, ProblemKind, Problems};
@@ -312,22 +312,108 @@ pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
             (format!("\"{}\"", at.value), "`cross_entropy` for a language model".to_owned());
         wrong(at, "objective.label_loss", found, expected, None, problems);
     }
-    if let Some(at) = objective.hidden.as_ref().filter(|at| !at.value.is_empty()) {
-        needs(at, "objective.hidden", "a `[task]`; a language model learns from answers", problems);
-    }
+    check_inside(recipe, problems);
     policy::check(recipe, problems);
-    if let Some(at) = objective.balance.as_ref().and_then(|at| at.value.policy.as_ref())
-        && !matches!(at.value, PolicyKind::Fixed | PolicyKind::Schedule)
-    {
-        let needed = "a `[task]`; for a language model it is \"fixed\" or \"schedule\"";
-        needs(at, "objective.balance.policy", needed, problems);
-    }
+    check_balance(recipe, problems);
     regularizer::check(recipe, problems);
     if let Some(at) = objective.regularizer.as_ref().and_then(|at| at.value.method.as_ref())
         && !matches!(at.value, RegularizerKind::LabelSmoothing | RegularizerKind::Labo)
     {
         let needed = "a `[task]`; for a language model it is \"label_smoothing\" or \"labo\"";
         needs(at, "objective.regularizer.method", needed, problems);
+    }
+}
+
+/// Says what stands against a policy that weighs tokens.
+fn check_balance(recipe: &Recipe, problems: &mut Problems) {
+    const KEY: &str = "objective.balance.policy";
+    let Some(balance) = &recipe.objective.balance else { return };
+    let balance = &balance.value;
+    let Some(at) = &balance.policy else { return };
+    let kind = at.value;
+    match kind {
+        PolicyKind::Fixed | PolicyKind::Schedule => return,
+        PolicyKind::Uncertainty | PolicyKind::Wsl | PolicyKind::AdaKd | PolicyKind::DynamicKd => {}
+        _ => {
+            let needed = "a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd or \
+                          dynamic_kd, which need no second set and of each token no more than its losses and \
+                          its entropy";
+            return needs(at, KEY, needed, problems);
+        }
+    }
+    if recipe.objective.on_policy.is_some() {
+        let needed =
+            format!("no `objective.on_policy` for {kind}; what the student wrote has no label");
+        needs(at, KEY, &needed, problems);
+    }
+    if kind == PolicyKind::Uncertainty {
+        return;
+    }
+    let of_tokens = "whose logits are those of the student's tokens";
+    if recipe.teacher.cache.is_some() {
+        let needed = format!(
+            "`teacher.model` in place of `teacher.cache` for {kind}; it weighs token by token"
+        );
+        needs(at, KEY, &needed, problems);
+    }
+    if recipe.objective.uld.is_some() || recipe.teacher.vocabulary() != TeacherVocabulary::Refuse {
+        let needed = format!(
+            "a teacher {of_tokens} for {kind}: no `objective.uld`, and `teacher.vocabulary = \"refuse\"`"
+        );
+        needs(at, KEY, &needed, problems);
+    }
+    if let Some(adoption) = balance.adoption.as_ref().filter(|at| at.value != Adoption::Sample) {
+        let needed = "\"sample\" for a language model; tokens are not ranked against one another";
+        needs(adoption, "objective.balance.adoption", needed, problems);
+    }
+    if let Some(temperature) = balance.temperature.as_ref().filter(|at| at.value != 1.0) {
+        let needed = "to be 1 for a language model, the temperature of the paper";
+        needs(temperature, "objective.balance.temperature", needed, problems);
+    }
+}
+
+/// Says what stands against terms on what is inside student and teacher.
+fn check_inside(recipe: &Recipe, problems: &mut Problems) {
+    const KEY: &str = "objective.hidden";
+    let Some(at) = recipe.objective.hidden.as_ref().filter(|at| !at.value.is_empty()) else {
+        return;
+    };
+    if recipe.teacher.place.is_none() {
+        needs(at, KEY, "a `[teacher]` to compare with", problems);
+    }
+    if recipe.teacher.cache.is_some() {
+        let needed = "`teacher.model` in place of `teacher.cache`, whose answers have no inside";
+        needs(at, KEY, needed, problems);
+    }
+    if recipe.objective.uld.is_some() {
+        let needed = "no `objective.uld`; a teacher with tokens of its own has no hidden state beside each \
+                      of the student's";
+        needs(at, KEY, needed, problems);
+    }
+    if recipe.teacher.vocabulary() == TeacherVocabulary::Intersect {
+        let needed = "a `teacher.vocabulary` other than \"intersect\"; behind a token that it does not know \
+                      the teacher has read another text";
+        needs(at, KEY, needed, problems);
+    }
+    check_terms(&at.value, problems);
+    if value(&recipe.text.kind) != Some(TextKind::Causal) {
+        return;
+    }
+    for (index, term) in at.value.iter().enumerate() {
+        if let Some(kind) =
+            term.kind.as_ref().filter(|at| at.value == HiddenKind::AttentionRelation)
+        {
+            let key = format!("{KEY}.{index}.kind");
+            let needed = "`text.kind = \"masked\"`; its relations look ahead, where a decoder sees \
+                          nothing: take mse, cosine or normalized_mse";
+            needs(kind, &key, needed, problems);
+        }
+        if let Some(position) = term.position.as_ref().filter(|at| at.value == Position::First) {
+            let key = format!("{KEY}.{index}.position");
+            let needed =
+                "`text.kind = \"masked\"`; a decoder's first token has seen nothing of its text";
+            needs(position, &key, needed, problems);
+        }
     }
 }
 
@@ -352,6 +438,18 @@ fn check_own_words(recipe: &Recipe, problems: &mut Problems) {
     if at.value.share.is_none() && !problems.is_wrong("objective.on_policy.share") {
         let meaning = "the share of steps that the student writes for, as 0.5";
         missing(at.place.clone(), "objective.on_policy.share", meaning, problems);
+    }
+    if let Some(replay) = &at.value.replay {
+        const KEY: &str = "objective.on_policy.replay";
+        if value(&recipe.training.eval_strategy) == Some(EvalStrategy::Never) {
+            let needed =
+                "evaluations, whose loss its share follows, but `eval_strategy` is \"never\"";
+            needs(replay, KEY, needed, problems);
+        }
+        if !recipe.stages.is_empty() {
+            let needed = "no `[[stage]]`; what a smaller student wrote is not the larger one's own";
+            needs(replay, KEY, needed, problems);
+        }
     }
     let (most, length) = (at.value.max_new_tokens(), recipe.text.sequence_length());
     if most >= length {

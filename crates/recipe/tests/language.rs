@@ -216,7 +216,7 @@ fn keys_that_do_not_go_together_are_named_all_at_once() {
     r.toml:22:1: `teacher.batch_tokens` needs a `[task]`; a language model's teacher reads what the student reads
     r.toml:23:1: `teacher.tokenizer` needs a `[task]`; a language model's teacher reads the run's
     r.toml:26:1: `objective.label_loss` is "mse", expected `cross_entropy` for a language model
-    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is "fixed" or "schedule"
+    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd, which need no second set and of each token no more than its losses and its entropy
     r.toml:33:1: `objective.regularizer.method` needs a `[task]`; for a language model it is "label_smoothing" or "labo"
     15 problems
     "#);
@@ -328,4 +328,161 @@ fn models_that_do_not_belong_together_are_refused_with_numbers() {
         nothing.contains("the validation set has no example; check `text.validation`"),
         "{nothing}"
     );
+}
+
+/// The recipe with these lines in its objective, and its plan or what is said of it.
+fn with_objective(lines: &str, changes: &[(&str, &str)]) -> Result<LanguagePlan, String> {
+    let mut text = RECIPE.replacen("[objective]\n", &format!("[objective]\n{lines}\n"), 1);
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    let found = parse("r.toml", &text, &[]).and_then(|recipe| {
+        let facts = facts(&recipe);
+        resolve_language(&recipe, &facts)
+    });
+    found.map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn hidden_states_are_mapped_layer_to_layer_and_width_to_width() {
+    let lines =
+        "hidden = [{ kind = \"mse\" }, { kind = \"cosine\", weight = 0.5, layers = [[3, 5]] }]";
+    let plan = with_objective(lines, &[]).expect("a plan");
+    let [mse, cosine] = plan.objective.hidden.as_slice() else { panic!("{plan}") };
+    assert_eq!(mse.layers, [[0, 0], [1, 2], [2, 4], [3, 6]]);
+    assert_eq!(mse.compare, heirloom_recipe::Compare::Mse { projection: true });
+    assert_eq!((cosine.weight, cosine.layers.as_slice()), (0.5, &[[3, 5]][..]));
+    let words = plan.to_string();
+    for line in [
+        "1 × mse, through a learned map; layers 0–0 1–2 2–4 3–6, all positions",
+        "0.5 × cosine, through a learned map; layers 3–5, all positions",
+        "means over all tokens of a step that are learnt; of hidden states over all of them",
+    ] {
+        assert!(words.contains(line), "`{line}` in:\n{words}");
+    }
+    assert_eq!(LanguagePlan::from_toml(&plan.to_toml()), Ok(plan));
+}
+
+#[test]
+fn what_has_no_inside_to_compare_is_refused() {
+    let said = |lines: &str, changes: &[(&str, &str)]| {
+        with_objective(lines, changes).expect_err("problems")
+    };
+    let mse = "hidden = [{ kind = \"mse\" }]";
+    for (found, needed) in [
+        (
+            said("hidden = [{ kind = \"attention_relation\" }]", &[]),
+            "`objective.hidden.0.kind` needs `text.kind = \"masked\"`; its relations look ahead",
+        ),
+        (
+            said("hidden = [{ kind = \"mse\", position = \"first\" }]", &[]),
+            "`objective.hidden.0.position` needs `text.kind = \"masked\"`; a decoder's first token",
+        ),
+        (
+            said(mse, &[("model = \"teacher\"", "cache = \"kept\"")]),
+            "`objective.hidden` needs `teacher.model` in place of `teacher.cache`",
+        ),
+        (
+            said(
+                mse,
+                &[("model = \"teacher\"", "model = \"teacher\"\nvocabulary = \"intersect\"")],
+            ),
+            "`objective.hidden` needs a `teacher.vocabulary` other than \"intersect\"",
+        ),
+        (
+            said(&format!("{mse}\nuld = {{ top = 8 }}"), &[("divergence = \"reverse_kl\"\n", "")]),
+            "`objective.hidden` needs no `objective.uld`",
+        ),
+        (
+            said(mse, &[("num_hidden_layers = 3", "num_hidden_layers = 4")]),
+            "`objective.hidden.0.layers`",
+        ),
+        (
+            said("hidden = [{ kind = \"mse\", layers = [[4, 6]] }]", &[]),
+            "`objective.hidden.0.layers`",
+        ),
+        (
+            said(mse, &[("[teacher]\nmodel = \"teacher\"\n", "")]),
+            "`objective.hidden` needs a `[teacher]` to compare with",
+        ),
+        (
+            said(
+                mse,
+                &[("[training]\n", "[[stage]]\nat_step = 9\nnum_hidden_layers = 4\n[training]\n")],
+            ),
+            "`stage.0` needs no `[[objective.hidden]]`",
+        ),
+    ] {
+        assert!(found.contains(needed), "`{needed}` in:\n{found}");
+    }
+}
+
+#[test]
+fn tokens_are_weighed_by_what_can_be_known_of_each() {
+    const SCHEDULE: &str = "policy = \"schedule\"\nfrom = 0.9\nto = 0.1";
+    for policy in ["uncertainty", "wsl", "ada_kd", "dynamic_kd"] {
+        let of = format!("policy = \"{policy}\"");
+        let plan = with_objective("", &[(SCHEDULE, &of)]).expect("a plan");
+        assert!(!plan.objective.is_without_teacher());
+        let words = plan.to_string();
+        assert!(words.contains("w₂ × KL(q ‖ p)") && words.contains(policy), "{words}");
+        assert!(words.contains("each token is weighed") == (policy != "uncertainty"), "{words}");
+    }
+    let said = |policy: &str, lines: &str, changes: &[(&str, &str)]| {
+        let of = format!("policy = \"{policy}\"");
+        let changes = [&[(SCHEDULE, of.as_str())], changes].concat();
+        with_objective(lines, &changes).expect_err("problems")
+    };
+    let cached = [("model = \"teacher\"", "cache = \"kept\""), ("until_overtaken = true\n", "")];
+    let padded = [("model = \"teacher\"", "model = \"teacher\"\nvocabulary = \"pad\"")];
+    for (found, needed) in [
+        (
+            said("grad_norm", "", &[]),
+            "it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd",
+        ),
+        (said("wsl", "", &cached), "needs `teacher.model` in place of `teacher.cache` for wsl"),
+        (
+            said("ada_kd", "", &padded),
+            "needs a teacher whose logits are those of the student's tokens",
+        ),
+        (
+            said("dynamic_kd\"\nadoption = \"batch", "", &[]),
+            "`objective.balance.adoption` needs \"sample\" for a language model",
+        ),
+        (
+            said("ada_kd\"\ntemperature = 2.0 #\"", "", &[]),
+            "`objective.balance.temperature` needs to be 1 for a language model",
+        ),
+        (
+            said("uncertainty", "on_policy = { share = 0.5 }", &[]),
+            "needs no `objective.on_policy` for uncertainty",
+        ),
+    ] {
+        assert!(found.contains(needed), "`{needed}` in:\n{found}");
+    }
+}
+
+#[test]
+fn texts_that_are_read_again_are_told_and_refused_where_nothing_follows_from_them() {
+    let replies = [(
+        "sequence_length = 256",
+        "sequence_length = 256\nshape = \"completion\"\nformat = \"jsonl\"",
+    )];
+    let lines = "on_policy = { share = 0.2, replay = { capacity = 2000, margin = 0.05 } }";
+    let plan = with_objective(lines, &replies).expect("a plan");
+    let words = plan.to_string();
+    let told = "of these steps a part that falls from all to none writes anew, the others read again of the \
+                last 2 000 texts; their share rises by 0.1 where the validation loss has risen by 0.05";
+    assert!(words.contains(told), "{words}");
+    assert_eq!(LanguagePlan::from_toml(&plan.to_toml()), Ok(plan));
+    let said = |from: &str, to: &str| {
+        with_objective(lines, &[replies[0], (from, to)]).expect_err("problems")
+    };
+    let never = said("epochs = 2\n", "epochs = 2\neval_strategy = \"never\"\n");
+    assert!(never.contains("`objective.on_policy.replay` needs evaluations"), "{never}");
+    let stage = said("[training]\n", "[[stage]]\nat_step = 9\nnum_hidden_layers = 4\n[training]\n");
+    assert!(stage.contains("`objective.on_policy.replay` needs no `[[stage]]`"), "{stage}");
+    let none = said("capacity = 2000", "capacity = 0");
+    assert!(none.contains("`objective.on_policy.replay.capacity` is 0"), "{none}");
 }

@@ -101,6 +101,9 @@ fn recipes_of_language_models_read_the_same_text_in_the_same_steps() {
         assert_eq!(other.training.learning_rate(), teacher.training.learning_rate());
         assert_eq!(other.tokenizer_path(), teacher.tokenizer_path());
     }
+    let hidden = recipe("novels-distil-hidden.toml");
+    assert_eq!((hidden.text(), hidden.batches()), (distil.text(), distil.batches()));
+    assert_eq!(hidden.teacher_path(), distil.teacher_path());
     let cached = recipe("novels-cached.toml");
     assert_eq!((cached.text(), cached.batches()), (distil.text(), distil.batches()));
     assert_eq!(cached.training.learning_rate(), distil.training.learning_rate());

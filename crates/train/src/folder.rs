@@ -33,6 +33,8 @@ const WEIGHTS: &str = "model.safetensors";
 pub(crate) const BALANCE: &str = "balance.f64";
 /// What a regularizer has gathered, likewise.
 pub(crate) const REGULARIZER: &str = "regularizer.f64";
+/// The student's own texts that are read again, and their share of the steps, likewise.
+pub(crate) const REPLAY: &str = "replay.f64";
 /// The average of the weights, in the file of the state.
 const AVERAGE: &str = "average";
 /// What is behind a mask, likewise.
@@ -313,6 +315,7 @@ impl<'d> RunFolder<'d> {
                 let found = format!("{file} of {} numbers", numbers.len());
                 let expected = match file {
                     BALANCE => "what this plan's policy has learnt",
+                    REPLAY => "the student's texts that this plan keeps",
                     _ => "what this plan's regularizer has gathered",
                 };
                 return Err(foreign(found, expected.into()));

@@ -72,6 +72,11 @@ impl Replay {
         Self { plan, share: plan.first, level: None, kept: VecDeque::new() }
     }
 
+    /// Its numbers.
+    pub fn plan(&self) -> ReplayPlan {
+        self.plan
+    }
+
     /// φ.
     pub fn share(&self) -> f64 {
         self.share

@@ -4,7 +4,7 @@ use heirloom_engine::{Divergence, HiddenDistance, RelationMeasure};
 use heirloom_objective::{
     HiddenTerm, LabelLoss, RelationTerm, Rows, Side, TeacherTerm, Term, TermKind,
 };
-use heirloom_recipe::{Compare, ObjectivePlan, Position, Relation};
+use heirloom_recipe::{Compare, HiddenTermPlan, ObjectivePlan, Position, Relation};
 
 /// The terms of an objective, and for each whether it learns a projection. Terms of weight zero
 /// are left out, so that what has no effect costs nothing.
@@ -37,7 +37,14 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
         let weight = if objective.balance.is_some() { 1.0 } else { teacher_weight * part };
         terms.push((Term { name: format!("teacher[{at}]"), weight, kind: teacher }, false));
     }
-    for (at, hidden) in objective.hidden.iter().enumerate() {
+    terms.extend(inside_terms(&objective.hidden));
+    terms.into_iter().filter(|(term, _)| term.weight > 0.0).unzip()
+}
+
+/// The terms on what is inside both models, and for each whether it learns a projection.
+pub(crate) fn inside_terms(plans: &[HiddenTermPlan]) -> Vec<(Term, bool)> {
+    let mut terms = Vec::new();
+    for (at, hidden) in plans.iter().enumerate() {
         for [student, teacher] in &hidden.layers {
             let pair = (*student as usize, *teacher as usize);
             let name = format!("hidden[{at}].{student}-{teacher}");
@@ -47,7 +54,7 @@ pub fn terms(objective: &ObjectivePlan) -> (Vec<Term>, Vec<bool>) {
             terms.push((Term { name, weight, kind }, projected));
         }
     }
-    terms.into_iter().filter(|(term, _)| term.weight > 0.0).unzip()
+    terms
 }
 
 /// The engine's divergence of the plan's name.

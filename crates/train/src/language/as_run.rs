@@ -11,6 +11,8 @@ use heirloom_store::Disk;
 use super::evaluate::{Examiner, Foreseen};
 use super::network::Network;
 use super::trainer::LanguageTrainer;
+use super::written::Writer;
+use crate::folder::{BALANCE, REPLAY};
 use crate::trains::{averaged, reconsider};
 use crate::{
     Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord, Trains, Work,
@@ -41,6 +43,9 @@ impl Trains for LanguageTrainer {
         let foreseen = self.foresee();
         let judged = outside.judge_text(&foreseen)?;
         self.hear_of(&foreseen);
+        if let Some(writer) = self.writer.as_mut().filter(|_| foreseen.tokens > 0) {
+            writer.hear(foreseen.nats / foreseen.tokens as f64);
+        }
         Ok(judged)
     }
 
@@ -54,6 +59,24 @@ impl Trains for LanguageTrainer {
 
     fn student(&self) -> &Learned {
         &self.student
+    }
+
+    fn others(&self) -> Vec<(&'static str, &Learned)> {
+        self.projections.iter().map(|learned| ("projections", learned)).collect()
+    }
+
+    fn notes(&self) -> Vec<(&'static str, Vec<f64>)> {
+        let learnt = self.pass.balance.as_ref().and_then(|(balance, _)| balance.state());
+        let texts = self.writer.as_ref().and_then(Writer::state);
+        let notes = [(BALANCE, learnt), (REPLAY, texts)];
+        notes.into_iter().filter_map(|(file, numbers)| Some((file, numbers?))).collect()
+    }
+
+    fn take_back(&mut self, file: &str, numbers: &[f64]) -> bool {
+        match file {
+            REPLAY => self.writer.as_mut().is_some_and(|writer| writer.restore(numbers)),
+            _ => self.pass.balance.as_mut().is_some_and(|(balance, _)| balance.restore(numbers)),
+        }
     }
 
     fn stages(&self) -> Option<&StagesState> {
@@ -116,7 +139,9 @@ impl Trains for LanguageTrainer {
     }
 
     fn resumed(&mut self, progress: Progress) {
-        self.student.resumed(&mut *self.device, progress.updates);
+        for learned in std::iter::once(&mut self.student).chain(&mut self.projections) {
+            learned.resumed(&mut *self.device, progress.updates);
+        }
         self.progress = progress;
         // The plan may have been given more steps, or fewer.
         reconsider(&self.job.plan.training, &mut self.progress);

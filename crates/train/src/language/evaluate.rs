@@ -13,6 +13,7 @@ use heirloom_objective::{Parts, TokenCounts, TokenLoss, TokenTerm};
 use heirloom_recipe::Masking;
 
 use super::capacity::{LanguageCapacity, longest};
+use super::inside::{Gradients, StepCounts};
 use super::job::{LanguageConfig, LanguageWeights};
 use super::masking::hide;
 use super::network::{Network, Planned, TextPass, bytes_needed};
@@ -73,7 +74,9 @@ impl Examiner {
         masking: Option<Masking>,
     ) -> Self {
         let capacity = capacity(rows, masking);
-        let planned = Planned { capacity, purpose: &Purpose::Infer, teacher: None, known: 0 };
+        let purpose = &Purpose::Infer;
+        let (teacher, known, inside, balance) = (None, 0, None, None);
+        let planned = Planned { capacity, purpose, teacher, known, inside, balance };
         let mut pass = TextPass::new(device, network, planned);
         pass.set_terms(&TERMS);
         Self { pass, capacity, rows: Vec::new(), masked: Masked::default() }
@@ -100,8 +103,8 @@ impl Examiner {
                     continue;
                 }
                 found.tokens += learnt;
-                let counts = TokenCounts { labelled: learnt, taught: 0 };
-                parts.add(&self.pass.run(device, network, None, counts, (None, None)));
+                let counts = StepCounts::of_tokens(TokenCounts { labelled: learnt, taught: 0 });
+                parts.add(&self.pass.run(device, network, None, counts, Gradients::default()));
             }
         }
         if let [nats, misses] = parts.terms() {
@@ -132,5 +135,5 @@ fn capacity(rows: &dyn Rows, masking: Option<Masking>) -> LanguageCapacity {
 
 /// Memory that the evaluation of `rows` needs besides the weights.
 pub(super) fn memory(config: &LanguageConfig, rows: &dyn Rows, masking: Option<Masking>) -> Bytes {
-    bytes_needed(config, None, 0, capacity(rows, masking), &Purpose::Infer)
+    bytes_needed(config, None, (0, None), capacity(rows, masking), &Purpose::Infer)
 }

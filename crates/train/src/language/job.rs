@@ -26,6 +26,14 @@ impl LanguageConfig {
             Self::Encoder(config) => config.vocab_size,
         }
     }
+
+    /// Width of the hidden states, C.
+    pub fn hidden_size(&self) -> usize {
+        match self {
+            Self::Decoder(config) => config.hidden_size,
+            Self::Encoder(config) => config.hidden_size,
+        }
+    }
 }
 
 /// Where a language model's weights come from.

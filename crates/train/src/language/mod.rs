@@ -5,10 +5,12 @@
 //! token of an optimiser step counts the same, however the step is cut.
 
 mod as_run;
+mod balance;
 mod batch;
 mod capacity;
 mod evaluate;
 mod growing;
+mod inside;
 mod job;
 mod masking;
 mod network;

@@ -7,18 +7,21 @@
 use heirloom_answers::KnownRows;
 use heirloom_base::Bytes;
 use heirloom_data::vocabulary::NOT_SHARED;
-use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Params, Reference, Space, View};
+use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Params, Reference, View};
 use heirloom_models::{
     Buffers, Capacity, Decoder, DecoderBuffers, DeviceBatch, Head, Loaded, Model, Noise, Purpose,
 };
 use heirloom_objective::{
-    ChunkPlan, ChunkedHead, DenseLosses, DenseSignals, KnownTokens, LOGITS_BUDGET, Parts,
-    TeacherTokens, TeacherVocabulary, TokenCounts, TokenGradients, TokenSignals, TokenTerm,
+    ChunkPlan, ChunkedHead, DenseLosses, DenseSignals, Inside, Insides, KnownTokens, LOGITS_BUDGET,
+    Objective, Parts, TeacherTokens, TeacherVocabulary, TokenCounts, TokenGradients, TokenLoss,
+    TokenSignals, TokenTerm, TokenWeights, Weighing,
 };
 use heirloom_store::TensorFolder;
 
+use super::balance::TokenBalance;
 use super::batch::TextBatch;
 use super::capacity::LanguageCapacity;
+use super::inside::{Gradients, InsideTerms, StepCounts};
 use super::job::{LanguageConfig, LanguageWeights};
 use super::objective::MOST_TERMS;
 use super::other_tokens::{Other, TokensOfTeacher};
@@ -132,6 +135,21 @@ impl Room {
             Network::Encoder(model) => Self::Encoder(model.buffers(device, capacity, purpose)),
         }
     }
+
+    fn inside(&self) -> Inside<'_> {
+        match self {
+            Self::Decoder(buffers) => Inside::Decoder(buffers),
+            Self::Encoder(buffers) => Inside::Encoder(buffers),
+        }
+    }
+
+    /// Sets the gradients of all taps to zero, for the first `tokens` rows.
+    fn clear_taps(&self, device: &mut dyn Device, tokens: usize) {
+        match self {
+            Self::Decoder(buffers) => buffers.clear_taps(device, tokens),
+            Self::Encoder(buffers) => buffers.clear_taps(device, tokens),
+        }
+    }
 }
 
 /// A model that has read a batch.
@@ -206,6 +224,10 @@ pub(super) struct Planned<'a> {
     pub(super) teacher: Option<Beside<'a>>,
     /// Tokens of a kept answer, K; 0 where none are.
     pub(super) known: usize,
+    /// Terms on what is inside student and teacher.
+    pub(super) inside: Option<&'a InsideTerms>,
+    /// A policy that weighs label and teacher.
+    pub(super) balance: Option<&'a TokenBalance>,
 }
 
 /// A teacher beside the student.
@@ -264,6 +286,10 @@ pub(super) struct TextPass {
     /// The teacher's kept hidden states of a micro-batch, `[N, Cₜ]`.
     states: Option<View>,
     losses: Losses,
+    /// Terms on what is inside student and teacher.
+    pub(super) inside: Option<Objective>,
+    /// A policy that weighs label and teacher, and room for the weights of tokens.
+    pub(super) balance: Option<(TokenBalance, Option<TokenWeights>)>,
     labels: IdSpace,
     /// Which tokens the teacher is heard at, `[N, 1]`.
     heard: View,
@@ -275,7 +301,7 @@ pub(super) struct TextPass {
 impl TextPass {
     /// Asks the device for all memory, once.
     pub(super) fn new(device: &mut dyn Device, network: &Network, room: Planned<'_>) -> Self {
-        let Planned { capacity, purpose, teacher, known } = room;
+        let Planned { capacity, purpose, teacher, known, inside, balance } = room;
         let train = matches!(purpose, Purpose::Train(_) | Purpose::Recompute(_));
         let tokens = capacity.tokens;
         let losses = match network {
@@ -296,6 +322,10 @@ impl TextPass {
         let other = teacher.and_then(|Beside { network, tokens }| {
             Other::new(device, tokens, capacity, network.width())
         });
+        let inside = inside.zip(teacher).map(|(inside, teacher)| {
+            inside.objective(device, [network.width(), teacher.network.width()], capacity)
+        });
+        let looked_into = inside.is_some();
         let states = teacher.filter(Beside::is_kept).map(|Beside { network, .. }| {
             View::matrix(device.alloc(tokens * network.width()), 0, tokens, network.width())
         });
@@ -305,13 +335,15 @@ impl TextPass {
                 TokensOfTeacher::Own(capacity) => capacity,
                 _ => capacity,
             };
-            Reader::new(device, network, capacity, &Purpose::Infer)
+            Reader::new(device, network, capacity, &of_teacher(looked_into))
         });
         let heard = View::matrix(device.alloc(tokens), 0, tokens, 1);
         let labels = device.alloc_ids(tokens);
         let known = (known > 0).then(|| KnownRoom::new(device, tokens, known));
+        let weights = balance.and_then(|balance| balance.room(device, tokens));
+        let balance = balance.map(|balance| (balance.clone(), weights));
         let host = TextBatch::default();
-        Self { reader, teacher, known, states, losses, labels, heard, other, host }
+        Self { reader, teacher, known, states, losses, inside, balance, labels, heard, other, host }
     }
 
     /// What the model says to the batch in `host`, without dropout: of a decoder, the logits after the
@@ -346,9 +378,19 @@ impl TextPass {
 
     /// The total of a finished step.
     pub(super) fn total(&self, parts: &Parts) -> f64 {
-        match &self.losses {
+        let of_tokens = match &self.losses {
             Losses::Chunked(head) => head.total(parts),
             Losses::Dense(losses) => losses.total(parts),
+        };
+        let inside = |inside: &Objective| inside.total(&parts.after(self.terms().len()));
+        of_tokens + self.inside.as_ref().map_or(0.0, inside)
+    }
+
+    /// The terms on tokens.
+    fn terms(&self) -> &[TokenTerm] {
+        match &self.losses {
+            Losses::Chunked(head) => head.terms(),
+            Losses::Dense(losses) => losses.terms(),
         }
     }
 
@@ -375,17 +417,18 @@ impl TextPass {
         device.write(room.first_rows(states.len() / room.cols()), states);
     }
 
-    /// Sums of the micro-batch in `host`, of a step with `step` tokens to learn. The gradient of
-    /// every parameter is added to `grads`, where that is given; `teacher` is left out where no
-    /// term asks it.
+    /// Sums of the micro-batch in `host`, of a step that holds `step`: those of the terms on tokens,
+    /// then those of the terms on the inside, where `step` counts for them. The gradient of every
+    /// parameter is added where `to` says; `teacher` is left out where no term asks it.
     pub(super) fn run(
         &mut self,
         device: &mut dyn Device,
         network: &Network,
         teacher: Option<&Network>,
-        step: TokenCounts,
-        (grads, noise): (Option<Space>, Option<Noise>),
+        step: StepCounts,
+        to: Gradients,
     ) -> Parts {
+        let (grads, noise) = (to.student, to.noise);
         let learnt = self.host.learnt;
         let labels = Ids::at(self.labels, 0, self.host.labels.len());
         device.write_ids(labels, &self.host.labels);
@@ -404,7 +447,31 @@ impl TextPass {
             taught: heard.as_ref().map_or(learnt, |(_, count)| *count),
         };
         let read = self.reader.read(device, network, &self.host, noise);
-        let Self { reader, losses, known, other, .. } = self;
+        // A teacher that only its inside is asked of has no logits to compute.
+        let judges = self
+            .terms()
+            .iter()
+            .any(|term| matches!(term.loss, TokenLoss::Teacher(_) | TokenLoss::Sorted(_)));
+        let theirs = theirs.filter(|_| judges);
+        let Self { reader, losses, known, other, inside, balance, .. } = self;
+        if grads.is_some() {
+            reader.room.clear_taps(device, self.host.ids.len());
+        }
+        let weighed = balance.as_mut().filter(|_| step.weighed);
+        let mut weighing = weighed.and_then(|(by, room)| {
+            Some(Weighing { room: (*room)?, labels: &self.host.labels, by })
+        });
+        let inside = step.inside.zip(inside.as_ref()).zip(self.teacher.as_ref());
+        let inside = |device: &mut dyn Device, reader: &Reader, parts: Parts| {
+            let Some(((counts, inside), teacher)) = inside else { return parts };
+            let insides = Insides {
+                student: reader.room.inside(),
+                teacher: teacher.room.inside(),
+                batch: &reader.batch,
+            };
+            let to = (grads.is_some(), to.projections);
+            parts.followed_by(&inside.evaluate_inside(device, &insides, counts, to))
+        };
         match (network, &reader.room, losses, read) {
             (
                 Network::Decoder(model),
@@ -447,7 +514,9 @@ impl TextPass {
                         d_head: Some(Params::twin(head, grads)),
                     }),
                 };
-                let parts = chunked.evaluate(device, &signals, step);
+                let weighing = weighing.as_mut();
+                let parts = chunked.evaluate_weighed(device, &signals, step.tokens, weighing);
+                let parts = inside(device, reader, parts);
                 if let Some(grads) = grads {
                     model.backward_states(device, &reader.batch, buffers, grads, noise);
                 }
@@ -466,10 +535,11 @@ impl TextPass {
                 let d_logits = grads.map(|_| model.d_output(buffers, logits.rows()));
                 if let Some(d_logits) = d_logits {
                     device.fill(d_logits, 0.0);
-                    buffers.clear_taps(device, self.host.ids.len());
                 }
                 let signals = DenseSignals { logits, labels, teacher, d_logits };
-                let parts = losses.evaluate(device, &signals, step);
+                let weighing = weighing.as_mut();
+                let parts = losses.evaluate_weighed(device, &signals, step.tokens, weighing);
+                let parts = inside(device, reader, parts);
                 if let Some(grads) = grads {
                     model.backward(device, &reader.batch, buffers, grads, noise);
                 }
@@ -503,11 +573,17 @@ fn chunks(tokens: usize, vocabulary: usize, computes_teacher: bool, train: bool)
     ChunkPlan { tokens, vocabulary, computes_teacher, train, budget: LOGITS_BUDGET }
 }
 
-/// Memory of a pass over micro-batches up to `capacity`, without the weights.
+/// What is kept of a teacher's forward pass.
+fn of_teacher(looked_into: bool) -> Purpose {
+    if looked_into { Purpose::Inspect } else { Purpose::Infer }
+}
+
+/// Memory of a pass over micro-batches up to `capacity`, without the weights of models; `known` are the
+/// tokens of a kept answer.
 pub(super) fn bytes_needed(
     config: &LanguageConfig,
     teacher: Option<(&LanguageConfig, TokensOfTeacher<'_>)>,
-    known: usize,
+    (known, inside): (usize, Option<&InsideTerms>),
     capacity: LanguageCapacity,
     purpose: &Purpose,
 ) -> Bytes {
@@ -532,19 +608,19 @@ pub(super) fn bytes_needed(
         }
         LanguageConfig::Encoder(_) => (4 * MOST_TERMS * capacity.masked) as u64,
     };
-    let width_of = |teacher: &LanguageConfig| match teacher {
-        LanguageConfig::Decoder(config) => config.hidden_size,
-        LanguageConfig::Encoder(config) => config.hidden_size,
-    };
     let theirs = teacher.map_or(0, |(teacher, of_teacher)| match of_teacher {
-        TokensOfTeacher::Kept => (4 * tokens * width_of(teacher)) as u64,
+        TokensOfTeacher::Kept => (4 * tokens * teacher.hidden_size()) as u64,
         TokensOfTeacher::Own(own) => {
-            let width = width_of(teacher);
+            let width = teacher.hidden_size();
             of_one(teacher, own, &Purpose::Infer) + (4 * capacity.tokens * width) as u64
         }
-        _ => of_one(teacher, capacity, &Purpose::Infer),
+        _ => of_one(teacher, capacity, &of_teacher(inside.is_some())),
     });
-    Bytes(of_one(config, capacity, purpose) + theirs + losses + KnownRoom::bytes(tokens, known))
+    let inside = inside.zip(teacher).map_or(0, |(inside, (teacher, _))| {
+        inside.bytes([config.hidden_size(), teacher.hidden_size()], capacity).0
+    });
+    let known = KnownRoom::bytes(tokens, known);
+    Bytes(of_one(config, capacity, purpose) + theirs + losses + known + inside)
 }
 
 /// As [`vocabulary`], for planning alone.

@@ -50,10 +50,25 @@ pub fn kept_term(plan: &LanguagePlan) -> Option<SparseTerm> {
 
 /// The terms of the step `at`, of a vocabulary of `classes` tokens; `silent` where the teacher has
 /// been overtaken.
-pub(super) fn terms(plan: &LanguagePlan, at: At, silent: bool, classes: usize) -> Vec<Named> {
+///
+/// `balanced` are the weights of label and teacher where a policy decides them.
+pub(super) fn terms(
+    plan: &LanguagePlan,
+    at: At,
+    (silent, balanced): (bool, Option<[f64; 2]>),
+    classes: usize,
+) -> Vec<Named> {
     let objective = &plan.objective;
-    let share = if silent { 0.0 } else { alpha(objective, at) };
-    let label = TokenTerm { weight: 1.0 - share, loss: label(objective, at, classes) };
+    let [of_label, share] = match (silent, balanced) {
+        _ if objective.is_without_teacher() => [1.0, 0.0],
+        (true, _) => [1.0, 0.0],
+        (false, Some(weights)) => weights,
+        (false, None) => {
+            let share = alpha(objective, at);
+            [1.0 - share, share]
+        }
+    };
+    let label = TokenTerm { weight: of_label, loss: label(objective, at, classes) };
     let teacher = TeacherTerm {
         divergence: divergence(objective.divergence),
         temperature: objective.temperature.at(at.progress()),

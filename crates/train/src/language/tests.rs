@@ -15,8 +15,13 @@ use heirloom_recipe::{
 };
 use heirloom_store::{Holder, RealDisk};
 
+mod balance;
 mod growing;
+mod inside;
 mod masks;
+mod pairs;
+mod precision;
+mod replay;
 
 use super::*;
 use crate::{Error, EvaluationRecord, Judged, Outside, RunFolder, StepRecord, run};
@@ -116,6 +121,8 @@ pub(super) const PLAIN: Setting<'_> =
 /// Half of the steps are the student's own words.
 pub(super) const OWN_WORDS: [&str; 2] =
     ["text.shape=\"completion\"", "objective.on_policy={ share = 0.5, max_new_tokens = 5 }"];
+/// Hidden states through learned maps.
+const INSIDE: &str = "objective.hidden=[{ kind = \"mse\", projection = true }]";
 pub(super) const TAUGHT: Setting<'_> = Setting { teacher: Some("gpt2"), ..PLAIN };
 
 pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
@@ -195,7 +202,7 @@ pub(super) fn loss_and_gradient(trainer: &mut LanguageTrainer, chosen: &[u32]) -
     let (_, parts, _) = trainer.accumulate(chosen);
     let gradient = trainer.gradient().into_iter().flat_map(|(_, values)| values).collect();
     let loss = trainer.total(&parts);
-    trainer.student.clear(&mut *trainer.device);
+    trainer.clear_gradients();
     (loss, gradient)
 }
 
@@ -235,6 +242,25 @@ fn objectives() -> Vec<(bool, Vec<String>)> {
     for kind in heirloom_recipe::DivergenceKind::ALL {
         all.push((true, vec![format!("objective.divergence={kind}"), set("objective.alpha=0.6")]));
     }
+    all.push((
+        true,
+        vec![set(
+            "objective.hidden=[{ kind = \"mse\", projection = true }, { kind = \"cosine\", layers = [[2, 1]] }]",
+        )],
+    ));
+    for policy in
+        ["wsl\", weight = 1.5", "ada_kd\"", "dynamic_kd\"", "uncertainty\", learning_rate = 0.1"]
+    {
+        all.push((true, vec![format!("objective.balance={{ policy = \"{policy} }}")]));
+    }
+    // The teacher's inside alone.
+    all.push((
+        true,
+        vec![
+            set("objective.hidden=[{ kind = \"normalized_mse\", weight = 3.0 }]"),
+            set("objective.alpha=0.0"),
+        ],
+    ));
     all
 }
 
@@ -287,8 +313,15 @@ fn gradients_of_a_whole_decoder_with_its_losses_are_slopes() {
             // The softened answer is held fixed, and is no slope; the engine's tests hold its own.
             // The total variation has kinks, which a difference meets.
             let text = sets.join(" ");
-            let one_of_each_kind = student == "gpt2" || text.contains("schedule");
-            if text.contains("labo") || text.contains("total_variation") || !one_of_each_kind {
+            let inside = text.contains("hidden");
+            let one_of_each_kind = student == "gpt2" || text.contains("schedule") || inside;
+            // Nor are weights of tokens part of a slope: they are constants of the step.
+            let weighed = ["wsl", "ada_kd", "dynamic_kd"].iter().any(|name| text.contains(name));
+            if weighed
+                || text.contains("labo")
+                || text.contains("total_variation")
+                || !one_of_each_kind
+            {
                 continue;
             }
             let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
@@ -423,45 +456,56 @@ fn a_run_that_was_cut_off_ends_in_the_bits_of_one_that_was_not() {
         ("llama", &["training.average=\"ema\"", "training.average_decay=0.5"]),
         ("llama", &["training.activation_checkpointing=true"]),
         ("llama", &OWN_WORDS),
+        // Projections and their moments.
+        ("llama", &[INSIDE]),
+        ("gpt2", &[INSIDE, OWN_WORDS[0], OWN_WORDS[1]]),
     ] {
         let sets: Vec<&str> = sets.iter().chain(more).copied().collect();
-        let job = || job(Setting { student, sets: &sets, dropout: 0.1, ..TAUGHT }, pairs());
-        let folder = tempfile::tempdir().expect("a folder");
-        let holder = Holder::this_process("now");
-        let dir = |name: &str| folder.path().join(name);
-        let record = |name: &str| std::fs::read(dir(name).join("run.jsonl")).expect("a record");
-        let model = |name: &str| {
-            let file = dir(name).join("last/model.safetensors");
-            Digest::of(&std::fs::read(file).expect("a model"))
-        };
-
-        let mut whole = trainer(job(), single);
-        let mut run_folder =
-            RunFolder::create(&RealDisk, &dir("whole"), &holder, "plan").expect("a run folder");
-        run(&mut whole, &mut run_folder, &mut World::default()).expect("a run");
-        drop(run_folder);
-
-        // Stopped after the fifth step, with checkpoints after every second and the last.
-        let mut world = World { stop_after: Some(5), ..World::default() };
-        let mut cut = trainer(job(), single);
-        let mut run_folder =
-            RunFolder::create(&RealDisk, &dir("cut"), &holder, "plan").expect("a run folder");
-        run(&mut cut, &mut run_folder, &mut world).expect("a run");
-        drop((cut, run_folder));
-        let found = RunFolder::open(&RealDisk, &dir("cut"), &holder).expect("the run folder");
-        let mut run_folder = found.folder;
-        // From the checkpoint before the last: what came after it is computed again, with two
-        // threads.
-        let step = found.steps[found.steps.len() - 2];
-        let mut cut =
-            LanguageTrainer::new(job(), &mut |_| Box::new(Cpu::new(2))).expect("a trainer");
-        run_folder.restore(&mut cut, step).expect("a checkpoint");
-        run(&mut cut, &mut run_folder, &mut World::default()).expect("the rest");
-
-        assert!(bits(&mut cut) == bits(&mut whole), "{student} {more:?}: weights");
-        assert!(record("cut") == record("whole"), "{student} {more:?}: record");
-        assert_eq!(model("cut"), model("whole"), "{student} {more:?}: model folder");
+        cut_off_ends_alike(student, &sets, |threads| Box::new(Cpu::new(threads)));
     }
+    // What a policy has learnt; it decides the share itself.
+    let learnt = "objective.balance={ policy = \"uncertainty\", learning_rate = 0.2 }";
+    cut_off_ends_alike("gpt2", &[sets[0], learnt], |threads| Box::new(Cpu::new(threads)));
+}
+
+/// Runs on devices of so many threads: left alone, and cut off and gone on with by two threads.
+fn cut_off_ends_alike(student: &str, sets: &[&str], device: fn(usize) -> crate::Device) {
+    let more = sets;
+    let job = || job(Setting { student, sets, dropout: 0.1, ..TAUGHT }, pairs());
+    let folder = tempfile::tempdir().expect("a folder");
+    let holder = Holder::this_process("now");
+    let dir = |name: &str| folder.path().join(name);
+    let record = |name: &str| std::fs::read(dir(name).join("run.jsonl")).expect("a record");
+    let model = |name: &str| {
+        let file = dir(name).join("last/model.safetensors");
+        Digest::of(&std::fs::read(file).expect("a model"))
+    };
+
+    let mut whole = LanguageTrainer::new(job(), &mut |_| device(1)).expect("a trainer");
+    let mut run_folder =
+        RunFolder::create(&RealDisk, &dir("whole"), &holder, "plan").expect("a run folder");
+    run(&mut whole, &mut run_folder, &mut World::default()).expect("a run");
+    drop(run_folder);
+
+    // Stopped after the fifth step, with checkpoints after every second and the last.
+    let mut world = World { stop_after: Some(5), ..World::default() };
+    let mut cut = LanguageTrainer::new(job(), &mut |_| device(1)).expect("a trainer");
+    let mut run_folder =
+        RunFolder::create(&RealDisk, &dir("cut"), &holder, "plan").expect("a run folder");
+    run(&mut cut, &mut run_folder, &mut world).expect("a run");
+    drop((cut, run_folder));
+    let found = RunFolder::open(&RealDisk, &dir("cut"), &holder).expect("the run folder");
+    let mut run_folder = found.folder;
+    // From the checkpoint before the last: what came after it is computed again, with two
+    // threads.
+    let step = found.steps[found.steps.len() - 2];
+    let mut cut = LanguageTrainer::new(job(), &mut |_| device(2)).expect("a trainer");
+    run_folder.restore(&mut cut, step).expect("a checkpoint");
+    run(&mut cut, &mut run_folder, &mut World::default()).expect("the rest");
+
+    assert!(bits(&mut cut) == bits(&mut whole), "{student} {more:?}: weights");
+    assert!(record("cut") == record("whole"), "{student} {more:?}: record");
+    assert_eq!(model("cut"), model("whole"), "{student} {more:?}: model folder");
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn what_the_student_wrote_is_judged_and_not_learnt_however_the_step_is_cut() {
         let sets = [ALWAYS[0], ALWAYS[1], "objective.alpha=0.6", micro];
         let mut trainer = trainer(job(Setting { sets: &sets, ..TAUGHT }, pairs()), device);
         let (named, parts, cuts) = trainer.accumulate(&ALL);
-        let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = named.iter().map(String::as_str).collect();
         assert_eq!(names, ["teacher"]);
         let written: Vec<u32> =
             trainer.rows[..trainer.held].iter().flat_map(|row| row.ids.clone()).collect();

@@ -13,18 +13,20 @@ use heirloom_data::order::{Examples, Order};
 use heirloom_data::pack::micro_ranges;
 use heirloom_data::text::{Masked, Masker, Paired, Row, Rows};
 use heirloom_engine::Move;
-use heirloom_models::{Loaded, Noise, Purpose, Taps};
-use heirloom_objective::{Parts, TokenCounts, TokenTerm};
+use heirloom_models::{Loaded, Noise, Purpose};
+use heirloom_objective::{Parts, TokenCounts, TokenTerm, TokenWeights};
 use heirloom_recipe::LanguagePlan;
 
 use super::Foreseen;
+use super::balance::TokenBalance;
 use super::capacity::{LanguageCapacity, capacity_of, language_capacity};
 use super::evaluate::{self, Examiner};
 use super::growing::shapes;
+use super::inside::{self, Gradients, InsideTerms, StepCounts};
 use super::job::{LanguageConfig, LanguageJob, LanguageWeights, TeacherReads};
 use super::masking::hide;
 use super::network::{Beside, Network, Planned, TextPass, bytes_needed};
-use super::objective::{Named, terms};
+use super::objective::terms;
 use super::other_tokens::{TokensOfTeacher, heard_in};
 use super::rows::rows_of_run;
 use super::written::{self, Writer};
@@ -35,8 +37,8 @@ use crate::trainer::{clip, load_moments, rule};
 use crate::trains::reconsider;
 use crate::treatment::group_rates;
 use crate::{
-    Adam, Error, Learned, NotFinite, Progress, StagesState, StepRecord, TermRecord, check_groups,
-    learning_rate, treatments,
+    Adam, Error, Learned, NotFinite, Progress, Source, StagesState, StepRecord, TermRecord,
+    check_groups, learning_rate, treatments,
 };
 
 /// The run of a language model, in memory.
@@ -45,6 +47,8 @@ pub struct LanguageTrainer {
     pub(super) job: LanguageJob,
     pub(super) network: Network,
     pub(super) student: Learned,
+    /// Learned projections, where terms on the inside have some.
+    pub(super) projections: Option<Learned>,
     pub(super) averaging: Option<Averaging>,
     pub(super) progress: Progress,
     pub(super) loaded: Loaded,
@@ -65,7 +69,7 @@ pub struct LanguageTrainer {
     /// The same rows of both models, where the teacher reads its own tokens.
     pairs: Vec<Paired>,
     /// The student's own batches, and what it wrote last.
-    writer: Option<Writer>,
+    pub(super) writer: Option<Writer>,
     written: Vec<Row>,
     /// Kept answers to the tokens of the step, or the kept hidden states there, `[tokens, Cₜ]`.
     known: KnownRows,
@@ -150,11 +154,20 @@ impl LanguageTrainer {
         }
         let averaging = Averaging::new(device, training.average, network.params());
         let capacity = capacity(&job);
-        let purpose = &purpose(&job.plan);
+        let inside = InsideTerms::of(&job.plan);
+        let purpose = &purpose(&job.plan, inside.as_ref());
         let beside = teacher.as_ref().map(|network| Beside { network, tokens: tokens(&job) });
         let known = known_width(&job);
-        let planned = Planned { capacity, purpose, teacher: beside, known };
+        let balance = balance(&job);
+        let (inside, balance) = (inside.as_ref(), balance.as_ref());
+        let planned = Planned { capacity, purpose, teacher: beside, known, inside, balance };
         let pass = TextPass::new(device, &network, planned);
+        let projected = pass.inside.as_ref().filter(|inside| inside.params().count() > 0);
+        let projections = projected.map(|inside| {
+            // A seed of their own, so that projections do not repeat the first weights' words.
+            inside.params().init(device, job.plan.training.seed.wrapping_add(1));
+            Learned::new(device, inside.params().clone(), adam, None)
+        });
         let examiner = job
             .validation
             .as_ref()
@@ -168,6 +181,7 @@ impl LanguageTrainer {
             device: boxed,
             network,
             student,
+            projections,
             averaging,
             progress,
             loaded,
@@ -243,27 +257,30 @@ impl LanguageTrainer {
         let step_rule = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, step_rule);
         self.recall(&chosen)?;
-        let (named, parts, cuts) = self.accumulate(&chosen);
+        let (names, parts, cuts) = self.accumulate(&chosen);
         let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();
         let sequences = self.held as u64;
         let loss = self.pass.total(&parts);
         let mask = self.student.mask();
         self.student.pull_back(&mut *self.device);
-        let norm = self.student.squares(&*self.device).sqrt();
+        let norm = self.learned().map(|learned| learned.squares(&*self.device)).sum::<f64>().sqrt();
         let learning_rate = learning_rate(&self.job.plan.training, Step(cursor.step));
         // A step in which nothing is to be foreseen has loss 0 and changes nothing.
         let finite = loss.is_finite() && norm.is_finite();
+        let weighed = self.hear_of_terms(&names, &parts, finite);
         if finite {
             self.progress.updates += 1;
             let clip = clip(self.job.plan.training.max_grad_norm, norm);
             let step = self.progress.updates;
             let at = Move { step, learning_rate, gradient_scale: clip };
-            self.student.step(&mut *self.device, at);
+            for learned in std::iter::once(&mut self.student).chain(&mut self.projections) {
+                learned.step(&mut *self.device, at);
+            }
         } else {
-            let names = named.iter().map(|(name, _)| *name);
-            let terms = bad_terms(names.zip(parts.terms()));
-            let parameter = bad_parameter(&*self.device, &[&self.student]);
-            self.student.clear(&mut *self.device);
+            let terms = bad_terms(names.iter().map(String::as_str).zip(parts.terms()));
+            let learned: Vec<&Learned> = self.learned().collect();
+            let parameter = bad_parameter(&*self.device, &learned);
+            self.clear_gradients();
             let step = Step(cursor.step + 1);
             let not_finite = NotFinite { step, terms, parameter, examples: chosen };
             leave_out(&self.job.plan.training, &mut self.progress, not_finite)?;
@@ -279,8 +296,8 @@ impl LanguageTrainer {
             step: after.step,
             epoch: cursor.epoch,
             loss,
-            terms: records(&named, &parts),
-            balance: None,
+            terms: records(&names, &parts),
+            balance: weighed,
             gradient_norm: norm,
             learning_rate,
             group_learning_rates: group_rates(
@@ -302,19 +319,61 @@ impl LanguageTrainer {
         Ok(record)
     }
 
-    /// Adds up the gradient of the step that consists of the rows `chosen`: its terms and their sums,
-    /// and into how many micro-batches it was cut.
-    pub(super) fn accumulate(&mut self, chosen: &[u32]) -> (Vec<Named>, Parts, u64) {
+    /// Lets the policy hear how a step's terms went, and says what it made of the tokens.
+    fn hear_of_terms(
+        &mut self,
+        names: &[String],
+        parts: &Parts,
+        finite: bool,
+    ) -> Option<crate::BalanceRecord> {
+        let (balance, _) = self.pass.balance.as_mut()?;
+        let mean = |term: &str| {
+            let place = names.iter().position(|name| name == term)?;
+            parts.terms().get(place)?.mean()
+        };
+        let means = [mean("label"), mean("teacher")];
+        // Where the teacher was silent nothing was weighed.
+        let whole = (!balance.weighs_tokens() && means[1].is_some()).then(|| balance.whole());
+        if finite {
+            let training = &self.job.plan.training;
+            let step = self.progress.cursor.step;
+            let (total, rate) = (training.total_steps, learning_rate(training, Step(step)));
+            let means = means.map(|mean| mean.unwrap_or(0.0));
+            balance.learn(means, At { step, total, learning_rate: rate });
+        }
+        balance.record(whole)
+    }
+
+    /// All that is learned.
+    fn learned(&self) -> impl Iterator<Item = &Learned> {
+        std::iter::once(&self.student).chain(&self.projections)
+    }
+
+    /// Drops the gradient.
+    pub(super) fn clear_gradients(&mut self) {
+        let device = &mut *self.device;
+        std::iter::once(&self.student).chain(&self.projections).for_each(|of| of.clear(device));
+    }
+
+    /// Adds up the gradient of the step that consists of the rows `chosen`: the names of its terms and
+    /// their sums, and into how many micro-batches it was cut.
+    pub(super) fn accumulate(&mut self, chosen: &[u32]) -> (Vec<String>, Parts, u64) {
         let training = &self.job.plan.training;
         let step = self.progress.cursor.step;
         let (total, seed) = (training.total_steps, training.seed);
         let micro = rule(training.micro_batch);
         let at = At { step, total, learning_rate: learning_rate(training, Step(step)) };
         let silent = self.progress.overtaken.is_some();
-        let mut named = terms(&self.job.plan, at, silent, self.network.vocabulary());
-        let taught = named.iter().any(|(name, _)| *name == "teacher");
+        if let Some((balance, _)) = &mut self.pass.balance {
+            balance.begin();
+        }
+        let balanced = self.pass.balance.as_ref().map(|(balance, _)| balance.whole());
+        let mut named = terms(&self.job.plan, at, (silent, balanced), self.network.vocabulary());
+        let inside = InsideTerms::of(&self.job.plan).filter(|_| !silent);
+        let judged = named.iter().any(|(name, _)| *name == "teacher");
+        let taught = judged || inside.is_some();
         self.read(chosen, taught);
-        if taught && self.writes(step) {
+        if judged && self.writes(step) {
             // What the student wrote is not to be learnt, but judged.
             named.retain(|(name, _)| *name == "teacher");
         }
@@ -322,7 +381,9 @@ impl LanguageTrainer {
         self.pass.set_terms(&plain);
         let rows = &self.rows[..self.held];
         let learnt: u64 = rows.iter().map(|row| row.learnt() as u64).sum();
-        let counts = TokenCounts { labelled: learnt, taught: self.heard().unwrap_or(learnt) };
+        let tokens = TokenCounts { labelled: learnt, taught: self.heard().unwrap_or(learnt) };
+        let inside_counts = inside.as_ref().map(|_| inside::counts(rows));
+        let counts = StepCounts { tokens, inside: inside_counts, weighed: judged };
         self.see(self.held);
         let teacher = self.teacher.as_ref().filter(|_| taught).map(|(network, _)| network);
         let noise = Some(Noise { seed, step });
@@ -336,7 +397,7 @@ impl LanguageTrainer {
             let tokens = rows.iter().map(|row| row.ids.len()).sum::<usize>();
             let places = place..place + tokens;
             place = places.end;
-            if rows.iter().all(|row| row.learnt() == 0) {
+            if inside.is_none() && rows.iter().all(|row| row.learnt() == 0) {
                 continue;
             }
             self.pass.host.refill(rows, range.start, self.network.masked());
@@ -351,10 +412,14 @@ impl LanguageTrainer {
                 Some(_) => self.pass.recall(&mut *self.device, &self.known, places),
                 None => (),
             }
-            let (device, to) = (&mut *self.device, (Some(self.student.grads), noise));
+            let projections = self.projections.as_ref().map(|learned| learned.grads);
+            let to = Gradients { student: Some(self.student.grads), projections, noise };
+            let device = &mut *self.device;
             parts.add(&self.pass.run(device, &self.network, teacher, counts, to));
         }
-        (named, parts, ranges.len() as u64)
+        let of_tokens = named.iter().map(|(name, _)| (*name).to_owned());
+        let names = of_tokens.chain(inside.iter().flat_map(InsideTerms::names)).collect();
+        (names, parts, ranges.len() as u64)
     }
 
     /// Reads what was kept of the teacher's answers to the rows of the step.
@@ -373,18 +438,21 @@ impl LanguageTrainer {
         Ok(())
     }
 
-    /// Whether the student writes the batch of `step`, in place of the rows that were read.
+    /// Whether the batch of `step` is the student's own words, in place of the rows that were read.
     fn writes(&mut self, step: u64) -> bool {
         let (Some(writer), Network::Decoder(student)) = (&mut self.writer, &self.network) else {
             return false;
         };
-        if !writer.writes(step) {
-            return false;
-        }
-        // It looks up any token.
-        self.student.catch_up(&mut *self.device);
         let rows = &self.rows[..self.held];
-        writer.write(&mut *self.device, student, step, rows, &mut self.written);
+        match writer.source(step) {
+            Source::Data => return false,
+            Source::Kept => writer.read_again(step, rows, &mut self.written),
+            Source::Written => {
+                // It looks up any token.
+                self.student.catch_up(&mut *self.device);
+                writer.write(&mut *self.device, student, step, rows, &mut self.written);
+            }
+        }
         if self.written.is_empty() {
             return false;
         }
@@ -484,26 +552,32 @@ fn tokens(job: &LanguageJob) -> TokensOfTeacher<'_> {
     }
 }
 
-fn records(named: &[Named], parts: &Parts) -> BTreeMap<String, TermRecord> {
-    let record = |((name, _), nats): (&Named, &heirloom_base::Nats)| {
+fn records(names: &[String], parts: &Parts) -> BTreeMap<String, TermRecord> {
+    let record = |(name, nats): (&String, &heirloom_base::Nats)| {
         let mean = nats.mean().filter(|mean| mean.is_finite());
-        ((*name).to_owned(), TermRecord { mean, count: nats.count() })
+        (name.clone(), TermRecord { mean, count: nats.count() })
     };
-    named.iter().zip(parts.terms()).map(record).collect()
+    names.iter().zip(parts.terms()).map(record).collect()
 }
 
 /// What a plan keeps of the student's forward pass.
-fn purpose(plan: &LanguagePlan) -> Purpose {
+fn purpose(plan: &LanguagePlan, inside: Option<&InsideTerms>) -> Purpose {
+    let taps = InsideTerms::taps(inside);
     if plan.training.activation_checkpointing {
-        Purpose::Recompute(Taps::default())
+        Purpose::Recompute(taps)
     } else {
-        Purpose::Train(Taps::default())
+        Purpose::Train(taps)
     }
 }
 
 /// Whether any step hears the teacher, or an evaluation is held against it.
 fn asks_teacher(plan: &LanguagePlan) -> bool {
     !plan.objective.is_without_teacher()
+}
+
+/// The policy that weighs label and teacher, where the plan has one and the teacher a part.
+fn balance(job: &LanguageJob) -> Option<TokenBalance> {
+    TokenBalance::of(&job.plan, job.student.vocab_size()).filter(|_| asks_teacher(&job.plan))
 }
 
 /// Tokens of a kept answer, where some are heard.
@@ -521,8 +595,13 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
     let known = known_width(job);
     let beside = teacher.map(|config| (config, tokens(job)));
     let writing = written::memory(job).0;
+    let inside = InsideTerms::of(&job.plan);
+    let inside = inside.as_ref();
     let step = |purpose: &Purpose| {
-        Bytes(bytes_needed(&job.student, beside, known, capacity, purpose).0 + writing)
+        let needed = bytes_needed(&job.student, beside, (known, inside), capacity, purpose);
+        let weighed = balance(job).is_some_and(|balance| balance.weighs_tokens());
+        let weights = if weighed { TokenWeights::bytes(capacity.tokens).0 } else { 0 };
+        Bytes(needed.0 + writing + weights)
     };
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
         let masking = job.plan.text.masking;
@@ -530,7 +609,8 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
         let theirs = teacher.filter(|_| job.plan.objective.until_overtaken);
         Bytes(ours.0 + theirs.map_or(0, |config| evaluate::memory(config, &**rows, masking).0))
     });
-    [step(&purpose(&job.plan)), step(&Purpose::Recompute(Taps::default())), evaluation]
+    let recomputed = Purpose::Recompute(InsideTerms::taps(inside));
+    [step(&purpose(&job.plan, inside)), step(&recomputed), evaluation]
 }
 
 /// Whether the plan's groups name parameters of the student, before or after it has grown.
