@@ -18,6 +18,11 @@ pub struct Places {
 }
 
 impl Places {
+    /// One folder for data and models.
+    pub fn at(folder: &Path) -> Self {
+        Self { data: Some(folder.to_owned()), models: Some(folder.to_owned()) }
+    }
+
     /// Reads the two variables.
     pub fn from_environment() -> Self {
         let folder = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);

@@ -86,6 +86,41 @@ pub enum Error {
         /// What this run needs.
         expected: String,
     },
+    /// The plan names a policy or a regularizer that this program does not bring.
+    #[error(
+        "`{key}` is \"own\": the plan was made for a program that brings `{called}`, and this one brings \
+         {}; run that program, or name one of Heirloom's",
+        brought.as_ref().map_or("none".to_owned(), |brought| format!("`{brought}`"))
+    )]
+    OwnMissing {
+        /// The key that asks for it.
+        key: &'static str,
+        /// Its name.
+        called: String,
+        /// The name of what is brought instead.
+        brought: Option<String>,
+    },
+    /// A program brings what the plan does not name.
+    #[error(
+        "the program brings `{called}`, but `{key}` of the plan does not ask for it; write \"own\" there, \
+         and `called = \"{called}\"` beside it"
+    )]
+    OwnUnasked {
+        /// The key that would ask for it.
+        key: &'static str,
+        /// Its name.
+        called: String,
+    },
+    /// What a program brings needs something that the plan does not have.
+    #[error("`{called}`, the program's own for `{key}`, needs {needs}")]
+    OwnNeeds {
+        /// The key that asks for it.
+        key: &'static str,
+        /// Its name.
+        called: String,
+        /// What.
+        needs: String,
+    },
     /// A pattern of `[[training.group]]` names no parameter.
     #[error(
         "`{pattern}` of `training.group` matches none of the student's {count} parameters; the nearest \
@@ -162,6 +197,7 @@ impl Error {
             | Self::NoHypergradient { .. }
             | Self::WrongHypergradient { .. } => 5,
             Self::Foreign { .. } => 3,
+            Self::OwnMissing { .. } | Self::OwnUnasked { .. } | Self::OwnNeeds { .. } => 2,
             Self::NoSuchParameter { .. } => 2,
             Self::Stage { source, .. } | Self::Growth(source) => source.exit_code(),
             Self::Moments { .. } => 3,

@@ -7,6 +7,7 @@ mod cutting;
 mod groups;
 mod growing;
 mod nonfinite;
+mod own;
 mod recomputing;
 mod regularizing;
 mod schedule;
