@@ -84,7 +84,7 @@ impl Training {
     pub fn resume(folder: &Path, places: &Places) -> Result<Self, Failure> {
         let text = RunFolder::plan_text(&RealDisk, folder)?;
         let mut plan = AnyPlan::from_toml(&text).map_err(|error| {
-            Failure::input(format!("`{}` holds no plan: {error}", folder.display()))
+            Failure::input(format!("`{}`: {error}", folder.join("plan.toml").display()))
         })?;
         // The folder may have been moved since.
         plan.output_mut().dir = folder.display().to_string();

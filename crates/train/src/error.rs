@@ -76,6 +76,18 @@ pub enum Error {
         /// The largest relative difference allowed.
         bound: f64,
     },
+    /// A run folder that cannot be, since there is a file.
+    #[error(
+        "`{}` cannot be a run's folder: `{}` is a file; name another with `--into` or `output.dir`",
+        path.display(),
+        file.display()
+    )]
+    NotAFolder {
+        /// The folder asked for.
+        path: std::path::PathBuf,
+        /// The file in its place, or above it.
+        file: std::path::PathBuf,
+    },
     /// A checkpoint is whole but of another run.
     #[error("`{folder}` holds {found}, expected {expected}; is it a checkpoint of another plan?")]
     Foreign {
@@ -198,7 +210,7 @@ impl Error {
             | Self::WrongHypergradient { .. } => 5,
             Self::Foreign { .. } => 3,
             Self::OwnMissing { .. } | Self::OwnUnasked { .. } | Self::OwnNeeds { .. } => 2,
-            Self::NoSuchParameter { .. } => 2,
+            Self::NotAFolder { .. } | Self::NoSuchParameter { .. } => 2,
             Self::Stage { source, .. } | Self::Growth(source) => source.exit_code(),
             Self::Moments { .. } => 3,
             Self::Model(error) => error.exit_code(),
