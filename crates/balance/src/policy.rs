@@ -27,6 +27,12 @@ pub struct Restored {
 
 /// Decides the weights of a step's losses.
 ///
+/// A policy of a program's own keeps three laws, which those of this crate's tests are held to. It is a
+/// function of what it is given and has learnt: no clock, no random words but addressed ones. What it has
+/// learnt changes at a step's end alone, so that a step may be cut anywhere, and all of it is in
+/// [`Policy::state`]. A decision has a weight for each loss of each sample it was asked about, none
+/// below 0.
+///
 /// In a step: [`Policy::align`] where alignments were measured for it, with all its samples at once;
 /// [`Policy::decide`] and then [`Policy::observe`] for each micro-batch; [`Policy::learn`] or
 /// [`Policy::leave_out`] at its end.

@@ -499,6 +499,12 @@ fn shown(char: char) -> impl Iterator<Item = char> {
 /// `did you mean …` or the list, for a name that does not exist.
 pub(crate) fn alternatives(name: &str, known: &[String]) -> String {
     match nearest(name, known) {
+        Some(other) if other.contains('\t') => {
+            format!(
+                "its first line has tabs: is it `task.format = \"tsv\"`? It reads {}",
+                named(other)
+            )
+        }
         Some(other) => format!("did you mean {}?", named(other)),
         None if known.is_empty() => "there are none".to_owned(),
         None => format!("there are {}", listed(known)),

@@ -256,6 +256,13 @@ impl Columns {
         let pair = spec.pair.as_ref().map(at).transpose()?;
         let label = spec.label.as_ref().map(at).transpose()?;
         let last = [Some(text), pair, label].into_iter().flatten().max().unwrap_or(0);
+        if last >= width {
+            return Err(Error::ColumnKind {
+                file: sink.file.to_owned(),
+                column: format!("number {last}"),
+                reason: "the first row has fewer; they are numbered from 0",
+            });
+        }
         let needed = last.saturating_add(1);
         let width = if spec.extra_columns { needed } else { width.max(needed) };
         Ok(Self { text, pair, label, width, more: spec.extra_columns })

@@ -20,8 +20,8 @@ use heirloom_recipe::{
     TeacherTokens, TokenDifference, TokenizerFacts, cost, resolve,
 };
 use heirloom_train::{
-    EVALUATION_TOKENS, Job, OwnTokens, Predictor, StudentWeights, TeacherJob, Trainer, head_of,
-    student_purpose, terms,
+    EVALUATION_TOKENS, Job, Own, OwnTokens, Predictor, StudentWeights, TeacherJob, Trainer,
+    head_of, student_purpose, terms,
 };
 
 use crate::failure::Failure;
@@ -287,6 +287,7 @@ fn joined(
         other_teachers: teachers.collect(),
         tokenizer_files: opened.tokenizer.files().clone(),
         cache_dir,
+        own: Own::default(),
         plan,
     };
     Ok((job, opened.notes))

@@ -18,6 +18,11 @@ pub struct Places {
 }
 
 impl Places {
+    /// One folder for data and models.
+    pub fn at(folder: &Path) -> Self {
+        Self { data: Some(folder.to_owned()), models: Some(folder.to_owned()) }
+    }
+
     /// Reads the two variables.
     pub fn from_environment() -> Self {
         let folder = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -60,11 +65,24 @@ impl Places {
             [] => String::new(),
             [name, ..] => format!(" (the variable {name} is not set)"),
         };
+        let nearest = tried.iter().find_map(|path| neighbour(path)).unwrap_or_default();
         Err(Failure::usage(format!(
-            "`{key}` is \"{path}\", which is not there; looked at {}{hint}",
+            "`{key}` is \"{path}\", which is not there; looked at {}{hint}{nearest}",
             looked.join(", ")
         )))
     }
+}
+
+/// What else is beside `path`, where a name is like it; to be added to a message.
+pub fn neighbour(path: &Path) -> Option<String> {
+    let (folder, name) = (path.parent()?, path.file_name()?.to_string_lossy());
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let nearest = heirloom_store::nearest(&name, names.iter().map(String::as_str))?;
+    Some(format!("; the nearest name there is `{}`", path.with_file_name(nearest).display()))
 }
 
 #[cfg(test)]
@@ -78,6 +96,16 @@ mod tests {
         let places = Places { data: Some(folder.path().to_owned()), models: None };
         assert_eq!(places.data("task.path", "src").unwrap(), folder.path().join("src"));
         assert_eq!(Places::default().data("task.path", "src").unwrap(), PathBuf::from("src"));
+    }
+
+    #[test]
+    fn a_misspelt_folder_has_its_neighbour_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("SST-2")).unwrap();
+        let failure = Places::at(folder.path()).data("task.path", "SST2").unwrap_err();
+        let nearest = folder.path().join("SST-2");
+        let expected = format!("; the nearest name there is `{}`", nearest.display());
+        assert!(failure.message.ends_with(&expected), "{failure}");
     }
 
     #[test]

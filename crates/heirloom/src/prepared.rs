@@ -7,7 +7,7 @@ use std::path::Path;
 use heirloom_data::dataset::KeepTexts;
 use heirloom_recipe::{AnyPlan, Cost, Metric, Recipe};
 use heirloom_store::RealDisk;
-use heirloom_train::{Job, LanguageJob, LanguageTrainer, StagesState, Trainer, Trains};
+use heirloom_train::{Job, LanguageJob, LanguageTrainer, Own, StagesState, Trainer, Trains};
 
 use crate::failure::Failure;
 use crate::gather::{Gathered, gather, reopen};
@@ -116,17 +116,40 @@ impl Prepared {
         stages: StagesState,
         threads: usize,
     ) -> Result<Box<dyn Trains>, Failure> {
+        self.trainer_with(plan, stages, threads, &Own::default())
+    }
+
+    /// The same, with what a program brings of its own.
+    ///
+    /// # Errors
+    /// As [`Prepared::trainer`], and where that is not what the plan names.
+    ///
+    /// # Panics
+    /// As [`Prepared::trainer`].
+    pub fn trainer_with(
+        &self,
+        plan: AnyPlan,
+        stages: StagesState,
+        threads: usize,
+        own: &Own,
+    ) -> Result<Box<dyn Trains>, Failure> {
         let precision = plan.training().precision;
         let mut device = |work| processor::device(work, precision, threads);
         Ok(match (self, plan) {
             (Self::Task(gathered), AnyPlan::Task(plan)) => {
-                let job = Job { plan: *plan, ..gathered.job.clone() };
+                let job = Job { plan: *plan, own: own.clone(), ..gathered.job.clone() };
                 if job.teacher.is_some() && !job.cache_dir.is_dir() {
                     heirloom_store::new_folder(&RealDisk, &job.cache_dir)?;
                 }
                 Box::new(Trainer::at_stage(job, stages, &RealDisk, &mut device)?)
             }
             (Self::Language(gathered), AnyPlan::Language(plan)) => {
+                if !own.is_empty() {
+                    return Err(Failure::usage(
+                        "the run is a language model's: policies and regularizers of a program's own \
+                         are for classifiers",
+                    ));
+                }
                 let job = LanguageJob { plan: *plan, ..gathered.job.clone() };
                 Box::new(LanguageTrainer::at_stage(job, stages, &mut device)?)
             }

@@ -216,11 +216,11 @@ fn a_recipe_or_data_folder_that_is_not_there_is_named() {
     let place = Place::new();
     insta::assert_snapshot!(place.refuses("train recipes.toml"), @r"
     exit 2
-    error: cannot read the recipe `recipes.toml`: No such file or directory (os error 2)
+    error: cannot read the recipe `recipes.toml`: No such file or directory (os error 2); the nearest name there is `recipe.toml`
     ");
     insta::assert_snapshot!(place.refuses("train recipe.toml --set task.path=dada"), @r#"
     exit 2
-    error: `task.path` is "dada", which is not there; looked at `dada` (the variable HEIRLOOM_DATA is not set)
+    error: `task.path` is "dada", which is not there; looked at `dada` (the variable HEIRLOOM_DATA is not set); the nearest name there is `data`
     "#);
     insta::assert_snapshot!(place.refuses("train recipe.toml --set task.train=trian.tsv"), @r"
     exit 2

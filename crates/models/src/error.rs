@@ -44,7 +44,15 @@ pub enum Error {
         expected: String,
     },
     /// A family this version does not know.
-    #[error("`{file}`: `model_type` is \"{found}\", expected one of {}", ModelType::NAMES.join(", "))]
+    #[error(
+        "`{file}`: `model_type` is \"{found}\", expected one of {}{}",
+        ModelType::NAMES.join(", "),
+        if crate::DecoderType::find(found).is_some() {
+            "; decoders are trained by a recipe with [text] in the place of [task]"
+        } else {
+            ""
+        }
+    )]
     ModelType {
         /// The file.
         file: PathBuf,

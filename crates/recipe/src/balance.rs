@@ -129,6 +129,11 @@ pub enum PolicyPlan {
         /// Decay of its parameters, times the step size; from 0.
         weight_decay: f64,
     },
+    /// A policy that a program brings with the library.
+    Own {
+        /// Its name.
+        called: String,
+    },
 }
 
 impl PolicyPlan {
@@ -224,6 +229,9 @@ impl PolicyPlan {
                 "tgeo_kd: w₂ = 1 − w₁ by a network of student, teacher and label, which learns from \
                  a second set at rate {learning_rate}, decay {weight_decay}"
             ),
+            Self::Own { called } => {
+                format!("own: w₁ and w₂ by `{called}`, a policy that the program brings")
+            }
         }
     }
 }

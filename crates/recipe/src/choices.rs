@@ -350,6 +350,8 @@ choice! {
         MetaWeightNet = "meta_weight_net",
         /// By a network of student, teacher and label (Hu et al. 2024).
         TgeoKd = "tgeo_kd",
+        /// By a policy that a program brings with the library.
+        Own = "own",
     }
 }
 
@@ -671,6 +673,8 @@ choice! {
         /// A distribution for each example by a small network, learnt from a second set (Zheng et
         /// al. 2021).
         PerInstance = "per_instance",
+        /// A loss that a program brings with the library.
+        Own = "own",
     }
 }
 

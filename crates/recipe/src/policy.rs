@@ -15,18 +15,21 @@ use crate::recipe::{At, Balance, Meta, Objective, Recipe};
 use crate::task::{data, kind};
 
 use PolicyKind::{
-    AdaKd, AnnealingKd, ContinuationKd, Ctkd, DynamicKd, Fixed, GradNorm, L2rw, MetaWeightNet,
+    AdaKd, AnnealingKd, ContinuationKd, Ctkd, DynamicKd, Fixed, GradNorm, L2rw, MetaWeightNet, Own,
     RwKd, Schedule, TgeoKd, Uncertainty, Wsl,
 };
 
 /// Policies that learn from a second set.
 const LEARN_FROM_A_SECOND_SET: &[PolicyKind] = &[RwKd, L2rw, MetaWeightNet, TgeoKd];
 
+/// Policies that may have one; a program's own has it where the recipe says so.
+const MAY_HAVE_A_SECOND_SET: &[PolicyKind] = &[RwKd, L2rw, MetaWeightNet, TgeoKd, Own];
+
 /// Policies with a share of the teacher that they keep or begin with.
 const HAVE_A_SHARE: &[PolicyKind] = &[Fixed, DynamicKd, Ctkd, RwKd, L2rw];
 
 /// Policies that weigh several teachers. The others' formulas have one.
-const KNOW_SEVERAL_TEACHERS: &[PolicyKind] = &[Fixed, Schedule, Uncertainty, GradNorm, RwKd];
+const KNOW_SEVERAL_TEACHERS: &[PolicyKind] = &[Fixed, Schedule, Uncertainty, GradNorm, RwKd, Own];
 
 /// Those of them that give all teachers together a share, which their weights part.
 const PART_A_SHARE: &[PolicyKind] = &[Fixed, Schedule, RwKd];
@@ -36,9 +39,9 @@ impl Recipe {
     pub fn balance(&self) -> Option<BalancePlan> {
         let balance = value(&self.objective.balance)?;
         let kind = value(&balance.policy)?;
-        let meta = LEARN_FROM_A_SECOND_SET
-            .contains(&kind)
-            .then(|| meta(&value(&balance.meta).unwrap_or_default()));
+        let written = value(&balance.meta);
+        let has_one = LEARN_FROM_A_SECOND_SET.contains(&kind) || (kind == Own && written.is_some());
+        let meta = has_one.then(|| meta(&written.unwrap_or_default()));
         Some(BalancePlan { policy: policy(kind, &balance), meta })
     }
 }
@@ -100,6 +103,7 @@ fn policy(kind: PolicyKind, keys: &Balance) -> PolicyPlan {
             learning_rate: learning_rate(1e-3),
             weight_decay: weight_decay(0.0),
         },
+        Own => PolicyPlan::Own { called: value(&keys.called).unwrap_or_default() },
     }
 }
 
@@ -148,6 +152,10 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
         return missing(place, "objective.balance.policy", meaning, problems);
     };
     check_keys(&at.value, policy.value, problems);
+    if policy.value == Own && at.value.called.is_none() {
+        let meaning = "the name that the program gives its policy, such as \"doubt\"";
+        missing(policy.place.clone(), "objective.balance.called", meaning, problems);
+    }
     check_teachers(recipe, policy, problems);
     check_objective(objective, policy, problems);
     if let Some(adoption) = &at.value.adoption
@@ -184,7 +192,8 @@ fn check_teachers(recipe: &Recipe, policy: &At<PolicyKind>, problems: &mut Probl
 
 /// Names keys that the policy, or another of its keys, leaves without effect.
 fn check_keys(keys: &Balance, policy: PolicyKind, problems: &mut Problems) {
-    let belong: [(&str, Option<&Place>, &[PolicyKind]); 24] = [
+    let belong: [(&str, Option<&Place>, &[PolicyKind]); 25] = [
+        ("called", place(&keys.called), &[Own]),
         ("from", place(&keys.from), &[Schedule]),
         ("to", place(&keys.to), &[Schedule]),
         ("course", place(&keys.course), &[Schedule]),
@@ -214,7 +223,7 @@ fn check_keys(keys: &Balance, policy: PolicyKind, problems: &mut Problems) {
         ("output", place(&keys.output), &[MetaWeightNet]),
         ("weight_decay", place(&keys.weight_decay), &[MetaWeightNet, TgeoKd]),
     ];
-    let second = ("meta", place(&keys.meta), LEARN_FROM_A_SECOND_SET);
+    let second = ("meta", place(&keys.meta), MAY_HAVE_A_SECOND_SET);
     for (key, place, policies) in belong.into_iter().chain([second]) {
         if !policies.contains(&policy) {
             unused(key, place, &format!("`policy = {}", one_of(policies)), problems);

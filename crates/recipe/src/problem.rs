@@ -196,10 +196,7 @@ pub enum ProblemKind {
         teacher: u64,
     },
     /// A teacher that was trained for another number of labels.
-    #[error(
-        "the teacher tells {teacher} labels apart, the task has {task}; it was trained for another \
-         task, or `task.labels` is incomplete"
-    )]
+    #[error("{}", label_count(*teacher, *task))]
     LabelCount {
         /// The teacher's labels.
         teacher: u64,
@@ -513,4 +510,18 @@ pub(crate) fn nearest<'a>(
         .filter(|(likeness, _)| *likeness > 0.83)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name.to_owned())
+}
+
+/// What is said of a teacher with `teacher` labels where the task has `task`.
+fn label_count(teacher: u64, task: u64) -> String {
+    match teacher {
+        0 => format!(
+            "the teacher is an encoder without a classifier, and cannot teach the task's {task} labels; \
+             train it on them first, as a student, and name its `best/`"
+        ),
+        _ => format!(
+            "the teacher tells {teacher} labels apart, the task has {task}; it was trained for another \
+             task, or `task.labels` is incomplete"
+        ),
+    }
 }

@@ -538,6 +538,8 @@ section! {
     Balance at "objective.balance" {
         policy: PolicyKind, PolicyKind::ONE, absent "required" as "\"rw_kd\"",
             "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence. With `[text]` it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd.";
+        called: String, TEXT, absent "required with `policy = \"own\"`" as "\"doubt\"",
+            "own: the name of a policy that a program brings with the library. The command has none: it plans such a run, and refuses to train it.";
         from: f64 = 1.0, SHARE,
             "schedule: the teacher's share at the first step.";
         to: f64 = 0.0, SHARE,
@@ -586,7 +588,7 @@ section! {
             "meta_weight_net: what its network gives: both weights, or the teacher's share.";
         weight_decay: f64, NOT_NEGATIVE, absent "0.0001 for meta_weight_net, 0 for tgeo_kd" as "0.0001",
             "meta_weight_net, tgeo_kd: decay of the network's parameters per step, times its step size.";
-        meta: Meta, META, absent "a tenth of the training set, for rw_kd, l2rw, meta_weight_net and tgeo_kd" as "{ source = \"split\" }",
+        meta: Meta, META, absent "a tenth of the training set, for rw_kd, l2rw, meta_weight_net and tgeo_kd; none for own" as "{ source = \"split\" }",
             "The second set that the policy learns from, see below.";
     }
 }
@@ -631,6 +633,8 @@ section! {
     Regularizer at "objective.regularizer" {
         method: RegularizerKind, RegularizerKind::ONE, absent "required" as "\"labo\"",
             "The method. It takes the place of the plain label in the label's term, whatever weighs that term.";
+        called: String, TEXT, absent "required with `method = \"own\"`" as "\"nearby\"",
+            "own: the name of a regularizer that a program brings with the library. The command has none: it plans such a run, and refuses to train it.";
         alpha: f64, SHARE, absent "0.1; 0.5 for online_label_smoothing, labo and entropic, 0.9 for tf_kd, 0.05 for bootstrap" as "0.1",
             "label_smoothing (ε), prior, tf_kd, online_label_smoothing, bootstrap, labo, entropic: share of the regularizing distribution; the label has the rest.";
         alpha_end: f64, SHARE, absent "`alpha`" as "0.3",
@@ -665,7 +669,7 @@ section! {
             "learned_smoothing, learned_labo, per_class, per_instance: step size of what is learnt.";
         weight_decay: f64 = 0.0, NOT_NEGATIVE,
             "learned_smoothing, learned_labo, per_class, per_instance: decay of what is learnt per step, times the step size.";
-        meta: RegularizerMeta, REGULARIZER_META, absent "a tenth of the training set, for the methods that learn" as "{ split = 0.1 }",
+        meta: RegularizerMeta, REGULARIZER_META, absent "a tenth of the training set, for the methods that learn; none for own" as "{ split = 0.1 }",
             "The second set that the target is learnt from, see below.";
     }
 }

@@ -18,8 +18,8 @@ use crate::task::kind;
 
 use RegularizerKind::{
     Bootstrap, ConfidencePenalty, Entropic, GeneralizedEntropy, LabelSmoothing, Labo, LearnedLabo,
-    LearnedSmoothing, Margin, MaxSup, OnlineLabelSmoothing, PerClass, PerInstance, Prior, TfKd,
-    Zipf,
+    LearnedSmoothing, Margin, MaxSup, OnlineLabelSmoothing, Own, PerClass, PerInstance, Prior,
+    TfKd, Zipf,
 };
 
 /// A number that goes from its first value to its last in a line over the run.
@@ -53,7 +53,7 @@ impl fmt::Display for Line {
 }
 
 /// A label regularizer and its numbers; see `heirloom-regularize` for what each does.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "method")]
 pub enum RegularizerPlan {
     /// A share of the label spread over classes.
@@ -166,6 +166,11 @@ pub enum RegularizerPlan {
         /// How it learns.
         learning: Learning,
     },
+    /// A loss that a program brings with the library.
+    Own {
+        /// Its name.
+        called: String,
+    },
 }
 
 /// How a learnt target moves.
@@ -249,6 +254,9 @@ impl RegularizerPlan {
                 "CE(q, s); q a network of the example's features and y, learnt{}",
                 at_rate(learning)
             ),
+            Self::Own { called } => {
+                format!("L(y, z); L the regularizer `{called}`, which the program brings")
+            }
         }
     }
 
@@ -302,8 +310,14 @@ impl Recipe {
 
     /// The second set that the regularizer learns from; `None` where it does not learn.
     pub fn regularizer_meta(&self) -> Option<MetaPlan> {
-        self.regularizer().filter(RegularizerPlan::learns)?;
-        let keys = value(&value(&self.objective.regularizer)?.meta).unwrap_or_default();
+        let method = self.regularizer()?;
+        let written = value(&value(&self.objective.regularizer)?.meta);
+        let is_own = matches!(method, RegularizerPlan::Own { .. });
+        let has_one = method.learns() || (is_own && written.is_some());
+        if !has_one {
+            return None;
+        }
+        let keys = written.unwrap_or_default();
         Some(MetaPlan {
             source: match keys.source() {
                 MetaFrom::Split => MetaSource::Split(keys.split()),
@@ -375,6 +389,7 @@ fn plan(method: RegularizerKind, keys: &Regularizer) -> RegularizerPlan {
             learning: learning(keys, 0.01),
         },
         PerInstance => RegularizerPlan::PerInstance { learning: learning(keys, 0.001) },
+        Own => RegularizerPlan::Own { called: value(&keys.called).unwrap_or_default() },
     }
 }
 
@@ -404,6 +419,10 @@ const LINES: &[RegularizerKind] =
 /// Methods that learn from a second set.
 const LEARN: &[RegularizerKind] = &[LearnedSmoothing, LearnedLabo, PerClass, PerInstance];
 
+/// Methods that may have one; a program's own has it where the recipe says so.
+const MAY_HAVE_A_SECOND_SET: &[RegularizerKind] =
+    &[LearnedSmoothing, LearnedLabo, PerClass, PerInstance, Own];
+
 /// Methods that add a penalty.
 const PENALTIES: &[RegularizerKind] =
     &[ConfidencePenalty, GeneralizedEntropy, Zipf, Margin, MaxSup];
@@ -424,7 +443,11 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     };
     check_keys(keys, method.value, problems);
     let name = |key: &str| format!("{here}.{key}");
-    if LEARN.contains(&method.value) {
+    if method.value == Own && keys.called.is_none() {
+        let meaning = "the name that the program gives its regularizer, such as \"nearby\"";
+        missing(method.place.clone(), &name("called"), meaning, problems);
+    }
+    if LEARN.contains(&method.value) || (method.value == Own && keys.meta.is_some()) {
         check_learning(recipe, keys, method, problems);
     }
     if method.value == Labo {
@@ -498,12 +521,13 @@ fn check_learning(
 
 /// Names keys that the method leaves without effect.
 fn check_keys(keys: &Regularizer, method: RegularizerKind, problems: &mut Problems) {
-    let belong: [(&str, Option<&Place>, &[RegularizerKind]); 17] = [
+    let belong: [(&str, Option<&Place>, &[RegularizerKind]); 18] = [
+        ("called", place(&keys.called), &[Own]),
         ("alpha", place(&keys.alpha), SHARES),
         ("alpha_end", place(&keys.alpha_end), LINES),
         ("learning_rate", place(&keys.learning_rate), LEARN),
         ("weight_decay", place(&keys.weight_decay), LEARN),
-        ("meta", place(&keys.meta), LEARN),
+        ("meta", place(&keys.meta), MAY_HAVE_A_SECOND_SET),
         ("weight", place(&keys.weight), PENALTIES),
         ("weight_end", place(&keys.weight_end), PENALTIES),
         ("temperature", place(&keys.temperature), &[TfKd, Labo, LearnedLabo]),

@@ -619,6 +619,9 @@ fn with(policy: &str) -> Vec<String> {
         sets.push("objective.divergence=mse_logits".to_owned());
         sets.push("objective.divergence_centred=false".to_owned());
     }
+    if policy == "own" {
+        sets.push("objective.balance.called=mine".to_owned());
+    }
     sets
 }
 
@@ -650,7 +653,7 @@ fn a_policy_needs_a_teacher_one_label_and_a_name() {
     "#);
     let sets = ["objective.balance.policy=rwkd", "objective.balance.emma=0.5"];
     insta::assert_snapshot!(said(&shareless(), &sets), @r#"
-        --set objective.balance.policy=rwkd: `objective.balance.policy` is "rwkd", expected one of `fixed`, `schedule`, `annealing_kd`, `continuation_kd`, `uncertainty`, `grad_norm`, `wsl`, `ada_kd`, `dynamic_kd`, `ctkd`, `rw_kd`, `l2rw`, `meta_weight_net`, `tgeo_kd`; did you mean `rw_kd`?
+        --set objective.balance.policy=rwkd: `objective.balance.policy` is "rwkd", expected one of `fixed`, `schedule`, `annealing_kd`, `continuation_kd`, `uncertainty`, `grad_norm`, `wsl`, `ada_kd`, `dynamic_kd`, `ctkd`, `rw_kd`, `l2rw`, `meta_weight_net`, `tgeo_kd`, `own`; did you mean `rw_kd`?
         --set objective.balance.emma=0.5: unknown key `objective.balance.emma`; did you mean `ema`?
         2 problems
     "#);
@@ -749,9 +752,33 @@ fn a_parameter_that_its_policy_does_not_have_is_refused() {
         --set objective.balance.output=share: `objective.balance.output` needs `policy = "meta_weight_net"`
         meta_weight_net, tgeo_kd
         --set objective.balance.weight_decay=0: `objective.balance.weight_decay` needs `policy = "meta_weight_net"` or `"tgeo_kd"`
-        rw_kd, l2rw, meta_weight_net, tgeo_kd
-        --set objective.balance.meta.every=4: `objective.balance.meta` needs `policy = "rw_kd"`, `"l2rw"`, `"meta_weight_net"` or `"tgeo_kd"`
+        rw_kd, l2rw, meta_weight_net, tgeo_kd, own
+        --set objective.balance.meta.every=4: `objective.balance.meta` needs `policy = "rw_kd"`, `"l2rw"`, `"meta_weight_net"`, `"tgeo_kd"` or `"own"`
     "#);
+}
+
+#[test]
+fn what_a_program_brings_has_a_name_and_nothing_else() {
+    insta::assert_snapshot!(said(&shareless(), &["objective.balance.policy=own"]), @r#"
+        --set objective.balance.policy=own: `objective.balance.called` is missing: the name that the program gives its policy, such as "doubt"
+        1 problem
+    "#);
+    let sets = ["objective.balance.policy=wsl", "objective.balance.called=doubt"];
+    insta::assert_snapshot!(said(&shareless(), &sets), @r#"
+        --set objective.balance.called=doubt: `objective.balance.called` needs `policy = "own"`
+        1 problem
+    "#);
+    insta::assert_snapshot!(said(&shareless(), &["objective.regularizer.method=own"]), @r#"
+        --set objective.regularizer.method=own: `objective.regularizer.called` is missing: the name that the program gives its regularizer, such as "nearby"
+        1 problem
+    "#);
+    // One second set for a run, also where both are a program's own.
+    let sets = [
+        "objective.balance={ policy = \"own\", called = \"a\", meta = { split = 0.1 } }",
+        "objective.regularizer={ method = \"own\", called = \"b\", meta = { split = 0.1 } }",
+    ];
+    assert!(said(&shareless(), &sets).contains("as a run has one such set"));
+    assert_eq!(said(&shareless(), &sets[..1]), "fine");
 }
 
 #[test]
@@ -1035,7 +1062,7 @@ fn policies_of_one_teacher_refuse_several_and_say_which_do_not() {
         assert!(said.contains(&format!("needs one `[teacher]` for {policy}; several")), "{said}");
     }
     insta::assert_snapshot!(said(&text, &["objective.balance.policy=wsl"]), @r#"
-    --set objective.balance.policy=wsl: `objective.balance.policy` needs one `[teacher]` for wsl; several can be weighed by `"fixed"`, `"schedule"`, `"uncertainty"`, `"grad_norm"` or `"rw_kd"`
+    --set objective.balance.policy=wsl: `objective.balance.policy` needs one `[teacher]` for wsl; several can be weighed by `"fixed"`, `"schedule"`, `"uncertainty"`, `"grad_norm"`, `"rw_kd"` or `"own"`
     1 problem
     "#);
     insta::assert_snapshot!(said(&text, &["objective.balance.policy=uncertainty", "teacher.1.weight=2"]), @r#"

@@ -895,7 +895,8 @@ fn a_policy_reads_as_words_with_its_numbers() {
 fn a_plan_with_a_policy_is_read_back_and_one_without_does_not_speak_of_it() {
     assert!(!good(&[]).to_toml().contains("balance"), "plans from before policies are equal");
     for policy in heirloom_recipe::PolicyKind::ALL {
-        let plan = balanced(policy.name(), &[]);
+        let own = (policy.name() == "own").then_some("called=mine");
+        let plan = balanced(policy.name(), own.as_slice());
         assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan.clone()), "{policy}");
         let balance = plan.objective.balance.as_ref().unwrap();
         let learns = ["rw_kd", "l2rw", "meta_weight_net", "tgeo_kd"].contains(&policy.name());
@@ -911,6 +912,7 @@ fn a_resume_keeps_its_policy() {
         ("rw_kd", &["meta.every=2"], "objective.balance.meta.every"),
         ("rw_kd", &["meta.split=0.2"], "objective.balance.meta.source.split"),
         ("l2rw", &["ema=0.5"], "objective.balance.policy.name"),
+        ("own", &["called=mine"], "objective.balance.policy.called"),
     ] {
         let asked: Vec<String> =
             keys.iter().map(|key| key.split('=').next().unwrap_or_default().to_owned()).collect();
@@ -1000,7 +1002,9 @@ fn a_regularizer_and_a_policy_are_one_objective() {
 fn plans_without_a_regularizer_are_those_of_before_and_a_resume_keeps_its_own() {
     assert!(!good(&[]).to_toml().contains("regularizer"));
     for method in heirloom_recipe::RegularizerKind::ALL {
-        let plan = regularized(method.name(), &[]).unwrap_or_else(|problems| panic!("{problems}"));
+        let own = (method.name() == "own").then_some("called=mine");
+        let plan = regularized(method.name(), own.as_slice())
+            .unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan), "{method}");
     }
     let old = regularized("labo", &[]).unwrap();
@@ -1008,6 +1012,28 @@ fn plans_without_a_regularizer_are_those_of_before_and_a_resume_keeps_its_own() 
     let change = change(&old, &new, &["objective.regularizer.temperature".to_owned()]);
     assert_eq!(change.exit_code(), 2, "{change}");
     assert!(change.to_string().contains("the label would become another"), "{change}");
+}
+
+#[test]
+fn what_a_program_brings_is_named_in_words_and_has_a_second_set_where_it_asks_for_one() {
+    let policy = balanced("own", &["called=doubt", "meta.split=0.2"]);
+    let shown = policy.to_string();
+    assert!(
+        shown.contains("own: w₁ and w₂ by `doubt`, a policy that the program brings"),
+        "{shown}"
+    );
+    assert!(shown.contains("second set: 0.2 of the training set, not trained on"), "{shown}");
+    assert!(balanced("own", &["called=doubt"]).objective.meta().is_none());
+    let other = balanced("own", &["called=trust", "meta.split=0.2"]);
+    let change = change(&policy, &other, &["objective.balance.called".to_owned()]);
+    assert_eq!(change.exit_code(), 2, "{change}");
+    let regularizer = regularized("own", &["called=nearby", "meta.split=0.2"]).unwrap();
+    let shown = regularizer.to_string();
+    assert!(shown.contains("L(y, z)") && shown.contains("regularizer `nearby`"), "{shown}");
+    assert!(regularizer.objective.meta().is_some());
+    let without = regularized("own", &["called=nearby"]).unwrap();
+    assert!(without.objective.meta().is_none());
+    assert_eq!(Plan::from_toml(&without.to_toml()), Ok(without));
 }
 
 #[test]

@@ -63,8 +63,9 @@ fn forward_slope(q: &[f64], ln_s: &[f64], temperature: f64, d_logits: &mut [f64]
     }
 }
 
-/// Cross-entropy from a target to the student: the loss of every [`SoftTarget`].
-pub(crate) fn detached<T: SoftTarget + ?Sized>(target: &T, row: &Row<'_>, d: &mut [f64]) -> f64 {
+/// Cross-entropy from a target to the student in nats, and its slope `(Σq)·s − q` in `d`, `[K]`: the
+/// [`Target::loss`] of every [`SoftTarget`] that is held fixed. 0 and no slope for a row that is left out.
+pub fn detached<T: SoftTarget + ?Sized>(target: &T, row: &Row<'_>, d: &mut [f64]) -> f64 {
     against(target, Divergence::CrossEntropy, row, d)
 }
 

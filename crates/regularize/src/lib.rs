@@ -82,7 +82,7 @@ pub use bootstrap::{BootstrapHard, BootstrapSoft};
 pub use class_similarity::ClassSimilarity;
 pub use combine::{Detach, GeometricMix, Labelled, Mix, Sum, Temper};
 pub use confidence_penalty::ConfidencePenalty;
-pub use divergence::{Against, Divergence};
+pub use divergence::{Against, Divergence, detached};
 pub use entropic::entropic;
 pub use generalized_entropy::GeneralizedEntropy;
 pub use label_smoothing::{LabelSmoothing, Spread};

@@ -26,6 +26,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The same value over the whole run.
+    pub fn constant(value: f64) -> Self {
+        Self { from: value, to: value, course: Course::Linear }
+    }
+
     /// The value when this part of the run, `0.0..=1.0`, is done.
     pub fn at(&self, progress: f64) -> f64 {
         // An infinite constant has no difference.

@@ -31,6 +31,9 @@ pub struct Restored {
 
 /// A loss on the logits of one row.
 ///
+/// A loss of a program's own keeps two laws: it is a function of the row and of what it has
+/// gathered, which changes at a step's end alone and is all in [`Target::state`].
+///
 /// In a step: [`Target::loss`] of each row, [`Target::observe`] once for each row, [`Target::hear`]
 /// once for each where a second set was asked, [`Target::end_of_step`]; after the last step of an
 /// epoch [`Target::end_of_epoch`].

@@ -88,6 +88,14 @@ impl Balancing {
     /// The weights of a micro-batch, noted for the record.
     pub(crate) fn decide(&mut self, samples: &Samples<'_>, at: At) -> Decision {
         let decision = self.policy.decide(samples, at);
+        let (rows, terms) = (samples.len(), 1 + samples.teachers());
+        assert!(
+            decision.terms == terms && decision.weights.len() == rows * terms,
+            "a policy decides {rows} × {terms} weights, samples by losses; {:?} gave {} by {}",
+            self.policy,
+            decision.weights.len(),
+            decision.terms,
+        );
         self.policy.observe(samples, at);
         self.temperature = decision.temperature;
         for (&id, share) in samples.ids.iter().zip(decision.shares()) {

@@ -76,6 +76,18 @@ pub enum Error {
         /// The largest relative difference allowed.
         bound: f64,
     },
+    /// A run folder that cannot be, since there is a file.
+    #[error(
+        "`{}` cannot be a run's folder: `{}` is a file; name another with `--into` or `output.dir`",
+        path.display(),
+        file.display()
+    )]
+    NotAFolder {
+        /// The folder asked for.
+        path: std::path::PathBuf,
+        /// The file in its place, or above it.
+        file: std::path::PathBuf,
+    },
     /// A checkpoint is whole but of another run.
     #[error("`{folder}` holds {found}, expected {expected}; is it a checkpoint of another plan?")]
     Foreign {
@@ -85,6 +97,41 @@ pub enum Error {
         found: String,
         /// What this run needs.
         expected: String,
+    },
+    /// The plan names a policy or a regularizer that this program does not bring.
+    #[error(
+        "`{key}` is \"own\": the plan was made for a program that brings `{called}`, and this one brings \
+         {}; run that program, or name one of Heirloom's",
+        brought.as_ref().map_or("none".to_owned(), |brought| format!("`{brought}`"))
+    )]
+    OwnMissing {
+        /// The key that asks for it.
+        key: &'static str,
+        /// Its name.
+        called: String,
+        /// The name of what is brought instead.
+        brought: Option<String>,
+    },
+    /// A program brings what the plan does not name.
+    #[error(
+        "the program brings `{called}`, but `{key}` of the plan does not ask for it; write \"own\" there, \
+         and `called = \"{called}\"` beside it"
+    )]
+    OwnUnasked {
+        /// The key that would ask for it.
+        key: &'static str,
+        /// Its name.
+        called: String,
+    },
+    /// What a program brings needs something that the plan does not have.
+    #[error("`{called}`, the program's own for `{key}`, needs {needs}")]
+    OwnNeeds {
+        /// The key that asks for it.
+        key: &'static str,
+        /// Its name.
+        called: String,
+        /// What.
+        needs: String,
     },
     /// A pattern of `[[training.group]]` names no parameter.
     #[error(
@@ -172,7 +219,8 @@ impl Error {
             | Self::NoHypergradient { .. }
             | Self::WrongHypergradient { .. } => 5,
             Self::Foreign { .. } => 3,
-            Self::NoSuchParameter { .. } => 2,
+            Self::OwnMissing { .. } | Self::OwnUnasked { .. } | Self::OwnNeeds { .. } => 2,
+            Self::NotAFolder { .. } | Self::NoSuchParameter { .. } => 2,
             Self::Stage { source, .. } | Self::Candidate { source, .. } | Self::Growth(source) => {
                 source.exit_code()
             }

@@ -92,6 +92,9 @@ impl<'d> RunFolder<'d> {
 
     /// Refuses a folder that already holds something, without making or locking it.
     pub fn refuse_taken(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+        if let Some(file) = path.ancestors().find(|above| above.is_file()) {
+            return Err(Error::NotAFolder { path: path.to_owned(), file: file.to_owned() });
+        }
         let Ok(entries) = disk.list(path) else { return Ok(()) };
         match entries.into_iter().find(|entry| !heirloom_store::is_leftover(&entry.name)) {
             None => Ok(()),

@@ -8,6 +8,8 @@ use heirloom_data::dataset::Dataset;
 use heirloom_models::EncoderConfig;
 use heirloom_recipe::{Plan, TeacherPlan};
 
+use crate::Own;
+
 /// A device that may be handed from thread to thread.
 pub type Device = Box<dyn heirloom_engine::Device>;
 
@@ -80,6 +82,8 @@ pub struct Job {
     pub tokenizer_files: BTreeMap<String, Vec<u8>>,
     /// Folder for teachers' answers, shared by runs.
     pub cache_dir: PathBuf,
+    /// What the program brings of its own, where the plan names it.
+    pub own: Own,
 }
 
 impl Job {

@@ -6,7 +6,7 @@ use heirloom_engine::Device;
 use heirloom_models::{Buffers, Capacity, DeviceBatch, Inputs, Model, Purpose};
 
 /// Borrows a packed batch as a model's inputs.
-pub(crate) fn inputs(batch: &Batch) -> Inputs<'_> {
+pub fn inputs(batch: &Batch) -> Inputs<'_> {
     Inputs {
         ids: &batch.ids,
         types: &batch.type_ids,

@@ -71,6 +71,19 @@ pub struct TeacherRecord {
     pub flops: u64,
 }
 
+/// What a program has brought to the run, where it has; the first record of such a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OwnRecord {
+    /// Always `own`.
+    pub kind: String,
+    /// The name of its policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The name of its regularizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regularizer: Option<String>,
+}
+
 /// One evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationRecord {

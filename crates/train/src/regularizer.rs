@@ -13,14 +13,17 @@ use heirloom_regularize::{
 /// training set, `[K]`.
 ///
 /// `features` is the width of what the classifier sees; what is drawn at random follows from `seed`.
+///
+/// # Panics
+/// Where the plan's regularizer is a program's own, which no plan can make ([`crate::Own`]).
 pub fn regularizer(
-    plan: RegularizerPlan,
+    plan: &RegularizerPlan,
     class_counts: &[usize],
     features: usize,
     seed: u64,
 ) -> Box<dyn Target> {
     let classes = class_counts.len();
-    match plan {
+    match *plan {
         RegularizerPlan::LabelSmoothing { alpha, smoothed } => {
             let spread = match smoothed {
                 Smoothed::All => regularize::Spread::AllClasses,
@@ -95,6 +98,9 @@ pub fn regularizer(
             // The sizes of the published code, but for its much wider features.
             let shape = MlcShape { features, classes, embedding: 64, hidden: 64, skip: true };
             learner(Box::new(regularize::Mlc::new(shape, seed)), learning)
+        }
+        RegularizerPlan::Own { .. } => {
+            unreachable!("a program's own regularizer is the program's to make")
         }
     }
 }

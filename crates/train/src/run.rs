@@ -59,6 +59,9 @@ pub fn run(
     outside: &mut dyn Outside,
 ) -> Result<Ending, Error> {
     if trainer.progress().cursor.step == 0 {
+        if let Some(record) = trainer.own() {
+            folder.note(&record)?;
+        }
         for record in trainer.teachers() {
             folder.note(&record)?;
         }

@@ -122,6 +122,7 @@ impl Trainer {
         disk: &dyn Disk,
         new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
     ) -> Result<Self, Error> {
+        job.own.check(&job.plan)?;
         let stages = Stages::new(&job.plan.training, &job.student_config, state)?;
         check_names(&job, &stages)?;
         job.student_config = stages.config().clone();
@@ -195,9 +196,11 @@ impl Trainer {
         });
         let purpose = student_purpose(plan, taps);
         let mut pass = Pass::new(device, model, objective, capacity, &purpose, count);
-        pass.regularizing = plan.objective.regularizer.map(|plan| {
+        pass.regularizing = plan.objective.regularizer.as_ref().map(|plan| {
             let (counts, seed) = (job.train.class_counts(), job.plan.training.seed);
-            let target = regularizer(plan, &counts, job.student_config.hidden_size, seed);
+            let features = job.student_config.hidden_size;
+            let own = job.own.regularizer();
+            let target = own.unwrap_or_else(|| regularizer(plan, &counts, features, seed));
             Regularizing::new(device, target, capacity.sequences, job.plan.labels().len())
         });
         let order = Order::new(plan.training.seed, job.train.len());

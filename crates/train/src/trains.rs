@@ -13,8 +13,8 @@ use heirloom_recipe::{EarlyStopping, Evaluate, OutputPlan, Save, TrainingPlan};
 use heirloom_store::Disk;
 
 use crate::{
-    Best, Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord,
-    TeacherRecord, Work,
+    Best, Error, GrowthRecord, Judged, Learned, Outside, OwnRecord, Progress, StagesState,
+    StepRecord, TeacherRecord, Work,
 };
 
 /// A run in memory.
@@ -62,6 +62,10 @@ pub trait Trains {
     /// What the kept answers of its teachers take to compute, where it has such.
     fn teachers(&self) -> Vec<TeacherRecord> {
         Vec::new()
+    }
+    /// What a program has brought to it; `None` where nothing.
+    fn own(&self) -> Option<OwnRecord> {
+        None
     }
     /// Where the run's growth is; `None` where its plan has no stage.
     fn stages(&self) -> Option<&StagesState> {

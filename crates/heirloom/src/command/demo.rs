@@ -17,7 +17,7 @@ use heirloom_data::dataset::Dataset;
 use heirloom_engine::Cpu;
 use heirloom_recipe::{ModelFacts, Plan};
 use heirloom_store::{Holder, RealDisk};
-use heirloom_train::{Job, RunFolder, StudentWeights, TeacherJob, Trainer};
+use heirloom_train::{Job, Own, RunFolder, StudentWeights, TeacherJob, Trainer};
 
 use crate::args::DemoArgs;
 use crate::clock::{Clock, now};
@@ -100,8 +100,8 @@ impl Demo {
         for (kind, trainers) in students {
             let judged = trainers.into_iter().map(|mut trainer| {
                 let seconds = self.train(&mut trainer, kind.name())?;
-                let regularizer = trainer.plan().objective.regularizer;
-                judge.of(&outputs(&mut trainer), Some(seconds), regularizer)
+                let regularizer = trainer.plan().objective.regularizer.clone();
+                judge.of(&outputs(&mut trainer), Some(seconds), regularizer.as_ref())
             });
             story.rows.push((kind, judged.collect::<Result<Vec<Judged>, Failure>>()?));
         }
@@ -170,6 +170,7 @@ impl Demo {
             other_teachers: Vec::new(),
             tokenizer_files: texts.tokenizer_files.clone(),
             cache_dir: answers.map(PathBuf::from).unwrap_or_default(),
+            own: Own::default(),
             plan,
         };
         Ok(Trainer::new(job, &RealDisk, &mut |_| Box::new(Cpu::new(self.threads)))?)

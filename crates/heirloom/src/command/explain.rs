@@ -9,6 +9,7 @@ use heirloom::explain::{
 use heirloom::failure::Failure;
 use heirloom::places::Places;
 use heirloom_report::table::{Cell, Table};
+use heirloom_train::Own;
 
 use super::train::{SEEDS, SeedList};
 use crate::args::ExplainArgs;
@@ -20,7 +21,8 @@ const TEXT_SHOWN: usize = 72;
 pub(crate) fn run(args: &ExplainArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     refuse_several(&args.run)?;
     if has_targets_alone(&args.run)? {
-        let told = targets(&args.run, &Places::from_environment(), threads, args.top)?;
+        let places = Places::from_environment();
+        let told = targets(&args.run, &places, threads, args.top, &Own::default())?;
         if show.json {
             show.json(&told);
         } else {

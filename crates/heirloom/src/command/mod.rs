@@ -21,6 +21,7 @@ pub(crate) mod verify;
 use std::path::Path;
 
 use heirloom::failure::Failure;
+use heirloom::places::neighbour;
 use heirloom_recipe::{Recipe, parse};
 
 use crate::args::RecipeArgs;
@@ -40,8 +41,10 @@ pub(crate) fn recipe_at(path: &Path, set: &[String]) -> Result<Recipe, Failure> 
     if path.is_dir() {
         return Err(Failure::usage(format!("`{name}` is a folder; a recipe is a TOML file")));
     }
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure::usage(format!("cannot read the recipe `{name}`: {error}")))?;
+    let bytes = std::fs::read(path).map_err(|error| {
+        let nearest = neighbour(path).filter(|_| !path.exists()).unwrap_or_default();
+        Failure::usage(format!("cannot read the recipe `{name}`: {error}{nearest}"))
+    })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::usage(format!("`{name}` is not UTF-8: byte {at} begins no character"))

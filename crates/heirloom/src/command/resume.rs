@@ -62,7 +62,7 @@ pub(crate) fn run(args: &ResumeArgs, threads: usize, show: Show) -> Result<u8, F
 
 fn parse_plan(file: &Path, text: &str) -> Result<AnyPlan, Failure> {
     AnyPlan::from_toml(text)
-        .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))
+        .map_err(|error| Failure::input(format!("`{}`: {error}", file.display())))
 }
 
 /// Goes on with one run.
@@ -74,6 +74,13 @@ fn one(
     show: Show,
     stop: &Stop,
 ) -> Result<(Ending, Summary), Failure> {
+    if path.is_file() {
+        return Err(Failure::usage(format!(
+            "`{0}` is a file; resume takes the folder of a run, as `heirloom train` leaves it. A recipe \
+             is begun with: heirloom train {0}",
+            path.display(),
+        )));
+    }
     if !path.join("plan.toml").is_file() {
         return Err(Failure::usage(format!(
             "`{}` is not a run folder: it has no plan.toml; begin a run with: heirloom train \
@@ -111,7 +118,15 @@ fn one(
         Some(&step) => {
             let restored = folder.restore(&mut *trainer, step);
             restored.map_err(|error| with_older(error, path, &found.steps))?;
-            show.say(&format!("continuing from step {}", step.0));
+            let (step, progress) = (step.0, trainer.progress());
+            show.say(&match progress.finished {
+                false => format!("continuing from step {step}"),
+                true => format!(
+                    "the run has ended at step {step}; for more steps: heirloom resume {} --set \
+                     training.total_steps=N",
+                    path.display()
+                ),
+            });
         }
         None => {
             folder.restart()?;
@@ -145,9 +160,14 @@ fn changed(plan: &AnyPlan, set: &[String], show: Show) -> Result<AnyPlan, Failur
         let place = names.iter().try_fold(&mut table, |table, name| {
             table.get_mut(*name).and_then(toml::Value::as_table_mut)
         });
+        let known: Vec<String> =
+            place.as_ref().map(|table| table.keys().cloned().collect()).unwrap_or_default();
         let Some(old) = place.and_then(|table| table.get_mut(last)) else {
+            let nearest = heirloom_store::nearest(last, known.iter().map(String::as_str));
+            let meant =
+                nearest.map_or("; ".to_owned(), |name| format!("; did you mean `{name}`? "));
             return Err(Failure::usage(format!(
-                "--set {key}: the plan has no such key; `plan.toml` of the run shows them all"
+                "--set {key}: the plan has no such key{meant}`plan.toml` of the run shows them all"
             )));
         };
         *old = value;

@@ -11,9 +11,10 @@ use heirloom_balance::{Summary, separation};
 use heirloom_base::Step;
 use heirloom_data::dataset::{Dataset, KeepTexts};
 use heirloom_data::label::Label;
+use heirloom_recipe::RegularizerPlan;
 use heirloom_regularize::{Row, Target, softmax};
 use heirloom_store::{Committed, RealDisk};
-use heirloom_train::{Job, RunFolder, regularizer};
+use heirloom_train::{Job, Own, RunFolder, regularizer};
 use serde::Serialize;
 
 use super::{answers_of, at_checkpoint, config_then};
@@ -86,30 +87,38 @@ pub struct TargetRow {
     pub pair: Option<String>,
 }
 
-/// Targets of the newest checkpoint of the run in `path`, with `top` examples at each end.
+/// Targets of the newest checkpoint of the run in `path`, with `top` examples at each end. A run with a
+/// program's regularizer is explained by whoever brings it, in `own`.
 ///
 /// # Errors
 /// Where `path` is no run folder, its run has no regularizer or no checkpoint yet, or what it was made
-/// from is no longer there.
+/// from is no longer there; where its regularizer is a program's that `own` does not have.
 pub fn targets(
     path: &Path,
     places: &Places,
     threads: usize,
     top: usize,
+    own: &Own,
 ) -> Result<Targets, Failure> {
     let (plan, step) = at_checkpoint(path)?;
     let shown = path.display();
-    let Some(regularizer_plan) = plan.objective.regularizer else {
+    let Some(regularizer_plan) = &plan.objective.regularizer else {
         return Err(Failure::usage(format!(
             "`{shown}` was trained on its labels as they are; a recipe with [objective.regularizer] \
              has targets to explain"
         )));
     };
+    if matches!(regularizer_plan, RegularizerPlan::Own { .. }) || !own.is_empty() {
+        own.check(&plan)?;
+    }
     let committed = Committed::open_step(&RealDisk, path, step)?;
     let (job, _) = reopen_to_read(&plan, places, KeepTexts::Yes)?;
     let hidden = job.student_config.hidden_size;
     let seed = plan.training.seed;
-    let mut target = regularizer(regularizer_plan, &job.train.class_counts(), hidden, seed);
+    let counts = job.train.class_counts();
+    let brought = own.regularizer();
+    let mut target =
+        brought.unwrap_or_else(|| regularizer(regularizer_plan, &counts, hidden, seed));
     if target.needs().features {
         return Err(Failure::usage(format!(
             "`{shown}` has targets that depend on what its classifier saw in each step, which is not \

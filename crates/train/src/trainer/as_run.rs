@@ -12,7 +12,7 @@ use super::Trainer;
 use crate::folder::{BALANCE, REGULARIZER};
 use crate::trains::reconsider;
 use crate::{
-    Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord,
+    Error, GrowthRecord, Judged, Learned, Outside, OwnRecord, Progress, StagesState, StepRecord,
     TeacherRecord, Trains, Work,
 };
 
@@ -74,6 +74,10 @@ impl Trains for Trainer {
 
     fn teachers(&self) -> Vec<TeacherRecord> {
         Self::teachers(self)
+    }
+
+    fn own(&self) -> Option<OwnRecord> {
+        self.job.own.record()
     }
 
     fn stages(&self) -> Option<&StagesState> {

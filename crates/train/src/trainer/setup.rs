@@ -81,8 +81,10 @@ pub(super) fn balancing(
     let plan = job.plan.objective.balance.as_ref()?;
     let (training, examples) = (&job.plan.training, job.train.len());
     let classes = head.width(&job.student_config);
+    let (objective, steps) = (&job.plan.objective, training.total_steps);
+    let own = job.own.policy();
     let policy =
-        policy(plan, &job.plan.objective, examples, classes, training.total_steps, training.seed);
+        own.unwrap_or_else(|| policy(plan, objective, examples, classes, steps, training.seed));
     let second = plan.meta.clone().map(|meta| {
         let (data, micro) = (job.meta.clone(), rule(training.micro_batch));
         Hypergradient::new(device, meta, data, answers, training.seed, examples, micro)

@@ -8,6 +8,7 @@ mod groups;
 mod growing;
 mod masking;
 mod nonfinite;
+mod own;
 mod recomputing;
 mod regularizing;
 mod schedule;

@@ -14,7 +14,7 @@ use heirloom_recipe::{
     Activation, Facts, ModelFacts, ModelShape, ModelType, Plan, TokenizerFacts, parse, resolve,
 };
 use heirloom_store::RealDisk;
-use heirloom_train::{Device, Job, StepRecord, StudentWeights, TeacherJob, Trainer};
+use heirloom_train::{Device, Job, Own, StepRecord, StudentWeights, TeacherJob, Trainer};
 
 const EXAMPLES: usize = 24;
 
@@ -157,6 +157,7 @@ pub(crate) fn job(task: Task, teacher: bool, sets: &[&str], folder: &Path) -> Jo
         other_teachers: Vec::new(),
         tokenizer_files: tokenizer.files().clone(),
         cache_dir: folder.to_owned(),
+        own: Own::default(),
     }
 }
 

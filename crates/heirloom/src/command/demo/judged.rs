@@ -44,7 +44,7 @@ impl Judge<'_> {
         &self,
         outputs: &[f32],
         seconds: Option<f64>,
-        regularizer: Option<RegularizerPlan>,
+        regularizer: Option<&RegularizerPlan>,
     ) -> Result<Judged, Failure> {
         let evaluation = judge(outputs, self.test, Metric::Accuracy)?;
         let [model, truth, teacher] =
@@ -61,7 +61,7 @@ impl Judge<'_> {
     }
 
     /// Mean divergence of the truth from the targets at the end of a run.
-    fn target(&self, outputs: &[f32], plan: RegularizerPlan) -> Option<f64> {
+    fn target(&self, outputs: &[f32], plan: &RegularizerPlan) -> Option<f64> {
         let target = regularizer(plan, &[1; CLASSES], 0, 0);
         let mut sum = 0.0;
         for (example, logits) in self.examples.iter().zip(outputs.chunks(CLASSES)) {

@@ -14,7 +14,7 @@ use heirloom_recipe::{
 use heirloom_report::language::Foresight;
 use heirloom_report::seeds::Seeds;
 use heirloom_report::table::{Cell, Table};
-use heirloom_train::foresee;
+use heirloom_train::{LanguageConfig, foresee};
 use serde::Serialize;
 use serde_json::json;
 
@@ -73,6 +73,16 @@ fn one(
     threads: usize,
 ) -> Result<Foresight, Failure> {
     let config = open_config(folder)?;
+    if let LanguageConfig::Encoder(encoder) = &config
+        && encoder.architecture.as_deref().is_some_and(|name| name.ends_with("Classification"))
+    {
+        return Err(Failure::usage(format!(
+            "`{}` is a classifier ({}) and foresees no text; judge it on labels: heirloom eval {0} \
+             --recipe RECIPE",
+            folder.display(),
+            encoder.architecture.as_deref().unwrap_or_default(),
+        )));
+    }
     let shape = shape_of(&config)?;
     let tokenizer = Tokenizer::open(folder)?;
     let places = Places::from_environment();
