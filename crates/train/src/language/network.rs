@@ -608,7 +608,7 @@ pub(super) fn bytes_needed(
         }
         LanguageConfig::Encoder(_) => (4 * MOST_TERMS * capacity.masked) as u64,
     };
-    let theirs = teacher.map_or(0, |(teacher, of_teacher)| match of_teacher {
+    let theirs = teacher.map_or(0, |(teacher, reads)| match reads {
         TokensOfTeacher::Kept => (4 * tokens * teacher.hidden_size()) as u64,
         TokensOfTeacher::Own(own) => {
             let width = teacher.hidden_size();

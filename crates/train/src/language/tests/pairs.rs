@@ -22,6 +22,8 @@ fn wider(config: &LanguageConfig) -> StagePlan {
         noise: 0.0,
         seed: 1,
         operator: Operator::Fixed,
+        lag: None,
+        mask_steps: 0,
     }
 }
 
