@@ -12,7 +12,7 @@ use heirloom_store::{RealDisk, write_atomic};
 
 use crate::failure::Failure;
 
-/// A recipe for the folder that [`write`] fills: one layer, from labels alone, for two passes. `--set`
+/// A recipe for the folder that [`write()`] fills: one layer, from labels alone, for two passes. `--set`
 /// pairs make it another ([`recipe`]).
 pub const RECIPE: &str = r#"
 [task]
