@@ -493,6 +493,12 @@ pub(crate) struct BenchStepArgs {
     /// What the factors of linear layers' products are rounded to
     #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
     pub(crate) precision: BenchPrecision,
+    /// What a language model hears of a teacher beside the next token
+    #[arg(long, value_enum, default_value_t = BenchTeacher::Full)]
+    pub(crate) teacher: BenchTeacher,
+    /// Tokens of an answer that are kept, with --teacher kept
+    #[arg(long, default_value_t = 64, value_name = "K")]
+    pub(crate) top_k: usize,
     /// Dropout probability
     #[arg(long, default_value_t = 0.1)]
     pub(crate) dropout: f32,
@@ -596,6 +602,18 @@ pub(crate) enum BenchModel {
     /// A decoder: 6 layers, hidden 384, 6 heads, FFN 1536, a tied head of 16,384 words
     #[value(name = "gpt-small-v16k")]
     GptSmallV16k,
+}
+
+/// What a timed step knows of a teacher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BenchTeacher {
+    /// Nothing: cross-entropy alone
+    None,
+    /// All logits of every token
+    Full,
+    /// The likeliest tokens of every token, and what the others have together
+    Kept,
 }
 
 /// Precisions.

@@ -553,3 +553,30 @@ fn keys_of_older_files_say_the_same() {
     let then = DecoderConfig::from_map(Path::new("config.json"), map).unwrap();
     assert_eq!(then.positions, now.positions);
 }
+
+/// The spread of a parameter's numbers.
+fn spread(device: &mut dyn Device, model: &Decoder, name: &str) -> f64 {
+    let params = model.params();
+    let param = params.index().iter().find(|param| param.name == name).unwrap();
+    let numbers = device.read_f64(params.view(param, params.weights()));
+    (numbers.iter().map(|x| x * x).sum::<f64>() / numbers.len() as f64).sqrt()
+}
+
+#[test]
+fn what_gpt2_writes_to_the_residual_stream_begins_smaller_with_more_layers() {
+    let mut device = Reference::<f64>::new();
+    let config = serde_json::json!({
+        "model_type": "gpt2", "vocab_size": 50, "n_positions": 8, "n_layer": 8, "n_embd": 64,
+        "n_head": 2, "bos_token_id": 0, "eos_token_id": 0,
+    });
+    let keys = config.as_object().unwrap().clone();
+    let model =
+        Decoder::new(&mut device, DecoderConfig::from_map(Path::new("gpt2"), keys).unwrap());
+    model.init(&mut device, 5);
+    for (part, want) in
+        [("attn.c_attn", 0.02), ("attn.c_proj", 0.005), ("mlp.c_fc", 0.02), ("mlp.c_proj", 0.005)]
+    {
+        let got = spread(&mut device, &model, &format!("transformer.h.3.{part}.weight"));
+        assert!((got / want - 1.0).abs() < 0.06, "{part}: {got}, want {want}");
+    }
+}

@@ -17,6 +17,7 @@ mod head;
 mod language;
 mod learning;
 mod products;
+mod taught;
 
 use std::path::Path;
 
@@ -32,7 +33,7 @@ use serde_json::{Map, Value};
 
 use self::classifier::Classifier;
 use self::language::LanguageModel;
-use crate::args::{BenchArgs, BenchCommand, BenchPrecision, BenchStepArgs};
+use crate::args::{BenchArgs, BenchCommand, BenchPrecision, BenchStepArgs, BenchTeacher};
 use crate::clock::{Clock, stopwatch};
 use crate::show::Show;
 
@@ -165,6 +166,7 @@ struct Timed {
     infer: bool,
     activation_checkpointing: bool,
     precision: BenchPrecision,
+    teacher: BenchTeacher,
     threads: usize,
     dropout: f32,
     max_grad_norm: f64,
@@ -293,6 +295,7 @@ fn step(args: &BenchStepArgs, threads: usize) -> Result<Timed, Failure> {
         infer: args.infer,
         activation_checkpointing: args.activation_checkpointing,
         precision: args.precision,
+        teacher: args.teacher,
         threads,
         dropout: args.dropout,
         max_grad_norm: args.max_grad_norm,
@@ -344,6 +347,7 @@ fn check(args: &BenchStepArgs) -> Result<(), Failure> {
             heirloom_data::order::LARGEST_STEP
         )));
     }
+    check_teacher(args)?;
     if !(0.0..1.0).contains(&args.dropout) {
         let found = args.dropout;
         return Err(Failure::usage(format!("--dropout is {found}, expected 0 or more, below 1")));
@@ -351,6 +355,26 @@ fn check(args: &BenchStepArgs) -> Result<(), Failure> {
     if !(args.max_grad_norm >= 0.0 && args.max_grad_norm.is_finite()) {
         let found = args.max_grad_norm;
         return Err(Failure::usage(format!("--max-grad-norm is {found}, expected 0 or more")));
+    }
+    Ok(())
+}
+
+fn check_teacher(args: &BenchStepArgs) -> Result<(), Failure> {
+    if args.teacher == BenchTeacher::Full {
+        return Ok(());
+    }
+    let Shape { name, kind, .. } = SHAPES[args.model as usize];
+    if kind == Kind::Classifier {
+        return Err(Failure::usage(format!(
+            "--teacher is for language models, and `{name}` is a classifier; leave it out"
+        )));
+    }
+    if args.dump.is_some() {
+        return Err(Failure::usage("--dump writes the teacher's logits; leave --teacher out"));
+    }
+    let (most, found) = (language::VOCABULARY as usize, args.top_k);
+    if args.teacher == BenchTeacher::Kept && !(1..=most).contains(&found) {
+        return Err(Failure::usage(format!("--top-k is {found}, expected 1 to {most}")));
     }
     Ok(())
 }
@@ -453,6 +477,8 @@ mod tests {
             seq: 8,
             infer,
             precision: BenchPrecision::F32,
+            teacher: BenchTeacher::Full,
+            top_k: 64,
             dropout: 0.0,
             steps: 1,
             warmup: 0,
@@ -504,6 +530,28 @@ mod tests {
                 BenchStepArgs { max_grad_norm: f64::NAN, ..args(true) },
                 "--max-grad-norm is NaN, expected 0 or more",
             ),
+            (
+                BenchStepArgs { teacher: BenchTeacher::None, ..args(true) },
+                "--teacher is for language models, and `bert-mini` is a classifier; leave it out",
+            ),
+            (
+                BenchStepArgs {
+                    model: BenchModel::GptSmallV16k,
+                    teacher: BenchTeacher::Kept,
+                    top_k: 16_385,
+                    ..args(true)
+                },
+                "--top-k is 16385, expected 1 to 16384",
+            ),
+            (
+                BenchStepArgs {
+                    model: BenchModel::GptSmallV16k,
+                    teacher: BenchTeacher::Kept,
+                    dump: Some("dump".into()),
+                    ..args(true)
+                },
+                "--dump writes the teacher's logits; leave --teacher out",
+            ),
         ];
         for (args, want) in rows {
             assert_eq!(check(&args).unwrap_err(), Failure::usage(want));
@@ -516,5 +564,18 @@ mod tests {
             let timed = step(&BenchStepArgs { model, steps: 3, ..args(false) }, 2).unwrap();
             assert!(timed.losses.is_sorted_by(|a, b| a > b), "{:?}", timed.losses);
         }
+    }
+
+    #[test]
+    fn all_tokens_kept_are_worth_what_all_logits_are_and_none_what_the_label_is() {
+        let of = |teacher| {
+            let model = BenchModel::GptSmallV16k;
+            step(&BenchStepArgs { model, teacher, top_k: 16_384, ..args(true) }, 2).unwrap().losses
+        };
+        let (full, kept, label) =
+            (of(BenchTeacher::Full)[0], of(BenchTeacher::Kept)[0], of(BenchTeacher::None)[0]);
+        assert!((full - kept).abs() < 1e-5 * full, "{full} {kept}");
+        // Half of the label's loss, and a divergence that is above 0.
+        assert!(full > 0.5 * label && label > 9.0, "{full} {label}");
     }
 }

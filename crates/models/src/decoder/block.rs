@@ -212,9 +212,12 @@ impl Block {
                 builder.add(&part, &[config.head_size], Role::Norm, Init::Ones)
             })
         });
+        // What all layers write to the residual stream keeps the size of one of them (Radford et al.
+        // 2019, section 2.3); `transformers` does so for GPT-2 alone.
+        let out_std = if gpt2 { std / (2.0 * config.layers as f64).sqrt() } else { std };
         let out = name("attn.c_proj", "self_attn.o_proj");
         let bias = config.attention_out_bias;
-        let attention_out = Projection::new(builder, &[(&out, c)], queries, bias, std);
+        let attention_out = Projection::new(builder, &[(&out, c)], queries, bias, out_std);
         let feed_norm = Norm::new(builder, config, &name("ln_2", "post_attention_layernorm"));
         let bias = config.feed_forward_bias;
         let [fc, gate, up] =
@@ -222,7 +225,7 @@ impl Block {
         let inner: &[(&str, usize)] = if gpt2 { &[(&fc, f)] } else { &[(&gate, f), (&up, f)] };
         let inner = Projection::new(builder, inner, c, bias, std);
         let outer = name("mlp.c_proj", "mlp.down_proj");
-        let outer = Projection::new(builder, &[(&outer, c)], f, bias, std);
+        let outer = Projection::new(builder, &[(&outer, c)], f, bias, out_std);
         let window = config.windows[at];
         Self { attention_norm, qkv, head_norms, attention_out, feed_norm, inner, outer, window }
     }

@@ -1,24 +1,22 @@
-//! A step of a language model: a decoder, the next token of each, and the teacher's logits of it.
+//! A step of a language model: a decoder, the next token of each, and the teacher's answers to it.
 //!
-//! The teacher's logits are there, whole, as if it had answered already; what it would cost to compute
-//! them is not part of the step.
+//! The teacher's answers are there, as if it had given them already; what it would cost to compute or
+//! to read them is not part of the step.
 
 use std::path::Path;
 
 use heirloom::failure::Failure;
-use heirloom_engine::{Device, Divergence, IGNORED, Ids, Params, View};
+use heirloom_engine::{Device, IGNORED, Ids, Params, View};
 use heirloom_models::{Capacity, Decoder, DecoderBuffers, DecoderConfig, DeviceBatch, Noise};
 use heirloom_objective::{
-    ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTerm, TeacherTokens, TokenCounts, TokenGradients,
-    TokenLoss, TokenSignals, TokenTerm,
+    ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTokens, TokenCounts, TokenGradients, TokenSignals,
 };
 use heirloom_store::{Array, Values};
 use serde_json::{Map, Value, json};
 
 use super::learning::Learning;
 use super::{
-    ALPHA, LONGEST, SEED, Shape, Steps, TEMPERATURE, buffers_for, dump, teacher_logits, upload,
-    words,
+    LONGEST, SEED, Shape, Steps, buffers_for, dump, taught, teacher_logits, upload, words,
 };
 use crate::args::BenchStepArgs;
 
@@ -34,7 +32,7 @@ pub(super) struct LanguageModel {
     buffers: DecoderBuffers,
     batch: DeviceBatch,
     labels: Ids,
-    teacher: View,
+    teacher: Option<TeacherTokens>,
     counts: TokenCounts,
     /// Where gradient and moments are; `None` where only the forward pass is timed.
     learning: Option<Learning>,
@@ -63,14 +61,12 @@ impl LanguageModel {
             train: !args.infer,
             budget: LOGITS_BUDGET,
         };
-        let head = ChunkedHead::new(device, terms(), plan);
+        let head = ChunkedHead::new(device, taught::terms(args.teacher), plan);
         let mut room = model.batch(device, capacity);
         upload(device, &mut room, &ids, batch, seq);
         let labels = Ids::at(device.alloc_ids(tokens), 0, tokens);
         device.write_ids(labels, &next(&ids, seq));
-        let width = VOCABULARY as usize;
-        let teacher = View::matrix(device.alloc(tokens * width), 0, tokens, width);
-        device.write(teacher, &teacher_logits(tokens * width));
+        let teacher = taught::answers(device, args, tokens, VOCABULARY as usize);
         let counts = TokenCounts { labelled: (batch * (seq - 1)) as u64, taught: tokens as u64 };
         Ok(Self { model, head, buffers, batch: room, labels, teacher, counts, learning })
     }
@@ -85,7 +81,7 @@ impl LanguageModel {
             states,
             head: self.model.head(),
             labels: self.labels,
-            teacher: Some(TeacherTokens::Logits(self.teacher)),
+            teacher: self.teacher,
             label_weights: None,
             teacher_weights: None,
             counts: self.counts,
@@ -169,16 +165,4 @@ fn config(shape: Shape, dropout: f32) -> Result<DecoderConfig, Failure> {
     });
     let keys: Map<String, Value> = keys.as_object().cloned().unwrap_or_default();
     Ok(DecoderConfig::from_map(Path::new(shape.name), keys)?)
-}
-
-fn terms() -> Vec<TokenTerm> {
-    let teacher = TeacherTerm {
-        divergence: Divergence::ForwardKl,
-        temperature: TEMPERATURE,
-        scale_by_temperature_squared: true,
-    };
-    vec![
-        TokenTerm { weight: 1.0 - ALPHA, loss: TokenLoss::Label },
-        TokenTerm { weight: ALPHA, loss: TokenLoss::Teacher(teacher) },
-    ]
 }
