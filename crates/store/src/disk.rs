@@ -89,6 +89,11 @@ impl DiskError {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
+    /// True where something of that name is there already.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AlreadyExists
+    }
+
     /// True where a folder was expected and something else is there.
     pub fn is_not_a_folder(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotADirectory

@@ -27,7 +27,7 @@ mod verify;
 pub use commit::{Committed, Draft, DraftFile, commit_folder, write_atomic};
 pub use disk::{Disk, DiskError, Doing, Entry, Kind, RealDisk};
 pub use error::{Damage, Result, StoreError};
-pub use folder::{is_leftover, new_folder};
+pub use folder::{is_leftover, new_folder, shared_folder};
 pub use growing::Growing;
 pub use keep::Keep;
 pub use lock::{Holder, RunLock};

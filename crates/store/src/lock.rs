@@ -1,7 +1,7 @@
-//! One writer per run folder; the lock is a value.
+//! One writer per folder; the lock is a value.
 //!
-//! In: a run folder, and who asks.
-//! Out: the lock, or who has it.
+//! In: a folder, and who asks.
+//! Out: the lock, at once or after a wait, or who has it.
 //! Never: trusts the existence of the lock file. The kernel holds the lock and lets it go when its
 //! process ends, however it ends; a file that another host or a killed process left is just a file.
 
@@ -52,7 +52,33 @@ impl Drop for RunLock {
 
 impl RunLock {
     /// Takes the lock of `folder`, or says at once who has it.
+    ///
+    /// # Errors
+    /// Where another has it, where the folder is not there, and where the disk says no.
     pub fn take(folder: &Path, holder: &Holder) -> Result<Self> {
+        match Self::by(FlockOperation::NonBlockingLockExclusive, folder, holder)? {
+            Ok(lock) => Ok(lock),
+            Err(by) => Err(StoreError::InUse { folder: folder.to_owned(), by }),
+        }
+    }
+
+    /// Takes the lock of `folder` as soon as nobody has it: for work that several processes want
+    /// done once, and that the others find done.
+    ///
+    /// # Errors
+    /// Where the folder is not there, and where the disk says no.
+    pub fn wait(folder: &Path, holder: &Holder) -> Result<Self> {
+        match Self::by(FlockOperation::LockExclusive, folder, holder)? {
+            Ok(lock) => Ok(lock),
+            Err(by) => Err(StoreError::InUse { folder: folder.to_owned(), by }),
+        }
+    }
+
+    fn by(
+        how: FlockOperation,
+        folder: &Path,
+        holder: &Holder,
+    ) -> Result<std::result::Result<Self, Option<Holder>>> {
         let path = folder.join("lock");
         let said = |source| DiskError { doing: Doing::Lock, path: path.clone(), source };
         let mut file = OpenOptions::new()
@@ -62,15 +88,17 @@ impl RunLock {
             .truncate(false)
             .open(&path)
             .map_err(said)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                write_holder(&mut file, holder).map_err(said)?;
-                Ok(Self { file })
+        loop {
+            match flock(&file, how) {
+                Ok(()) => {
+                    write_holder(&mut file, holder).map_err(said)?;
+                    return Ok(Ok(Self { file }));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Err(read_holder(&mut file))),
+                // A signal that the program handles, while it waits.
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(said(error.into()).into()),
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(StoreError::InUse { folder: folder.to_owned(), by: read_holder(&mut file) })
-            }
-            Err(error) => Err(said(error.into()).into()),
         }
     }
 }
@@ -107,6 +135,23 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         drop(first);
         RunLock::take(folder.path(), &holder()).unwrap();
+    }
+
+    #[test]
+    fn who_waits_goes_on_when_the_lock_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = folder.path().join("done");
+        let first = RunLock::take(folder.path(), &holder()).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let _lock = RunLock::wait(folder.path(), &holder()).unwrap();
+                done.exists()
+            });
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::fs::write(&done, "").unwrap();
+            drop(first);
+            assert!(second.join().unwrap(), "two had the lock at one time");
+        });
     }
 
     #[test]

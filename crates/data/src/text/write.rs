@@ -9,7 +9,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use heirloom_base::{Bytes, Digest, Hasher};
-use heirloom_store::{About as FolderAbout, Disk, Draft, DraftFile, StoreError, new_folder};
+use heirloom_store::{
+    About as FolderAbout, Disk, Draft, DraftFile, Holder, RunLock, StoreError, new_folder,
+    shared_folder,
+};
 use rayon::prelude::*;
 
 use super::documents::{Documents, Found, bad};
@@ -100,6 +103,8 @@ fn source(file: &Path) -> Result<SourceFile, Error> {
 
 /// The tokens of `corpus` in a folder below `parent` whose name says what they were made from:
 /// opened where they are there, written where they are not. The flag says that they were written.
+/// Processes that want new tokens below one `parent` at the same time write them one after the other,
+/// and each thing once.
 ///
 /// # Errors
 /// As [`write()`] and [`Shards::open`].
@@ -111,6 +116,11 @@ pub fn find_or_write(
     progress: &mut dyn FnMut(&Counts),
 ) -> Result<(Shards, bool), Error> {
     let folder = parent.join(format!("tokens-{}", corpus.key(tokenizer).short()));
+    if folder.exists() {
+        return Ok((open(disk, &folder, Some(corpus), tokenizer)?, false));
+    }
+    shared_folder(disk, parent)?;
+    let _lock = RunLock::wait(parent, &Holder::this_process("its text was opened"))?;
     if folder.exists() {
         return Ok((open(disk, &folder, Some(corpus), tokenizer)?, false));
     }
