@@ -121,15 +121,16 @@ fn mass(known: Known<'_>) -> f64 {
     known.share * known.p.iter().map(|&p| f64::from(p)).sum::<f64>() + known.rest
 }
 
-/// Calls `run` with the bounds of every run of classes between known ones.
+/// The runs of classes between known ones, `place` from 0 to as many as there are known: what lies
+/// before that one, or behind the last.
+///
+/// Loops over these and no closure that is handed around: one that the compiler did not inline would
+/// be code for any processor, in which a fused multiplication is a call.
 #[inline(always)]
-fn between(ids: &[u32], classes: usize, mut run: impl FnMut(std::ops::Range<usize>)) {
-    let mut from = 0;
-    for &id in ids {
-        run(from..id as usize);
-        from = id as usize + 1;
-    }
-    run(from..classes);
+fn run_before(ids: &[u32], place: usize, classes: usize) -> std::ops::Range<usize> {
+    let from = if place == 0 { 0 } else { ids[place - 1] as usize + 1 };
+    let to = if place == ids.len() { classes } else { ids[place] as usize };
+    from..to
 }
 
 #[inline(always)]
@@ -142,14 +143,16 @@ fn over_known(
 ) -> f64 {
     let inverse = 1.0 / by.temperature;
     let mut rest_largest = f32::NEG_INFINITY;
-    between(known.ids, x.len(), |run| rest_largest = rest_largest.max(max(&x[run])));
+    for place in 0..=known.ids.len() {
+        rest_largest = rest_largest.max(max(&x[run_before(known.ids, place, x.len())]));
+    }
     let mut rest_total = 0.0;
     if rest_largest > f32::NEG_INFINITY {
-        between(known.ids, x.len(), |run| {
-            let run = &x[run];
+        for place in 0..=known.ids.len() {
+            let run = &x[run_before(known.ids, place, x.len())];
             rest_total +=
                 sum2_f64(run, run, |x, _| exp((x - rest_largest) * inverse as f32).into());
-        });
+        }
     }
     let of = |id: &u32| f64::from(x[*id as usize]);
     let largest = known.ids.iter().map(of).fold(rest_largest.into(), f64::max);
@@ -189,11 +192,12 @@ fn over_known(
         if rest_total > 0.0 {
             // The share of each among the others is its exponential over their sum.
             let factor = (scale * (rest_slope - others.q * slopes) / rest_total) as f32;
-            between(known.ids, x.len(), |run| {
+            for place in 0..=known.ids.len() {
+                let run = run_before(known.ids, place, x.len());
                 for (dx, &x) in dx[run.clone()].iter_mut().zip(&x[run]) {
                     *dx += factor * exp((x - rest_largest) * inverse as f32);
                 }
-            });
+            }
         }
         for (place, &id) in known.ids.iter().enumerate() {
             let class = at(place);
