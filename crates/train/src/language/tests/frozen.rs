@@ -3,7 +3,6 @@
 use heirloom_recipe::{Frozen, GroupPlan};
 
 use super::{INSIDE, PLAIN, Setting, TAUGHT, double, job, pairs, single, trainer};
-use crate::Trains;
 
 #[test]
 fn gradients_of_what_is_frozen_are_left_out_and_no_bit_changes() {
