@@ -15,6 +15,7 @@ mod arena;
 mod cpu;
 mod device;
 mod divergence;
+mod gradients;
 mod operations;
 mod params;
 mod precision;
@@ -32,6 +33,7 @@ pub use device::{
     RotaryAngles, RowLoss, Slope, Span, Target, Update,
 };
 pub use divergence::Divergence;
+pub use gradients::{Frozen, Grads};
 pub use params::{Init, Param, Params, ParamsBuilder, Role};
 pub use precision::Precision;
 pub use profiled::Profiled;

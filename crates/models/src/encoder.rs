@@ -6,8 +6,8 @@
 
 use heirloom_base::{Purpose, Words};
 use heirloom_engine::{
-    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Ids, Init,
-    Linear, LinearBackward, Mask, Params, ParamsBuilder, Role, Space, View,
+    Activation, AddNorm, AddNormBackward, Attention, AttentionBackward, Device, Dropout, Grads,
+    Ids, Init, Linear, LinearBackward, Mask, ParamsBuilder, Role, View,
 };
 
 use crate::buffers::{Buffers, LayerBuffers};
@@ -35,6 +35,13 @@ pub(crate) struct Affine {
 pub(crate) struct Norm {
     pub(crate) gamma: View,
     pub(crate) beta: View,
+}
+
+impl Norm {
+    /// Where its parameters end.
+    fn end(self) -> usize {
+        self.beta.offset() + self.beta.len()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +87,7 @@ pub(crate) fn add_norm(builder: &mut ParamsBuilder, name: &str, width: usize) ->
 pub(crate) fn backward_through(
     device: &mut dyn Device,
     layer: Affine,
-    grads: Space,
+    grads: Grads<'_>,
     x: View,
     dy: View,
     dx: Option<View>,
@@ -95,7 +102,7 @@ pub(crate) fn backward_through(
 fn backward_through_activation(
     device: &mut dyn Device,
     layer: Affine,
-    grads: Space,
+    grads: Grads<'_>,
     x: View,
     dy: View,
     dx: Option<View>,
@@ -109,9 +116,29 @@ fn backward_through_activation(
         dx,
         add_to_dx,
         through,
-        dw: Some(Params::twin(layer.w, grads)),
-        db: Some(Params::twin(layer.b, grads)),
+        dw: grads.of(layer.w),
+        db: grads.of(layer.b),
     });
+}
+
+/// Adds the gradient of each token to its rows of those tables that have one.
+pub(crate) fn embed_backward(
+    device: &mut dyn Device,
+    d: View,
+    tables: &[(View, Ids)],
+    grads: Grads<'_>,
+) {
+    let mut wanted = [tables[0]; 3];
+    let mut count = 0;
+    for &(table, ids) in tables {
+        if let Some(twin) = grads.of(table) {
+            wanted[count] = (twin, ids);
+            count += 1;
+        }
+    }
+    if count > 0 {
+        device.embed_backward(d, &wanted[..count]);
+    }
 }
 
 impl Encoder {
@@ -195,20 +222,23 @@ impl Encoder {
         }
     }
 
-    /// Adds the gradients of all parameters, given the gradient of the last hidden state in
-    /// `buffers.d_hidden` and those of the taps.
+    /// Adds the gradients of all parameters that have one, given the gradient of the last hidden state
+    /// in `buffers.d_hidden` and those of the taps. The pass ends above the lowest of them.
     pub(crate) fn backward(
         &self,
         device: &mut dyn Device,
         config: &EncoderConfig,
         batch: &DeviceBatch,
         buffers: &Buffers,
-        grads: Space,
+        grads: Grads<'_>,
         noise: Option<Noise>,
     ) {
         let n = batch.tokens();
         let d_hidden = buffers.backward().d_hidden.first_rows(n);
         for (at, layer) in self.layers.iter().enumerate().rev() {
+            if !grads.any_before(layer.end()) {
+                return;
+            }
             if let Some(tap) = buffers.d_hidden_tap(at + 1) {
                 device.add_scaled(1.0, tap.first_rows(n), d_hidden);
             }
@@ -217,6 +247,9 @@ impl Encoder {
                 layer.forward(device, config, batch, buffers, at, noise);
             }
             layer.backward(device, config, batch, buffers, at, grads, noise);
+        }
+        if !grads.any_before(self.norm.end()) {
+            return;
         }
         if let Some(tap) = buffers.d_hidden_tap(0) {
             device.add_scaled(1.0, tap.first_rows(n), d_hidden);
@@ -231,12 +264,11 @@ impl Encoder {
             gamma: self.norm.gamma,
             d_sum: d_hidden,
             dx: None,
-            d_gamma: Some(Params::twin(self.norm.gamma, grads)),
-            d_beta: Some(Params::twin(self.norm.beta, grads)),
+            d_gamma: grads.of(self.norm.gamma),
+            d_beta: grads.of(self.norm.beta),
         });
         let (tables, count) = self.tables(batch);
-        let tables = tables.map(|(table, ids)| (Params::twin(table, grads), ids));
-        device.embed_backward(d_hidden, &tables[..count]);
+        embed_backward(device, d_hidden, &tables[..count], grads);
     }
 
     /// The tables whose rows are summed for each token, with its row in each, and how many of the
@@ -308,7 +340,7 @@ impl Layer {
         batch: &DeviceBatch,
         buffers: &Buffers,
         at: usize,
-        grads: Space,
+        grads: Grads<'_>,
         noise: Option<Noise>,
     ) {
         let n = batch.tokens();
@@ -366,7 +398,13 @@ impl Layer {
         if let Some(tap) = buffers.d_qkv_tap(at + 1) {
             device.add_scaled(1.0, tap.first_rows(n), d_qkv);
         }
-        backward_through(device, self.qkv, grads, x, d_qkv, Some(d_hidden), true);
+        let below = grads.any_before(self.qkv.w.offset()).then_some(d_hidden);
+        backward_through(device, self.qkv, grads, x, d_qkv, below, below.is_some());
+    }
+
+    /// Where the block's parameters end.
+    fn end(&self) -> usize {
+        self.output_norm.end()
     }
 
     /// Turns `d_hidden` into the residual's gradient and returns the gradient of the branch.
@@ -377,7 +415,7 @@ impl Layer {
         norm: Norm,
         buffers: &Buffers,
         batch: &DeviceBatch,
-        grads: Space,
+        grads: Grads<'_>,
         sum: View,
         stats: View,
         dropout: Option<Dropout>,
@@ -392,8 +430,8 @@ impl Layer {
             gamma: norm.gamma,
             d_sum: d_hidden,
             dx: dropout.map(|dropout| (dropout, d_branch)),
-            d_gamma: Some(Params::twin(norm.gamma, grads)),
-            d_beta: Some(Params::twin(norm.beta, grads)),
+            d_gamma: grads.of(norm.gamma),
+            d_beta: grads.of(norm.beta),
         });
         if dropout.is_some() { d_branch } else { d_hidden }
     }

@@ -2,8 +2,8 @@
 //! decoder, a mean-pooled embedding. Each forward beside its backward.
 
 use heirloom_engine::{
-    Activation, AddNorm, AddNormBackward, ArenaPlan, Device, Dropout, Init, Linear, LinearBackward,
-    Params, ParamsBuilder, Role, Space, View,
+    Activation, AddNorm, AddNormBackward, ArenaPlan, Device, Dropout, Grads, Init, Linear,
+    LinearBackward, ParamsBuilder, Role, View,
 };
 
 use crate::buffers::Buffers;
@@ -240,7 +240,7 @@ impl HeadParams {
     }
 
     /// From the gradient of the output (`buffers.head.d_output`) to that of the last hidden state
-    /// (written) and of the head's parameters (added).
+    /// (written, where a parameter below needs it) and of the head's parameters (added).
     #[expect(clippy::too_many_arguments, reason = "one call site, and each is a different thing")]
     pub(crate) fn backward(
         &self,
@@ -249,7 +249,7 @@ impl HeadParams {
         encoder: &Encoder,
         batch: &DeviceBatch,
         buffers: &Buffers,
-        grads: Space,
+        grads: Grads<'_>,
         noise: Option<Noise>,
     ) {
         let rows = self.rows(batch);
@@ -275,7 +275,11 @@ impl HeadParams {
                     d_active,
                 );
                 let taken = taken.first_rows(rows);
-                backward_through(device, *dense, grads, taken, d_active, Some(d_taken), false);
+                let below = grads.any_before(dense.w.offset()).then_some(d_taken);
+                backward_through(device, *dense, grads, taken, d_active, below, false);
+                if below.is_none() {
+                    return;
+                }
                 if let Some(dropout) = input_dropout(config, noise, batch) {
                     device.dropout(&dropout, d_taken);
                 }
@@ -292,8 +296,8 @@ impl HeadParams {
                     dx: Some(d_active),
                     add_to_dx: false,
                     through: None,
-                    dw: Some(Params::twin(encoder.word_embeddings, grads)),
-                    db: Some(Params::twin(*bias, grads)),
+                    dw: grads.of(encoder.word_embeddings),
+                    db: grads.of(*bias),
                 });
                 device.add_norm_backward(&AddNormBackward {
                     dy: d_active,
@@ -302,13 +306,17 @@ impl HeadParams {
                     gamma: norm.gamma,
                     d_sum: d_active,
                     dx: None,
-                    d_gamma: Some(Params::twin(norm.gamma, grads)),
-                    d_beta: Some(Params::twin(norm.beta, grads)),
+                    d_gamma: grads.of(norm.gamma),
+                    d_beta: grads.of(norm.beta),
                 });
                 let before = kept.dense.first_rows(rows);
                 device.activation_backward(decoder_activation(config), before, d_active, d_active);
                 let taken = taken.first_rows(rows);
-                backward_through(device, *dense, grads, taken, d_active, Some(d_taken), false);
+                let below = grads.any_before(dense.w.offset()).then_some(d_taken);
+                backward_through(device, *dense, grads, taken, d_active, below, false);
+                if below.is_none() {
+                    return;
+                }
                 device.fill(d_hidden, 0.0);
                 device.embed_backward(d_taken, &[(d_hidden, batch.masked())]);
             }

@@ -1,6 +1,6 @@
 //! An encoder with a head: what is trained, distilled, evaluated and saved.
 
-use heirloom_engine::{Device, Params, ParamsBuilder, Space, View};
+use heirloom_engine::{Device, Grads, Params, ParamsBuilder, View};
 
 use crate::buffers::{Buffers, Purpose};
 use crate::encoder::{Encoder, Noise, prefix};
@@ -106,16 +106,17 @@ impl Model {
         buffers.head.d_output.first_rows(rows)
     }
 
-    /// Adds the gradient of every parameter to `grads`, a twin of the weights' space. `noise` must
-    /// be the forward pass's.
-    pub fn backward(
+    /// Adds the gradient of every parameter to `grads`, a twin of the weights' space, or of those that
+    /// it has a place for. `noise` must be the forward pass's.
+    pub fn backward<'g>(
         &self,
         device: &mut dyn Device,
         batch: &DeviceBatch,
         buffers: &Buffers,
-        grads: Space,
+        grads: impl Into<Grads<'g>>,
         noise: Option<Noise>,
     ) {
+        let grads = grads.into();
         let (config, encoder) = (&self.config, &self.encoder);
         self.head_params.backward(device, config, encoder, batch, buffers, grads, noise);
         self.encoder.backward(device, config, batch, buffers, grads, noise);

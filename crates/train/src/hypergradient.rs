@@ -25,7 +25,7 @@ use heirloom_data::dataset::Dataset;
 use heirloom_data::label::Label;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::{MicroRule, micro_ranges};
-use heirloom_engine::{Ahead, Device, Move, Space, Span, Update, View};
+use heirloom_engine::{Ahead, Device, Grads, Move, Space, Span, Update, View};
 use heirloom_models::Noise;
 use heirloom_objective::Counts;
 use heirloom_recipe::{Estimator, MetaAt, MetaLoss, MetaPlan, Preconditioner};
@@ -315,7 +315,7 @@ impl Hypergradient {
         self.saved.save(device, student);
         let spans = student.moved(trial.words);
         let decide = |samples: &Samples<'_>| trial.policy.decide(samples, trial.at);
-        weighted_gradient(device, pass, coming, self.coming, decide);
+        weighted_gradient(device, pass, coming, student.gradients_in(self.coming), decide);
         let squares: f64 = spans
             .iter()
             .map(|span| {
@@ -387,7 +387,7 @@ impl Hypergradient {
             let weights = values.iter().map(|value| value / largest).collect();
             Decision { weights, terms, ..Decision::default() }
         };
-        weighted_gradient(device, pass, coming, student.grads, decide);
+        weighted_gradient(device, pass, coming, student.gradients(), decide);
         self.scale(device, student, trial, base);
         let length = student.squares(device).sqrt();
         let Estimator::FiniteDifference { radius } = self.plan.estimator else {
@@ -471,7 +471,7 @@ impl Hypergradient {
             let d_output = pass.clear(device, output);
             let signals = pass.signals(uploaded, output, Some(d_output), None, None);
             pass.objective.evaluate_some(device, &signals, counts, None, places.clone());
-            pass.backward(device, student.grads, None);
+            pass.backward(device, student.gradients(), None);
         }
         self.scale(device, student, trial, base);
         let length = student.squares(device).sqrt();
@@ -584,7 +584,7 @@ fn weighted_gradient(
     device: &mut dyn Device,
     pass: &mut Pass,
     coming: &mut Coming<'_>,
-    grads: Space,
+    grads: Grads<'_>,
     mut decide: impl FnMut(&Samples<'_>) -> Decision,
 ) {
     let counts = counts(coming.train, coming.examples);

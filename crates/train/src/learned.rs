@@ -5,7 +5,8 @@
 //! those that it had.
 
 use heirloom_engine::{
-    AdamW, AdamWRows, Device, Ids, Move, Params, Role, Slope, Space, Span, Update, View,
+    AdamW, AdamWRows, Device, Frozen, Grads, Ids, Move, Params, Role, Slope, Space, Span, Update,
+    View,
 };
 
 use crate::mask::Mask;
@@ -51,8 +52,13 @@ pub struct Learned {
     spans: Vec<Span>,
     /// How each of them is treated.
     treated: Vec<Treatment>,
-    /// Runs that the coming step leaves as they are, but for the table; their gradient is dropped.
+    /// Runs that the coming step leaves as they are, but for the table; their gradient is dropped,
+    /// where there is one.
     frozen: Vec<Span>,
+    /// The same with the table: what needs no gradient.
+    still: Frozen,
+    /// Whether gradients of these are asked for all the same.
+    asks_all: bool,
     /// The table whose rows move when they are seen.
     table: Option<Table>,
     /// What is behind a mask, while it is not open.
@@ -103,7 +109,7 @@ impl Learned {
             Table { weights, treatment, reached, seen: room.first(0), room, moves }
         });
         let treatments = vec![Treatment::USUAL; params.index().len()];
-        let (spans, treated, frozen) = Default::default();
+        let (spans, treated, frozen, still) = Default::default();
         let mut learned = Self {
             params,
             grads,
@@ -115,6 +121,8 @@ impl Learned {
             spans,
             treated,
             frozen,
+            still,
+            asks_all: false,
             table,
             mask: None,
         };
@@ -223,6 +231,28 @@ impl Learned {
                 }
             }
         }
+        let still = self.table.as_ref().filter(|table| table.treatment.is_frozen(self.update));
+        let still =
+            still.map(|table| table.weights.offset()..table.weights.offset() + table.weights.len());
+        self.still = Frozen::new(self.frozen.iter().map(|run| run.start..run.end).chain(still));
+    }
+
+    /// Where the gradients of the coming step go: of all that it moves.
+    pub fn gradients(&self) -> Grads<'_> {
+        self.gradients_in(self.grads)
+    }
+
+    /// The same for gradients that are added up in `space`, another twin of the weights.
+    pub(crate) fn gradients_in(&self, space: Space) -> Grads<'_> {
+        match self.asks_all {
+            true => space.into(),
+            false => Grads::without(space, &self.still),
+        }
+    }
+
+    /// Whether gradients are asked for also of what is frozen: for who looks at them and takes no step.
+    pub(crate) fn ask_all(&mut self, all: bool) {
+        self.asks_all = all;
     }
 
     /// Hears the number of the coming step of the optimiser, from 1.

@@ -10,7 +10,7 @@ use heirloom_data::cache::TeacherCache;
 use heirloom_data::dataset::Dataset;
 use heirloom_data::label::Label;
 use heirloom_data::pack::Batch;
-use heirloom_engine::{Device, IGNORED, IdSpace, Ids, Space, View};
+use heirloom_engine::{Device, Grads, IGNORED, IdSpace, Ids, View};
 use heirloom_models::{Buffers, Capacity, DeviceBatch, Head, Model, Noise, Purpose};
 use heirloom_objective::{
     Balanced, Counts, Labels, Objective, Regularized, Signals, TeacherSignals,
@@ -259,8 +259,13 @@ impl Pass {
         }
     }
 
-    /// Adds the gradient of every parameter to `grads`, from that of the output and the taps.
-    pub(crate) fn backward(&self, device: &mut dyn Device, grads: Space, noise: Option<Noise>) {
+    /// Adds the gradients that `grads` has a place for, from that of the output and the taps.
+    pub(crate) fn backward<'g>(
+        &self,
+        device: &mut dyn Device,
+        grads: impl Into<Grads<'g>>,
+        noise: Option<Noise>,
+    ) {
         self.model.backward(device, &self.batch, &self.buffers, grads, noise);
     }
 

@@ -599,7 +599,7 @@ impl Trainer {
         let signals = pass.signals(uploaded, output, Some(d_output), inside, balance);
         let grads = Some(self.projections.grads);
         let parts = pass.objective.evaluate(device, &signals, counts, grads);
-        pass.backward(device, self.student.grads, noise);
+        pass.backward(device, self.student.gradients(), noise);
         parts
     }
 

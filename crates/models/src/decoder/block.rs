@@ -2,8 +2,8 @@
 
 use heirloom_engine::{
     AddNorm, AddNormBackward, Attention, AttentionBackward, CachedAttention, Device, Gate,
-    GateBackward, Ids, Init, Linear, LinearBackward, Mask, Params, ParamsBuilder, RmsNorm,
-    RmsNormBackward, Role, Rotary, Space, View,
+    GateBackward, Grads, Ids, Init, Linear, LinearBackward, Mask, ParamsBuilder, RmsNorm,
+    RmsNormBackward, Role, Rotary, View,
 };
 
 use super::buffers::{BlockBuffers, DecoderBuffers};
@@ -112,7 +112,7 @@ impl Norm {
     pub(super) fn backward(
         self,
         device: &mut dyn Device,
-        grads: Space,
+        grads: Grads<'_>,
         sum: View,
         stats: View,
         d: View,
@@ -125,8 +125,8 @@ impl Norm {
                 gamma,
                 d_sum: d,
                 dx: None,
-                d_gamma: Some(Params::twin(gamma, grads)),
-                d_beta: Some(Params::twin(beta, grads)),
+                d_gamma: grads.of(gamma),
+                d_beta: grads.of(beta),
             }),
             Self::Rms(gamma) => device.rms_norm_backward(&RmsNormBackward {
                 dy: d,
@@ -134,7 +134,7 @@ impl Norm {
                 stats: stats.columns(0..1),
                 gamma,
                 d_sum: d,
-                d_gamma: Some(Params::twin(gamma, grads)),
+                d_gamma: grads.of(gamma),
             }),
         }
     }
@@ -169,7 +169,7 @@ impl Projection {
         Linear { x, w: self.w, b: self.b, y, activated: None }
     }
 
-    fn backward(self, grads: Space, x: View, dy: View, dx: View) -> LinearBackward {
+    fn backward(self, grads: Grads<'_>, x: View, dy: View, dx: View) -> LinearBackward {
         LinearBackward {
             x,
             w: self.w,
@@ -177,8 +177,8 @@ impl Projection {
             dx: Some(dx),
             add_to_dx: false,
             through: None,
-            dw: Some(Params::twin(self.w, grads)),
-            db: self.b.map(|b| Params::twin(b, grads)),
+            dw: grads.of(self.w),
+            db: self.b.and_then(|b| grads.of(b)),
         }
     }
 }
@@ -317,7 +317,7 @@ impl Block {
         device: &mut dyn Device,
         pass: Pass<'_>,
         at: usize,
-        grads: Space,
+        grads: Grads<'_>,
     ) {
         let Pass { config, batch, buffers, noise } = pass;
         let n = batch.tokens();
@@ -371,6 +371,12 @@ impl Block {
         device.linear_backward(&self.qkv.backward(grads, kept.normal, d_qkv, d_branch));
         self.attention_norm.backward(device, grads, x, kept.stats, d_branch);
         device.add_scaled(1.0, d_branch, d_hidden);
+    }
+
+    /// Where the block's parameters end.
+    pub(super) fn end(&self) -> usize {
+        let last = self.outer.b.unwrap_or(self.outer.w);
+        last.offset() + last.len()
     }
 
     fn attention(&self, pass: Pass<'_>, at: usize, kept: &BlockBuffers) -> Attention {
@@ -434,7 +440,7 @@ fn norm_heads_backward(
     gammas: [View; 2],
     kept: &BlockBuffers,
     d_qkv: View,
-    grads: Space,
+    grads: Grads<'_>,
 ) {
     for ((columns, heads), gamma) in halves(config).into_iter().zip(gammas) {
         let d = d_qkv.columns(columns.clone());
@@ -444,7 +450,7 @@ fn norm_heads_backward(
             stats: kept.head_stats.columns(heads),
             gamma,
             d_sum: d,
-            d_gamma: Some(Params::twin(gamma, grads)),
+            d_gamma: grads.of(gamma),
         });
     }
 }

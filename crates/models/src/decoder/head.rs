@@ -1,9 +1,7 @@
 //! The head of a language model, dense: logits `[N, V]` through the word embeddings or a matrix of
 //! its own. Forward beside backward.
 
-use heirloom_engine::{
-    Device, Init, Linear, LinearBackward, Params, ParamsBuilder, Role, Space, View,
-};
+use heirloom_engine::{Device, Grads, Init, Linear, LinearBackward, ParamsBuilder, Role, View};
 
 use super::config::DecoderConfig;
 
@@ -42,7 +40,7 @@ impl LmHead {
     pub(super) fn backward(
         self,
         device: &mut dyn Device,
-        grads: Space,
+        grads: Grads<'_>,
         x: View,
         d_logits: View,
         dx: View,
@@ -54,7 +52,7 @@ impl LmHead {
             dx: Some(dx),
             add_to_dx: false,
             through: None,
-            dw: Some(Params::twin(self.w, grads)),
+            dw: grads.of(self.w),
             db: None,
         });
     }

@@ -17,9 +17,9 @@ pub use config::{DecoderConfig, DecoderType, Positions};
 pub use generate::{Generate, GenerateRoom, Generated, Generator, Sampling, Stopped};
 pub use rope::{Rope, RopeScaling};
 
-use heirloom_engine::{Device, Ids, Init, Params, ParamsBuilder, Role, RotaryAngles, Space, View};
+use heirloom_engine::{Device, Grads, Ids, Init, Params, ParamsBuilder, Role, RotaryAngles, View};
 
-use crate::encoder::{Noise, site};
+use crate::encoder::{Noise, embed_backward, site};
 use crate::{Capacity, DeviceBatch, Purpose};
 use block::{Attend, Block, Norm, Pass};
 use head::LmHead;
@@ -181,16 +181,17 @@ impl Decoder {
         buffers.backward().d_logits.first_rows(tokens)
     }
 
-    /// Adds the gradient of every parameter to `grads`, a twin of the weights' space. `noise` must
-    /// be the forward pass's.
-    pub fn backward(
+    /// Adds the gradient of every parameter to `grads`, a twin of the weights' space, or of those that
+    /// it has a place for. `noise` must be the forward pass's.
+    pub fn backward<'g>(
         &self,
         device: &mut dyn Device,
         batch: &DeviceBatch,
         buffers: &DecoderBuffers,
-        grads: Space,
+        grads: impl Into<Grads<'g>>,
         noise: Option<Noise>,
     ) {
+        let grads = grads.into();
         let n = batch.tokens();
         let (last, d_states) = (buffers.last.first_rows(n), self.d_states(buffers, n));
         self.head.backward(device, grads, last, self.d_logits(buffers, n), d_states);
@@ -205,20 +206,24 @@ impl Decoder {
 
     /// As [`Decoder::backward`], from the gradient of the last hidden states on: that of the head's
     /// matrix is the caller's to add to `grads`.
-    pub fn backward_states(
+    pub fn backward_states<'g>(
         &self,
         device: &mut dyn Device,
         batch: &DeviceBatch,
         buffers: &DecoderBuffers,
-        grads: Space,
+        grads: impl Into<Grads<'g>>,
         noise: Option<Noise>,
     ) {
+        let grads = grads.into();
         let (config, n) = (&self.config, batch.tokens());
         let pass = Pass { config, batch, buffers, noise };
         let d_hidden = self.d_states(buffers, n);
         let x = buffers.hidden(config.layers).first_rows(n);
         self.norm.backward(device, grads, x, buffers.last_stats.first_rows(n), d_hidden);
         for (at, block) in self.blocks.iter().enumerate().rev() {
+            if !grads.any_before(block.end()) {
+                return;
+            }
             self.add_tap(device, buffers, at + 1, n);
             if buffers.was_overwritten(at) {
                 // Dropout's words have addresses, so the same numbers come out again.
@@ -226,13 +231,15 @@ impl Decoder {
             }
             block.backward(device, pass, at, grads);
         }
+        let (tables, count) = self.tables(batch);
+        if tables[..count].iter().all(|(table, _)| grads.of(*table).is_none()) {
+            return;
+        }
         self.add_tap(device, buffers, 0, n);
         if let Some(dropout) = site(config.embedding_dropout, noise, batch, 0) {
             device.dropout(&dropout, d_hidden);
         }
-        let (tables, count) = self.tables(batch);
-        let tables = tables.map(|(table, ids)| (Params::twin(table, grads), ids));
-        device.embed_backward(d_hidden, &tables[..count]);
+        embed_backward(device, d_hidden, &tables[..count], grads);
     }
 
     /// Adds the gradient of hidden state `at`, where it is tapped.

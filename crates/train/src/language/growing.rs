@@ -109,7 +109,10 @@ impl GradientOf for LanguageTrainer {
         let batch = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, batch);
         let kept = std::mem::replace(&mut self.progress.cursor, cursor);
+        // A learnt map makes the numbers of what is frozen afterwards as well.
+        self.student.ask_all(true);
         let (_, parts, _) = self.accumulate(&chosen);
+        self.student.ask_all(false);
         self.progress.cursor = kept;
         // A student that writes fills other rows than were chosen.
         let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();

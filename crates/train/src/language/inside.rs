@@ -5,7 +5,7 @@
 
 use heirloom_base::Bytes;
 use heirloom_data::text::Row;
-use heirloom_engine::{Device, Space};
+use heirloom_engine::{Device, Grads, Space};
 use heirloom_models::{Noise, Taps};
 use heirloom_objective::{Counts, Objective, Term, TokenCounts};
 use heirloom_recipe::LanguagePlan;
@@ -79,9 +79,9 @@ impl StepCounts {
 /// Where the gradients of a micro-batch go, and with which random words it is read; nowhere and
 /// without any where only losses are wanted.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Gradients {
-    /// A twin of the student's weights.
-    pub(super) student: Option<Space>,
+pub(super) struct Gradients<'a> {
+    /// Of the student's parameters.
+    pub(super) student: Option<Grads<'a>>,
     /// A twin of the projections.
     pub(super) projections: Option<Space>,
     /// Of dropout.

@@ -426,7 +426,7 @@ impl TextPass {
         network: &Network,
         teacher: Option<&Network>,
         step: StepCounts,
-        to: Gradients,
+        to: Gradients<'_>,
     ) -> Parts {
         let (grads, noise) = (to.student, to.noise);
         let learnt = self.host.learnt;
@@ -511,7 +511,7 @@ impl TextPass {
                     counts,
                     gradients: grads.map(|grads| TokenGradients {
                         d_states: model.d_states(buffers, n),
-                        d_head: Some(Params::twin(head, grads)),
+                        d_head: grads.of(head),
                     }),
                 };
                 let weighing = weighing.as_mut();

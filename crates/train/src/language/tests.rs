@@ -16,6 +16,7 @@ use heirloom_recipe::{
 use heirloom_store::{Holder, RealDisk};
 
 mod balance;
+mod frozen;
 mod growing;
 mod inside;
 mod masks;

@@ -413,7 +413,7 @@ impl LanguageTrainer {
                 None => (),
             }
             let projections = self.projections.as_ref().map(|learned| learned.grads);
-            let to = Gradients { student: Some(self.student.grads), projections, noise };
+            let to = Gradients { student: Some(self.student.gradients()), projections, noise };
             let device = &mut *self.device;
             parts.add(&self.pass.run(device, &self.network, teacher, counts, to));
         }

@@ -153,11 +153,14 @@ impl GradientOf for Trainer {
         self.see(&examples, None);
         let together = self.decide_together(&examples, &ranges, at);
         let mut parts = Parts::default();
+        // A learnt map makes the numbers of what is frozen afterwards as well.
+        self.student.ask_all(true);
         for range in &ranges {
             let examples = &examples[range.clone()];
             let decided = together.as_ref().map(|all| all.part(range.clone()));
             parts.add(&self.micro_batch(examples, range.start, counts, at, decided));
         }
+        self.student.ask_all(false);
         (self.pass.objective.total(&parts), counts.tokens, after)
     }
 

@@ -661,3 +661,53 @@ fn the_slope_of_each_learnt_target_is_that_of_the_second_sets_loss_after_a_step(
         }
     }
 }
+
+/// What is frozen needs no gradient: without one each step is the same, to the bit, and computes less.
+#[test]
+fn gradients_of_what_is_frozen_are_left_out_and_no_bit_changes() {
+    use heirloom_recipe::{Frozen, GroupPlan};
+    let frozen = |pattern: &str, frozen| GroupPlan { frozen, ..GroupPlan::of(pattern, 1.0) };
+    let own = |at| {
+        let loss = MetaLoss::Mix;
+        let mut balance =
+            plan(Estimator::FiniteDifference { radius: 1e-2 }, Preconditioner::Adam, loss);
+        balance.meta.as_mut().expect("a second set").at = at;
+        Some(balance)
+    };
+    let sets = ["training.max_steps=6", "training.batch_size=5", "training.micro_batch_size=3"];
+    let below =
+        [frozen("bert.embeddings.*", Frozen::Always), frozen("*.layer.0.*", Frozen::Until(4))];
+    let probe = [frozen("bert.*", Frozen::Always)];
+    let between = [frozen("*.layer.1.*", Frozen::Always)];
+    for groups in [&below[..], &probe, &between] {
+        for balance in [None, own(MetaAt::Here), own(MetaAt::Ahead)] {
+            for device in [double, single] {
+                let run = |all: bool| {
+                    let folder = tempfile::tempdir().expect("a folder");
+                    let mut job = job(Task::Classification, true, &sets, folder.path());
+                    job.plan.training.groups = groups.to_vec();
+                    job.plan.objective.balance.clone_from(&balance);
+                    let disk = heirloom_store::RealDisk;
+                    let mut trainer =
+                        Trainer::new(job, &disk, &mut |_| device()).expect("a trainer");
+                    trainer.student.ask_all(all);
+                    let steps: Vec<_> = (0..6)
+                        .map(|_| {
+                            let step = trainer.step().expect("a step");
+                            (step.loss, step.gradient_norm)
+                        })
+                        .collect();
+                    let space = trainer.student.params.weights();
+                    trainer.student.catch_up(&mut *trainer.device);
+                    let weights = trainer.device.read_f64(trainer.student.params.flat(space));
+                    (steps, weights, trainer.device.operations())
+                };
+                let ((steps, weights, took), (all_steps, all_weights, whole)) =
+                    (run(false), run(true));
+                assert_eq!(steps, all_steps, "{groups:?} {balance:?}");
+                assert!(weights == all_weights, "{groups:?} {balance:?}");
+                assert!(took < whole, "{took} is not below {whole}");
+            }
+        }
+    }
+}
