@@ -244,6 +244,12 @@ pub(crate) struct LedgerArgs {
     /// Count the last run whole, though it grew or none came before it
     #[arg(long)]
     pub(crate) whole: bool,
+    /// Draw the losses of all over the operations that they took into a new SVG file
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) curve: Option<PathBuf>,
+    /// Another run folder for the picture (repeatable)
+    #[arg(long, value_name = "RUN", requires = "curve")]
+    pub(crate) beside: Vec<PathBuf>,
 }
 
 /// What `generate` takes.

@@ -4,6 +4,7 @@ mod args;
 mod clock;
 mod command;
 mod outside;
+mod picture;
 mod show;
 
 use std::process::ExitCode;

@@ -436,6 +436,18 @@ fn the_ledger_counts_the_small_model_and_refuses_what_was_not_reached() {
     assert!(found["savings"][0]["uncounted"].as_f64().unwrap().abs() < 1e-12, "{found}");
     assert_eq!(found["savings"][0]["break_even"], Value::Null);
     place.done(&format!("ledger scratch --whole --baseline scratch --target {target}"));
+    // A picture of all of them; it replaces nothing.
+    let drawn =
+        format!("ledger run --baseline scratch --target {target} --curve all.svg --beside run");
+    place.done(&drawn);
+    let svg = std::fs::read_to_string(place.path("all.svg")).unwrap();
+    assert_eq!(svg.matches("<polyline").count(), 3, "{svg}");
+    assert_eq!(svg.matches("class=\"grown\"").count(), 2 * place.records("run", "growth").len());
+    let (code, said) = place.refuses(&drawn);
+    assert!(
+        code == 2 && said.contains("`all.svg` exists already, and --curve replaces nothing"),
+        "{said}"
+    );
 }
 
 #[test]

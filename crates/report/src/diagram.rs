@@ -6,9 +6,8 @@
 //! Never: a number that depends on the machine (equal curves give equal bytes), or a name that could
 //! end the XML.
 
-use std::fmt::Write;
-
 use crate::calibration::Bin;
+use crate::svg::{LETTER, Style, begin, escaped, line, px, shortened, upright};
 
 /// A curve of a diagram.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,21 +38,11 @@ const BELOW: f64 = 55.0;
 const BESIDE: f64 = 24.0;
 /// Pixels of a line of the legend.
 const LINE: f64 = 34.0;
-/// Pixels of a character in the legend's names: a generous mean of a sans-serif face of 13.
-const LETTER: f64 = 7.5;
-/// Characters of a name that the legend shows; of longer ones their end, which tells them apart.
-const LONGEST_NAME: usize = 48;
 /// Radius of the point of a bin that holds all answers; areas are as the counts, but never less than
 /// that of [`SMALLEST`].
 const LARGEST: f64 = 14.0;
 /// Radius of the smallest point: still to be seen and to be pointed at.
 const SMALLEST: f64 = 2.5;
-
-/// Colours that people of any colour vision tell apart (Okabe & Ito 2008), black left to the axes.
-const COLOURS: [&str; 7] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b0a000"];
-/// Dashes of the second seven curves, the third, and so on.
-const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
 
 /// The diagram of `curves`, which have one number of bins, under a title.
 ///
@@ -81,15 +70,7 @@ pub fn diagram(title: &str, curves: &[Curve]) -> String {
     let beside = 2.0 * BESIDE + 22.0 + LETTER * longest.unwrap_or(0).max(16) as f64;
     let (width, below) = (LEFT + SIDE + beside, STRIP_TOP + STRIP + BELOW);
     let height = below.max(TOP + LINE * (curves.len() + 2) as f64);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\" \
-         fill=\"#222222\">\n<title>{0}</title>\n\
-         <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
-         <text x=\"{LEFT}\" y=\"{1}\" font-size=\"16\">{0}</text>\n",
-        escaped(title),
-        TOP - 20.0,
-    );
+    let mut svg = begin(title, [width, height], [LEFT, TOP - 20.0]);
     axes(&mut svg);
     let tallest = curves.iter().flat_map(shares).fold(0.0, f64::max);
     strip_scale(&mut svg, tallest);
@@ -103,19 +84,6 @@ pub fn diagram(title: &str, curves: &[Curve]) -> String {
     svg
 }
 
-/// How a curve is drawn.
-struct Style {
-    colour: &'static str,
-    dash: &'static str,
-}
-
-impl Style {
-    fn of(at: usize) -> Self {
-        let dash = DASHES[at / COLOURS.len() % DASHES.len()];
-        Self { colour: COLOURS[at % COLOURS.len()], dash }
-    }
-}
-
 /// Pixels from the left of a confidence.
 fn x_of(confidence: f64) -> f64 {
     LEFT + SIDE * confidence
@@ -124,12 +92,6 @@ fn x_of(confidence: f64) -> f64 {
 /// Pixels from the top of an accuracy.
 fn y_of(accuracy: f64) -> f64 {
     TOP + SIDE * (1.0 - accuracy)
-}
-
-/// Hundredths of a pixel: finer than any screen, and short.
-fn px(pixels: f64) -> String {
-    let text = format!("{pixels:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Grid, numbers, titles of the axes, and the diagonal.
@@ -169,18 +131,8 @@ fn axes(svg: &mut String) {
     }
     let (x, y) = (x_of(0.5), end + 40.0);
     line(svg, format_args!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">confidence</text>"));
-    upright(svg, "accuracy", TOP + SIDE / 2.0);
-    upright(svg, "answers", STRIP_TOP + STRIP / 2.0);
-}
-
-/// The title of a vertical axis, read from below.
-fn upright(svg: &mut String, text: &str, y: f64) {
-    let x = LEFT - 46.0;
-    let text = format_args!(
-        "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" transform=\"rotate(-90 {x} {y})\">\
-         {text}</text>"
-    );
-    line(svg, text);
+    upright(svg, "accuracy", LEFT - 46.0, TOP + SIDE / 2.0);
+    upright(svg, "answers", LEFT - 46.0, STRIP_TOP + STRIP / 2.0);
 }
 
 /// The share that the strip's full height stands for, and 0.
@@ -285,66 +237,4 @@ fn legend(svg: &mut String, curve: &Curve, style: &Style, at: usize) {
         curve.expected_error
     );
     line(svg, error);
-}
-
-fn line(svg: &mut String, element: std::fmt::Arguments<'_>) {
-    writeln!(svg, "{element}").expect("a string takes all text");
-}
-
-/// The end of a name that is too long for the legend, after a mark that says so.
-fn shortened(name: &str) -> String {
-    let length = name.chars().count();
-    if length <= LONGEST_NAME {
-        return name.to_owned();
-    }
-    let end: String = name.chars().skip(length - LONGEST_NAME + 1).collect();
-    format!("…{end}")
-}
-
-/// A text as XML takes it: marks as entities, and what no XML may hold as the replacement mark.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\t' | '\n' | '\r' => safe.push(' '),
-            letter if letter.is_control() => safe.push('\u{fffd}'),
-            '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
-            letter => safe.push(letter),
-        }
-    }
-    safe
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_cannot_end_the_xml() {
-        assert_eq!(
-            escaped("a<b>&\"c\"\n\u{1}\u{ffff}"),
-            "a&lt;b&gt;&amp;&quot;c&quot; \u{fffd}\u{fffd}"
-        );
-    }
-
-    #[test]
-    fn a_long_name_keeps_its_end() {
-        let name = format!("{}/seed-12", "x".repeat(60));
-        let shown = shortened(&name);
-        assert_eq!(shown.chars().count(), LONGEST_NAME);
-        assert!(shown.starts_with('…') && shown.ends_with("x/seed-12"), "{shown}");
-        assert_eq!(shortened("runs/a"), "runs/a");
-    }
-
-    #[test]
-    fn pixels_are_short() {
-        let rows = [(70.0, "70"), (12.345, "12.35"), (0.5, "0.5"), (100.0, "100"), (0.001, "0")];
-        for (pixels, want) in rows {
-            assert_eq!(px(pixels), want);
-        }
-    }
 }

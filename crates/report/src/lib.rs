@@ -8,6 +8,7 @@
 
 pub mod calibration;
 pub mod compare;
+pub mod courses;
 pub mod diagram;
 pub mod error;
 pub mod evaluate;
@@ -19,5 +20,6 @@ pub mod predictions;
 pub mod probability;
 pub mod seeds;
 pub mod student;
+mod svg;
 pub mod table;
 pub mod temperature;

@@ -25,6 +25,7 @@ use language::Asked;
 use super::recipe_at;
 use super::train::{SEEDS, SeedList};
 use crate::args::EvalArgs;
+use crate::picture::can_be_new;
 use crate::show::Show;
 
 /// Seed of the resamples behind an interval, so that the same two models give the same interval.
@@ -155,20 +156,7 @@ fn can_draw(file: &Path, task: &Task) -> Result<(), Failure> {
              `kind`",
         ));
     }
-    let name = file.display();
-    if file.symlink_metadata().is_ok() {
-        return Err(Failure::usage(format!(
-            "`{name}` exists already, and --curve replaces nothing; name a new file or remove it"
-        )));
-    }
-    let folder = file.parent().unwrap_or(Path::new(""));
-    if file.file_name().is_none() || !(folder.as_os_str().is_empty() || folder.is_dir()) {
-        return Err(Failure::usage(format!(
-            "`{name}` cannot be written: there is no folder `{}`; make it first",
-            folder.display()
-        )));
-    }
-    Ok(())
+    can_be_new(file, "--curve")
 }
 
 /// All models in one picture; one that is alone with its scaled logits.

@@ -2,24 +2,43 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use heirloom::failure::Failure;
+use heirloom_report::courses::{Course, courses};
 use heirloom_report::ledger::{Account, Point, Saving, Spent, savings};
 use heirloom_report::table::{Cell, Table};
+use heirloom_store::{RealDisk, write_atomic};
 use serde_json::{Value, json};
 
 use crate::args::LedgerArgs;
+use crate::picture::can_be_new;
 use crate::show::Show;
 
 pub(crate) fn run(args: &LedgerArgs, show: Show) -> Result<u8, Failure> {
-    let runs: Vec<Run> = args.runs.iter().map(|run| Run::open(run)).collect::<Result<_, _>>()?;
+    if let Some(file) = &args.curve {
+        can_be_new(file, "--curve")?;
+    }
+    let open = |runs: &[PathBuf]| -> Result<Vec<Run>, Failure> {
+        runs.iter().map(|run| Run::open(run)).collect()
+    };
+    let (runs, beside) = (open(&args.runs)?, open(&args.beside)?);
+    let scratch = Run::open(&args.baseline)?;
     let grown = account(&runs, args.whole)?;
-    let baseline = account(&[Run::open(&args.baseline)?], true)?;
+    let baseline = account(std::slice::from_ref(&scratch), true)?;
     let mut rows = Vec::new();
     for &target in &args.target {
         let saved = savings(&grown, &baseline, target, args.reuses);
         rows.extend(saved.map_err(|refusal| Failure::usage(refusal.to_string()))?);
+    }
+    if let Some(file) = &args.curve {
+        let mut all = vec![course(std::slice::from_ref(&scratch)), course(&runs)];
+        all.extend(beside.iter().map(|run| course(std::slice::from_ref(run))));
+        if all.iter().all(|course| course.points.is_empty()) {
+            return Err(Failure::usage("no run has an evaluation, so there is nothing to draw"));
+        }
+        let svg = courses("Validation loss", "operations", &all);
+        write_atomic(&RealDisk, file, svg.as_bytes())?;
     }
     if show.json {
         show.json(&json!({
@@ -153,6 +172,24 @@ fn seconds(times: &[Value]) -> BTreeMap<u64, f64> {
         before = now;
     }
     seconds
+}
+
+/// Losses of runs that follow one another, over all operations before them.
+fn course(runs: &[Run]) -> Course {
+    let name = runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(" + ");
+    let (mut points, mut grown) = (Vec::new(), Vec::new());
+    let mut before = 0.0;
+    for run in runs {
+        let begins = before + run.teacher.flops;
+        let spent = |step: u64| {
+            let of_growth = run.growths.iter().filter(|(at, _)| *at < step);
+            begins + run.spent(0, step).flops + of_growth.map(|(_, spent)| spent.flops).sum::<f64>()
+        };
+        points.extend(run.losses.iter().map(|(&step, &loss)| [spent(step), loss]));
+        grown.extend(run.growths.iter().map(|(step, _)| spent(*step)));
+        before = spent(u64::MAX);
+    }
+    Course { name, points, grown }
 }
 
 /// One account of runs that follow one another: what comes before the last growth, or before the last
