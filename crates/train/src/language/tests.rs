@@ -18,6 +18,7 @@ use heirloom_store::{Holder, RealDisk};
 mod balance;
 mod growing;
 mod inside;
+mod learning;
 mod masks;
 mod pairs;
 mod precision;
