@@ -30,8 +30,6 @@ const EPSILON: f64 = 1e-8;
 pub(crate) struct DeviceOperator {
     /// Its numbers, factors first.
     numbers: Params,
-    /// Where each matrix of them lies.
-    views: Vec<View>,
     /// Gradient, first and second moment: twins of the numbers.
     grads: Space,
     moments: [Space; 2],
@@ -133,10 +131,8 @@ impl DeviceOperator {
             let both = rows.is_some() && columns.is_some();
             let [[r, c], [grown_r, grown_c]] = [before, after];
             // Of the two ways, products of the forward pass and of the gradient.
-            let [by_rows, by_columns] = [
-                grown_r * c * (2 * r + 3 * grown_c),
-                r * grown_c * (2 * c + 3 * grown_r),
-            ];
+            let [by_rows, by_columns] =
+                [grown_r * c * (2 * r + 3 * grown_c), r * grown_c * (2 * c + 3 * grown_r)];
             let rows_first = by_rows <= by_columns;
             let halved = match (both, rows_first) {
                 (false, _) => 0,
@@ -174,7 +170,7 @@ impl DeviceOperator {
         }
         device.resize(kept, keeping.len);
         device.resize(room, most);
-        Self { numbers, views, grads, moments: [first, second], old, kept, room, parts }
+        Self { numbers, grads, moments: [first, second], old, kept, room, parts }
     }
 
     /// Computes the large model's weights.
@@ -207,13 +203,6 @@ impl DeviceOperator {
             step,
             gradient_scale: 1.0,
         });
-    }
-
-    /// The gradient, in the order of [`Operator::values`].
-    #[cfg(test)]
-    pub(crate) fn gradients(&self, device: &dyn Device) -> Vec<f64> {
-        let twins = self.views.iter().map(|&view| Params::twin(view, self.grads));
-        twins.flat_map(|view| device.read_f64(view)).collect()
     }
 
     /// Gives the device's memory back.
@@ -343,7 +332,9 @@ fn lying<T>(
 /// One parameter of each layer, or one alone, `[layers, numbers]`. A model lays its layers out alike,
 /// so they are rows at equal distances.
 fn stacked(params: &Params, names: &[String]) -> View {
-    let find = |name| params.find(name).unwrap_or_else(|| panic!("a parameter `{name}`"));
+    let find = |name: &String| {
+        params.find(name).unwrap_or_else(|| panic!("the model has no parameter `{name}`"))
+    };
     let found: Vec<&Param> = names.iter().map(find).collect();
     let (first, len) = (found[0].offset, found[0].len());
     let distance = found.get(1).map_or(len, |second| second.offset - first);

@@ -162,6 +162,12 @@ fn apart(got: &[f64], want: &[f64]) -> f64 {
     got.iter().zip(want).fold(0.0, |most: f64, (got, want)| most.max((got - want).abs())) / largest
 }
 
+/// The operator's numbers, or a twin of them, in the order of [`Operator::values`].
+fn numbers(map: &DeviceOperator, space: Space, device: &dyn heirloom_engine::Device) -> Vec<f64> {
+    let index = map.numbers.index().iter();
+    index.flat_map(|param| device.read_f64(map.numbers.view(param, space))).collect()
+}
+
 fn double() -> Device {
     Box::new(Reference::<f64>::new())
 }
@@ -188,9 +194,10 @@ fn grown_parameters_and_the_gradient_of_every_number_are_those_of_plain_loops() 
                     assert_eq!(got[parameter].shape, *shape, "{name} {parameter}");
                     assert!(far < bound, "{name} {target:?} {parameter}: {far:e}");
                 }
-                let want = pair.operator.gradient(&old, &pair.heard());
+                let heard = pair.heard();
+                let want = pair.operator.gradient(&old, &heard);
                 map.gradient(&mut *pair.large.device);
-                let mut got = map.gradients(&*pair.large.device).into_iter();
+                let mut got = numbers(&map, map.grads, &*pair.large.device).into_iter();
                 for (at, matrix) in want.factors.iter().chain(&want.blends).enumerate() {
                     let got: Vec<f64> = got.by_ref().take(matrix.values.len()).collect();
                     let far = apart(&got, &matrix.values);
@@ -243,7 +250,8 @@ fn operations_that_are_counted_are_those_of_the_products_that_are_computed() {
                 map.gradient(&mut *pair.large.device);
                 let got = pair.large.device.operations() - before;
                 let of = |part| operations(&pair.operator, part);
-                assert_eq!(got, pair.operator.parts().iter().map(of).sum(), "{name} {target:?}");
+                let want: u64 = pair.operator.parts().iter().map(of).sum();
+                assert_eq!(got, want, "{name} {target:?}");
             }
         }
     }
@@ -269,7 +277,7 @@ fn a_run_in_bfloat16_has_a_map_in_full_and_its_own_precision_afterwards() {
             let map = pair.on_device();
             map.apply(&mut *pair.large.device);
             map.gradient(&mut *pair.large.device);
-            let slopes = map.gradients(&*pair.large.device);
+            let slopes = numbers(&map, map.grads, &*pair.large.device);
             let precision = pair.large.device.set_precision(Precision::F32);
             (pair.large.student().weights(), slopes, precision)
         };
@@ -287,26 +295,23 @@ fn a_map_gives_back_the_memory_that_it_took_and_a_gradient_that_is_not_finite_mo
     let before = pair.large.device.bytes();
     let map = pair.on_device();
     assert!(pair.large.device.bytes() > before);
-    let numbers = |map: &DeviceOperator, device: &Device| -> Vec<f64> {
-        map.views.iter().flat_map(|&view| device.read_f64(view)).collect()
-    };
     let device = &mut pair.large.device;
-    let was = numbers(&map, device);
+    let was = numbers(&map, map.numbers.weights(), &**device);
     assert_eq!(was, pair.operator.values().collect::<Vec<f64>>());
     map.apply(&mut **device);
     map.gradient(&mut **device);
-    let slope = map.gradients(&**device)[3];
-    let place = Params::twin(map.views[0], map.grads).reshaped(1, map.views[0].len());
+    let slope = numbers(&map, map.grads, &**device)[3];
+    let place = map.numbers.view(&map.numbers.index()[0], map.grads);
     device.write_f64(place.columns(3..4), &[f64::NAN]);
     map.step(&mut **device, 1, 0.01);
-    assert_eq!(numbers(&map, device), was);
-    assert!(map.gradients(&**device).iter().all(|slope| *slope == 0.0));
+    assert_eq!(numbers(&map, map.numbers.weights(), &**device), was);
+    assert!(numbers(&map, map.grads, &**device).iter().all(|slope| *slope == 0.0));
     map.gradient(&mut **device);
     map.step(&mut **device, 1, 0.01);
     // Adam's first step is as long as its rate, whatever the gradient; it goes downhill.
-    let moved = numbers(&map, device)[3] - was[3];
+    let moved = numbers(&map, map.numbers.weights(), &**device)[3] - was[3];
     assert!((moved + 0.01 * slope.signum()).abs() < 1e-8, "{moved} at {slope}");
-    assert!(map.gradients(&**device).iter().all(|slope| *slope == 0.0));
+    assert!(numbers(&map, map.grads, &**device).iter().all(|slope| *slope == 0.0));
     map.free(&mut **device);
     assert_eq!(device.bytes(), before);
 }
