@@ -74,14 +74,15 @@ impl Buffers {
         Student { device: &mut *self.device, learned: &self.learned, average: None, turned }
     }
 
-    /// Fills a twin of the weights with numbers between −1 and 1 that no two places share, each
-    /// of which `f32` holds.
+    /// Fills a twin of the weights with numbers of both signs that `f32` holds. They have a mean, so
+    /// that long sums of their products do not cancel: what is left of one that does has an error of
+    /// the size of its terms.
     fn fill(&mut self, space: Space, salt: f64) {
         let mut student = self.student();
         let mut tensors = student.tensors(space);
         for (at, tensor) in tensors.values_mut().enumerate() {
             for (place, value) in tensor.data.iter_mut().enumerate() {
-                let number = (salt + 3.7 * at as f64 + 1.3 * place as f64).sin();
+                let number = 0.4 + (salt + 3.7 * at as f64 + 1.3 * place as f64).sin();
                 *value = f64::from(number as f32);
             }
         }
