@@ -1,7 +1,7 @@
 //! The products of a learnt operator, on the device that trains and in its kind of numbers.
 //!
 //! In: an operator, the small model's weights, the large one's buffers. Out: the large one's weights,
-//! and gradient and move of every number of the operator. Never: a product on the host; a matrix over
+//! and gradient and move of every number of the operator. Never: a product on the host; a matrix of
 //! more than one kind of parameter. The slow twin is [`Operator`], plain loops in double precision.
 //!
 //! ```text
@@ -69,7 +69,7 @@ struct Laid {
     /// E, `[old layers, r' c']`: kept, or what it is equal to: the old parameters where no factor is,
     /// the new ones where nothing is blended.
     whole: View,
-    /// Room for Σ_l w_lj G_l, the same shape.
+    /// Room for Σ_l w_lj G_l, the same shape; the given gradient where nothing is blended.
     heard: View,
     /// Room for the gradient of a layer's half.
     inner: View,
@@ -146,7 +146,7 @@ impl DeviceOperator {
                 (Some(_), Some(_)) => keeping.take(kept, layers, len),
             };
             let mut layout = Layout::default();
-            let heard = layout.take(room, layers, len);
+            let heard = if blend.is_some() { layout.take(room, layers, len) } else { given };
             let inner = layout.take(room, 1, halved);
             let slope = rows.map_or([0; 2], |[rows, _]| [rows.rows(), rows.cols()]);
             let slope = layout.take(room, slope[0], slope[1]);
@@ -216,7 +216,7 @@ impl DeviceOperator {
 }
 
 impl Laid {
-    /// Which of its old parameters are matrices.
+    /// Numbers of the old layers.
     fn layers(&self) -> std::ops::Range<usize> {
         0..self.old.rows()
     }
@@ -263,18 +263,16 @@ impl Laid {
 
     /// See [`Operator::gradient`].
     fn gradient(&self, device: &mut dyn Device) {
-        let mut heard = self.given;
         if let Some([blend, gradient]) = self.blend {
             times_transposed(device, self.given, self.whole, gradient);
             if self.rows.or(self.columns).is_none() {
                 return;
             }
-            heard = self.heard;
-            device.fill(heard, 0.0);
-            add_transposed_times(device, blend, self.given, heard);
+            device.fill(self.heard, 0.0);
+            add_transposed_times(device, blend, self.given, self.heard);
         }
         for at in self.layers() {
-            let (small, heard) = (self.small(at), layer(heard, at, self.after));
+            let (small, heard) = (self.small(at), layer(self.heard, at, self.after));
             match (self.rows, self.columns) {
                 (None, None) => (),
                 (None, Some([_, columns])) => add_transposed_times(device, heard, small, columns),
