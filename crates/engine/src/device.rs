@@ -6,7 +6,7 @@
 
 use heirloom_base::Words;
 
-use crate::{Divergence, IdSpace, Ids, Space, SparseTarget, View};
+use crate::{Divergence, IdSpace, Ids, Precision, Space, SparseTarget, View};
 
 /// The label of a row that does not count.
 pub const IGNORED: u32 = u32::MAX;
@@ -745,6 +745,9 @@ pub trait Device {
     /// of a query and a key, 16 for a number that AdamW moves by a gradient. They depend on shapes
     /// alone.
     fn operations(&self) -> u64;
+    /// Rounds the factors of linear layers to `precision` from now on; what it was is given back, to be
+    /// set again. For products that are not a model's, and must not lose its weights' digits.
+    fn set_precision(&mut self, precision: Precision) -> Precision;
 
     /// Copies `values` into a view.
     fn write(&mut self, to: View, values: &[f32]);

@@ -8,7 +8,7 @@ use crate::device::{
     CachedAttention, Device, Dropout, Gate, GateBackward, Linear, LinearBackward, Relation,
     RmsNorm, RmsNormBackward, Rotary, RotaryAngles, RowLoss, Slope,
 };
-use crate::{IdSpace, Ids, Space, View};
+use crate::{IdSpace, Ids, Precision, Space, View};
 
 /// Kinds of operations, each with its name; what is not listed is `other`.
 const KINDS: [&str; 12] = [
@@ -79,6 +79,9 @@ impl<D: Device> Device for Profiled<D> {
     }
     fn operations(&self) -> u64 {
         self.device.operations()
+    }
+    fn set_precision(&mut self, precision: Precision) -> Precision {
+        self.device.set_precision(precision)
     }
     fn write(&mut self, to: View, values: &[f32]) {
         self.time("other", |device| device.write(to, values));

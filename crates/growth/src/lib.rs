@@ -42,7 +42,7 @@ pub use family::{NormSite, Place, Role, is_buffer};
 pub use layers::LayerMap;
 pub use masks::{Masked, behind_masks, masks};
 pub use moments::{Moments, MomentsMode, grow_moments, rate_multipliers};
-pub use operator::{Factor, Operator};
+pub use operator::{Factor, Operator, Part};
 pub use plan::{Fill, GrowthPlan, TiedHead, Trains};
 pub use predict::{Level, Prediction};
 pub use presets::{Method, Target};

@@ -33,20 +33,21 @@ pub struct Factor {
 
 /// Parameters that grow by the same rule: one, or one of each layer.
 #[derive(Clone, Debug, PartialEq)]
-struct Part {
-    /// The old parameters.
-    from: Vec<String>,
-    /// The new ones.
-    to: Vec<String>,
-    /// Shape of each old one.
-    shape: Vec<usize>,
+pub struct Part {
+    /// The old parameters, one of each old layer.
+    pub from: Vec<String>,
+    /// The new ones, one of each new layer.
+    pub to: Vec<String>,
+    /// Shape of each old one, as files hold it: one dimension or two.
+    pub shape: Vec<usize>,
     /// Factors of the rows and of the columns, by number; `None` leaves a dimension as it is.
-    factors: [Option<usize>; 2],
+    pub factors: [Option<usize>; 2],
     /// Which of the blends says how many of each old one a new one has; `None` takes the only one.
-    blend: Option<usize>,
+    pub blend: Option<usize>,
 }
 
-/// An operator, or the gradient of one.
+/// An operator, or the gradient of one. Its products here are plain loops in double precision: what
+/// whoever computes them on a device is held against.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operator {
     /// Matrices of dimensions.
@@ -133,24 +134,9 @@ impl Operator {
         self.factors.iter().chain(&self.blends).map(|factor| factor.values.len()).sum()
     }
 
-    /// Floating-point operations of one [`Operator::apply`] and one [`Operator::gradient`], if no
-    /// number were zero: two for each multiplication and addition of a product.
-    pub fn operations(&self) -> u64 {
-        let of = |part: &Part| {
-            let (r, c) = (part.shape[0] as u64, part.shape.get(1).map_or(1, |&c| c as u64));
-            let new = |at: usize, old: u64| {
-                part.factors[at].map_or(old, |factor| self.factors[factor].rows as u64)
-            };
-            let (rows, columns) = (new(0, r), new(1, c));
-            let across = if part.factors[1].is_some() { r * c * columns } else { 0 };
-            let down = if part.factors[0].is_some() { rows * r * columns } else { 0 };
-            // Forward and again for the gradient; then a gradient of each factor, and one inside.
-            let each = 2 * (across + down) + 2 * down + across;
-            let blended =
-                if part.blend.is_some() { 3 * rows * columns * part.to.len() as u64 } else { 0 };
-            2 * part.from.len() as u64 * (each + blended)
-        };
-        self.parts.iter().map(of).sum()
+    /// How parameters grow: every new one is of exactly one part.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// All of them, factors first.

@@ -5,19 +5,13 @@
 //! buffers filled, and what is to be said of it. Never: a step of the run.
 
 use heirloom_data::order::Cursor;
-use heirloom_growth::{
-    Anatomy, GrowthPlan, Level, Operator, Tensors, behind_masks, clone_gap, grow,
-};
+use heirloom_growth::{Anatomy, GrowthPlan, Level, Operator, behind_masks, clone_gap, grow};
 use heirloom_recipe as recipe;
 
 use crate::grows::{Grows, Student, largest};
+use crate::map::DeviceOperator;
 use crate::stages::{Stages, moments_mode};
 use crate::{Candidate, Error, GrowthRecord, Learnt};
-
-/// β₁ and β₂ of the optimiser that learns an operator.
-const ADAM: [f64; 2] = [0.9, 0.999];
-/// Its ε.
-const EPSILON: f64 = 1e-8;
 
 /// A trainer that can say the gradient of a step without taking it.
 pub(crate) trait GradientOf {
@@ -62,9 +56,9 @@ pub(crate) fn raise<C: Grows>(
         recipe::Operator::Fixed => (grow(plan, &anatomy, &old)?.tensors, None, 0),
         recipe::Operator::Learnt { steps, learning_rate } => {
             let shapes = old.iter().map(|(name, tensor)| (name.as_str(), &*tensor.shape));
-            let mut operator = Operator::of(plan, &anatomy, shapes)?;
-            let (learnt, flops) = learn(large, &mut operator, &old, steps, learning_rate);
-            (operator.apply(&old), Some(learnt), flops)
+            let operator = Operator::of(plan, &anatomy, shapes)?;
+            let (learnt, flops) = learn(large, &operator, small, steps, learning_rate);
+            (large.as_student().weights(), Some(learnt), flops)
         }
     };
     let gap = clone_gap(plan, &anatomy, &old, &grown)?;
@@ -119,40 +113,33 @@ impl Raised {
     }
 }
 
-/// Learns the operator by which a student, whose parameters are the trainer's, has grown from `old`:
-/// Adam over its numbers, on the batches that come, which training reads again. The student's gradient
-/// is left clear; its weights are those of the last step but one.
-fn learn(
+/// Learns the operator by which the student of `trainer` grows from `small`: Adam over its numbers, on
+/// the batches that come, which training reads again. The student's gradient is left clear; its
+/// weights are those that the operator gives in the end.
+pub(crate) fn learn(
     trainer: &mut impl GradientOf,
-    operator: &mut Operator,
-    old: &Tensors<f64>,
+    operator: &Operator,
+    small: &Student<'_>,
     steps: u64,
     learning_rate: f64,
 ) -> (Learnt, u64) {
     let before = trainer.operations();
-    let mut moments = vec![[0.0; 2]; operator.count()];
+    let on_device = DeviceOperator::new(operator, small, &mut trainer.as_student());
+    on_device.apply(trainer.as_student().device);
     let (mut losses, mut tokens) = (Vec::new(), 0);
     let mut cursor = trainer.cursor();
     for step in 1..=steps {
-        trainer.as_student().put_weights(&operator.apply(old));
         let (loss, read, after) = trainer.gradient_of_step(cursor);
         cursor = after;
         losses.push(loss);
         tokens += read;
-        let student = trainer.as_student();
-        let gradient = operator.gradient(old, &student.tensors(student.learned.grads));
+        on_device.gradient(trainer.as_student().device);
         trainer.clear();
-        let correct = ADAM.map(|beta| 1.0 - beta.powf(step as f64));
-        let numbers = operator.values_mut().zip(gradient.values()).zip(&mut moments);
-        for ((value, g), [m, v]) in numbers {
-            if !g.is_finite() {
-                continue;
-            }
-            *m += (1.0 - ADAM[0]) * (g - *m);
-            *v += (1.0 - ADAM[1]) * (g * g - *v);
-            *value -= learning_rate * (*m / correct[0]) / ((*v / correct[1]).sqrt() + EPSILON);
-        }
+        let device = trainer.as_student().device;
+        on_device.step(device, step, learning_rate);
+        on_device.apply(device);
     }
+    on_device.free(trainer.as_student().device);
     let tenth = losses.len().div_ceil(10);
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len().max(1) as f64;
     let learnt = Learnt {
@@ -162,5 +149,5 @@ fn learn(
         first_loss: mean(&losses[..tenth]),
         last_loss: mean(&losses[losses.len() - tenth..]),
     };
-    (learnt, trainer.operations() - before + steps * operator.operations())
+    (learnt, trainer.operations() - before)
 }

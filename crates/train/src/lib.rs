@@ -23,6 +23,7 @@ mod lag;
 mod language;
 mod learned;
 mod learning;
+mod map;
 mod mask;
 mod nonfinite;
 mod on_policy;

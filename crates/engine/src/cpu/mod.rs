@@ -49,6 +49,7 @@ pub struct Cpu {
     memory: Memory,
     ids: IdMemory,
     threads: Threads,
+    precision: Precision,
     products: Products,
     kept: Kept,
     factors: Vec<Factors>,
@@ -65,6 +66,7 @@ impl Cpu {
             memory: Memory::default(),
             ids: IdMemory::default(),
             threads: Threads::new(threads),
+            precision: Precision::F32,
             products: Products::default(),
             kept: Kept::default(),
             factors: Vec::with_capacity(512),
@@ -76,7 +78,7 @@ impl Cpu {
     /// The same device, whose linear layers compute from factors of `precision`.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
-        Self { products: Products::by(Kernel::of(precision)), ..self }
+        Self { products: Products::by(Kernel::of(precision)), precision, ..self }
     }
 
     /// Whether this processor has an instruction for [`Precision::Bf16`] (AVX512-BF16). Where it
@@ -154,6 +156,11 @@ impl Device for Cpu {
 
     fn operations(&self) -> u64 {
         self.operations
+    }
+
+    fn set_precision(&mut self, precision: Precision) -> Precision {
+        self.products.set_kernel(Kernel::of(precision));
+        std::mem::replace(&mut self.precision, precision)
     }
 
     fn write(&mut self, to: View, values: &[f32]) {

@@ -161,6 +161,10 @@ impl<T: Real> Device for Reference<T> {
         self.operations
     }
 
+    fn set_precision(&mut self, precision: Precision) -> Precision {
+        std::mem::replace(&mut self.precision, precision)
+    }
+
     fn write(&mut self, to: View, values: &[f32]) {
         let values = values.iter().map(|&value| T::of(value.into())).collect();
         self.store(to, &Mat { values, cols: to.cols });

@@ -196,6 +196,34 @@ fn numbers_with_eight_significant_bits_give_the_same_product_in_both_precisions(
 }
 
 #[test]
+fn a_device_that_is_set_to_a_precision_computes_as_one_made_with_it_and_can_be_set_back() {
+    let product = |device: &mut dyn Device| {
+        let [x, w, y] = [(5, 33), (7, 33), (5, 7)].map(|(r, c)| rows::new(device, r, c));
+        for (at, view) in [x, w].into_iter().enumerate() {
+            let values: Vec<f32> = (0..view.len()).map(|i| ((i + at) as f32).sin()).collect();
+            device.write(view, &values);
+        }
+        device.linear(&Linear { x, w, b: None, y, activated: None });
+        device.read_f64(y)
+    };
+    let made = |precision| -> [Box<dyn Device>; 2] {
+        [
+            Box::new(Cpu::new(1).with_precision(precision)),
+            Box::new(Reference::<f64>::new().with_precision(precision)),
+        ]
+    };
+    let (singles, halves) = (made(Precision::F32), made(Precision::Bf16));
+    for (mut single, mut half) in singles.into_iter().zip(halves) {
+        let [exact, rounded] = [&mut single, &mut half].map(|device| product(&mut **device));
+        assert!(exact != rounded, "these numbers have more digits than bfloat16");
+        assert_eq!(half.set_precision(Precision::F32), Precision::Bf16);
+        assert_eq!(product(&mut *half), exact);
+        assert_eq!(half.set_precision(Precision::Bf16), Precision::F32);
+        assert_eq!(product(&mut *half), rounded);
+    }
+}
+
+#[test]
 fn add_norm_agrees() {
     for (rows, cols) in [(1, 8), (7, 24), (33, 384), (130, 100)] {
         for flags in 0..8 {

@@ -19,6 +19,7 @@ mod balance;
 mod frozen;
 mod growing;
 mod inside;
+mod learning;
 mod masks;
 mod pairs;
 mod precision;

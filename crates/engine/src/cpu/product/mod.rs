@@ -110,6 +110,11 @@ impl Products {
         Self { kernel, packed: Lines::default() }
     }
 
+    /// Computes by another kernel from now on; the memory stays.
+    pub(super) fn set_kernel(&mut self, kernel: Kernel) {
+        self.kernel = kernel;
+    }
+
     /// Bytes held.
     pub(super) fn bytes(&self) -> u64 {
         self.packed.bytes()
