@@ -6,40 +6,38 @@
 
 mod kept;
 mod limited;
+mod memory;
 mod shapes;
+mod teachers;
 mod text;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use heirloom_answers::{Expected, Kept, Kind};
-use heirloom_base::{Bytes, Digest, Hasher, Tokens};
+use heirloom_answers::Expected;
+use heirloom_base::{Digest, Hasher, Tokens};
 use heirloom_data::order::{BatchRule, Order};
 use heirloom_data::text::{Masker, Masking, PairedRows, Rows};
 use heirloom_data::tokens::{Tokenizer, first_difference};
-use heirloom_data::vocabulary::{Choice, Side, compare};
 use heirloom_engine::Cpu;
-use heirloom_models::DecoderConfig;
 use heirloom_recipe::{
-    Batch, Cost, Counts, KeptFacts, LanguageFacts, LanguageModelFacts, LanguagePlan,
-    LanguageTeacherPlan, Limit, Recipe, StudentSource, TeacherVocabulary, TextPlan,
-    TokenDifference, TokenizerFacts, cost_of, resolve_language, smoke_language,
+    Batch, Cost, LanguageFacts, LanguageModelFacts, LanguagePlan, LanguageTeacherFacts,
+    LanguageTeacherPlan, Limit, Recipe, StudentSource, TextPlan, TokenDifference, TokenizerFacts,
+    resolve_language, smoke_language,
 };
-use heirloom_train::{
-    LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads, kept_term,
-    language_memory,
-};
+use heirloom_train::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights};
 
 pub use kept::{BATCH_TOKENS, rows_of_runs};
 pub use shapes::{config_of, open_config, shape_of};
 pub use text::{KeptTokens, OpenedText, open_text, open_validation};
 
 use crate::failure::Failure;
-use crate::gather::available_memory;
 use crate::grow::beside;
 use crate::opened::weights_digest;
 use crate::places::Places;
-use crate::process;
+
+use memory::memory;
+use teachers::{Beside, NamedTeacher, OpenedTeacher, TeacherModel};
 
 /// The run of a language model, ready to start.
 #[derive(Debug)]
@@ -70,24 +68,28 @@ pub fn gather_language(
         path.map(|path| places.model(key, path)).transpose()
     };
     let student_path = model("student.model", recipe.student_path())?;
-    let teacher_path = model("teacher.model", recipe.teacher_path())?;
     let tokenizer_path = crate::gather::tokenizer_path(recipe, places)?;
     // Configs and tokenizers first: what is wrong with them is known within a moment.
     let student = student_path.as_deref().map(facts_of).transpose()?;
-    let teacher = teacher_path.as_deref().map(facts_of).transpose()?;
+    let named: Vec<NamedTeacher<'_>> = recipe
+        .teachers()
+        .into_iter()
+        .map(|(key, teacher)| NamedTeacher::find(key, teacher, places))
+        .collect::<Result<_, Failure>>()?;
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
-    let theirs = teacher_path.as_deref().and_then(|path| Tokenizer::open(path).ok());
-    let kept_path =
-        recipe.cache_path().map(|path| places.model("teacher.cache", path)).transpose()?;
+    // Recipes that compare by rank have one teacher.
+    let first = named.first();
+    let first_model = first.and_then(|teacher| teacher.model.as_ref());
+    let theirs = first.and_then(|teacher| teacher.tokenizer.as_ref());
     let uld = recipe.objective.uld.is_some();
-    if let (true, None, Some(path)) = (uld, &theirs, &teacher_path) {
+    if let (true, None, Some(model)) = (uld, theirs, first_model) {
         return Err(Failure::usage(format!(
             "`objective.uld` needs the teacher's own tokenizer, and `{}` holds none",
-            path.display()
+            model.path.display()
         )));
     }
     // Kept answers are by a row's number among all, of which a smoke run sees few anyway.
-    if smoke && recipe.cache_path().is_some() {
+    if smoke && named.iter().any(|teacher| teacher.cache.is_some()) {
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     } else if smoke {
         wanted.train_limit = heirloom_recipe::Limit::First(wanted.train_limit.of(200));
@@ -95,11 +97,11 @@ pub fn gather_language(
     }
     let OpenedText { text, mut train, validation, mut notes, template } =
         open_text(wanted, &folder, &tokenizer, kept)?;
-    let pairs = match (&recipe.objective.uld, &theirs, &teacher) {
-        (Some(uld), Some(theirs), Some((_, teacher))) => {
+    let pairs = match (&recipe.objective.uld, theirs, first_model) {
+        (Some(uld), Some(theirs), Some(teacher)) => {
             let length =
                 uld.value.sequence_length.as_ref().map_or(text.sequence_length, |at| at.value);
-            let longest = teacher.shape.longest_input();
+            let longest = teacher.facts.shape.longest_input();
             if length > longest {
                 return Err(Failure::usage(format!(
                     "`objective.uld.sequence_length` is {length}, and the teacher reads at most {longest} \
@@ -114,27 +116,23 @@ pub fn gather_language(
         _ => None,
     };
     let tokens: u64 = (0..train.len()).map(|row| train.length(row) as u64).sum();
-    let answers = kept_path
-        .map(|path| {
-            let expected = Expected {
-                teacher: teacher.as_ref().map(|(_, facts)| facts.digest),
-                tokenizer: tokenizer.digest(),
-                rows: train.digest(),
-                chat_template: template,
-                temperature: recipe.objective.temperature(),
-                vocabulary: vocabulary(recipe, &tokenizer, student.as_ref(), teacher.as_ref()),
-            };
-            open_kept(&path, &expected)
-        })
-        .transpose()?;
-    let head = answers.as_ref().map(|kept| kept::head_of(kept, places, recipe.teacher_path()));
-    let head = head.transpose()?.flatten();
-    if head.is_some() && recipe.objective.missing.is_some() {
-        return Err(Failure::usage(
-            "`objective.missing` is written, and the answers are hidden states, which name every token; \
-             leave it out",
-        ));
-    }
+    let expected = Expected {
+        teacher: None,
+        tokenizer: tokenizer.digest(),
+        rows: train.digest(),
+        chat_template: template,
+        temperature: recipe.objective.temperature(),
+        vocabulary: vocabulary(recipe, &tokenizer, student.as_ref(), first_model),
+    };
+    let teachers: Vec<OpenedTeacher> = named
+        .into_iter()
+        .map(|teacher| teacher.open(places, &expected))
+        .collect::<Result<_, Failure>>()?;
+    teachers::check_missing(recipe, &teachers)?;
+    let found: Vec<LanguageTeacherFacts> =
+        teachers.iter().map(|teacher| teacher.facts(&tokenizer)).collect();
+    let mut found = found.into_iter();
+    let first = found.next().unwrap_or_default();
     let facts = LanguageFacts {
         train_rows: train.len() as u64,
         train_tokens: Tokens(tokens),
@@ -144,22 +142,20 @@ pub fn gather_language(
         tokenizer: tokenizer_facts(&tokenizer),
         student: student.as_ref().map(|(_, facts)| *facts),
         grown: student_path.as_deref().map(beside::facts).transpose()?.flatten(),
-        teacher: teacher.as_ref().map(|(_, facts)| *facts),
-        kept: answers.as_ref().map(|kept| {
-            let name = head.as_ref().map(|(name, ..)| name.clone());
-            kept_facts(kept, name)
-        }),
-        teacher_tokenizer: theirs.as_ref().map(tokenizer_facts),
-        first_difference: theirs.as_ref().and_then(|theirs| difference(&tokenizer, theirs)),
+        teacher: first.model,
+        kept: first.kept,
+        teacher_tokenizer: first.tokenizer,
+        first_difference: first.first_difference,
+        other_teachers: found.collect(),
         threads: threads as u64,
         text,
     };
     let mut plan = resolve_language(recipe, &facts)?;
-    check_kept_term(&plan)?;
+    teachers::check_kept_terms(&plan)?;
     if smoke {
         smoke_language(&mut plan);
     }
-    if let Some(kept) = &answers {
+    for kept in teachers.iter().filter_map(|teacher| teacher.kept.as_ref()) {
         let seeds = if smoke { vec![plan.training.seed] } else { recipe.seeds() };
         kept::check_rows(kept, &*train, &plan.training, &seeds, Some(&recipe.file))?;
     }
@@ -168,10 +164,8 @@ pub fn gather_language(
         validation,
         student: student.map(|(config, _)| config),
         student_path,
-        teacher: teacher.zip(teacher_path).map(|((config, _), path)| (path, config)),
+        teachers,
         pairs,
-        kept: answers,
-        head: head.map(|(_, folder, config)| (folder, config)),
     };
     joined(plan, opened, &tokenizer, notes)
 }
@@ -216,42 +210,27 @@ pub fn reopen_language(
         }
         Ok::<_, Failure>((path, config))
     };
-    let teacher = match &plan.teacher {
-        LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Kept { .. } => None,
-        LanguageTeacherPlan::Model { path, digest, .. } => {
-            Some(check("teacher.model", path, *digest)?)
-        }
-    };
     let student = match &plan.student.source {
         StudentSource::Model { path, digest } => Some(check("student.model", path, *digest)?),
         StudentSource::Fresh | StudentSource::Teacher { .. } => None,
     };
     let (student_path, student) = student.unzip();
-    let kept = match &plan.teacher {
-        LanguageTeacherPlan::Kept { path, digest, teacher, head, .. } => {
-            let path = places.model("teacher.cache", path)?;
-            let expected = Expected {
-                teacher: Some(*teacher),
-                tokenizer: tokenizer.digest(),
-                rows: train.digest(),
-                chat_template: template,
-                temperature: plan.objective.temperature.from,
-                vocabulary: plan.student.shape.vocab_size() as u32,
-            };
-            let kept = open_kept(&path, &expected)?;
-            let found = kept.lasting_digest();
-            if found != *digest {
-                return Err(changed("teacher's kept answers", &path, *digest, found));
-            }
-            kept::check_rows(&kept, &*train, &plan.training, &[plan.training.seed], None)?;
-            let head = kept::head_of(&kept, places, head.as_deref())?;
-            Some((kept, head.map(|(_, folder, config)| (folder, config))))
-        }
-        LanguageTeacherPlan::Nobody | LanguageTeacherPlan::Model { .. } => None,
+    let expected = Expected {
+        teacher: None,
+        tokenizer: tokenizer.digest(),
+        rows: train.digest(),
+        chat_template: template,
+        temperature: plan.objective.temperature.from,
+        vocabulary: plan.student.shape.vocab_size() as u32,
     };
-    let (kept, head) = kept.unzip();
-    let head = head.flatten();
-    let opened = Opened { train, validation, student, student_path, teacher, pairs, kept, head };
+    let teachers: Vec<OpenedTeacher> = plan
+        .teachers()
+        .map(|teacher| OpenedTeacher::again(teacher, places, &expected))
+        .collect::<Result<_, Failure>>()?;
+    for kept in teachers.iter().filter_map(|teacher| teacher.kept.as_ref()) {
+        kept::check_rows(kept, &*train, &plan.training, &[plan.training.seed], None)?;
+    }
+    let opened = Opened { train, validation, student, student_path, teachers, pairs };
     joined(plan.clone(), opened, &tokenizer, notes)
 }
 
@@ -277,12 +256,9 @@ struct Opened {
     validation: Option<Arc<dyn Rows>>,
     student: Option<LanguageConfig>,
     student_path: Option<PathBuf>,
-    teacher: Option<(PathBuf, LanguageConfig)>,
+    teachers: Vec<OpenedTeacher>,
     /// The teacher's rows, where it reads tokens of its own.
     pairs: Option<Arc<PairedRows>>,
-    kept: Option<Arc<Kept>>,
-    /// The folder with the head of kept hidden states, and its config without layers.
-    head: Option<(PathBuf, DecoderConfig)>,
 }
 
 /// The training text in the tokens of both models, which takes the place of `train`, and what a person
@@ -313,78 +289,19 @@ fn own_tokens(
     Ok((pairs, note))
 }
 
-/// What the teacher in `folder` reads where the student reads a row.
-fn reads(
-    plan: &LanguagePlan,
-    tokenizer: &Tokenizer,
-    student: usize,
-    (folder, config): (&Path, &LanguageConfig),
-    pairs: Option<Arc<PairedRows>>,
-) -> Result<TeacherReads, Failure> {
-    if let Some(pairs) = pairs {
-        return Ok(TeacherReads::Own(pairs));
-    }
-    let choice = match &plan.teacher {
-        LanguageTeacherPlan::Model { vocabulary: TeacherVocabulary::Pad, .. } => Choice::Pad,
-        LanguageTeacherPlan::Model { vocabulary: TeacherVocabulary::Intersect, .. } => {
-            Choice::Intersect
-        }
-        _ => return Ok(TeacherReads::Same),
-    };
-    // A folder without a tokenizer is taken to have the run's.
-    let own = Tokenizer::open(folder).ok();
-    let found = compare([
-        Side { tokenizer, rows: Some(student) },
-        Side { tokenizer: own.as_ref().unwrap_or(tokenizer), rows: Some(config.vocab_size()) },
-    ]);
-    let map = found.map(choice).map_err(|refused| {
-        let refused = heirloom_data::Error::from(refused);
-        Failure { code: refused.exit_code(), message: format!("`teacher.vocabulary`: {refused}") }
-    })?;
-    Ok(TeacherReads::Mapped(Arc::new(map.to_teacher().to_vec())))
-}
-
-/// Opens kept answers that a run can learn from.
-fn open_kept(path: &Path, expected: &Expected) -> Result<Arc<Kept>, Failure> {
-    Ok(Arc::new(Kept::open(path, expected)?))
-}
-
-fn kept_facts(kept: &Kept, head: Option<String>) -> KeptFacts {
-    let about = kept.about();
-    KeptFacts {
-        digest: kept.lasting_digest(),
-        teacher: about.teacher,
-        width: about.width() as u64,
-        drawn: matches!(about.kind, Kind::Samples { .. }),
-        head,
-    }
-}
-
 /// V of the student to be.
 fn vocabulary(
     recipe: &Recipe,
     tokenizer: &Tokenizer,
     student: Option<&(LanguageConfig, LanguageModelFacts)>,
-    teacher: Option<&(LanguageConfig, LanguageModelFacts)>,
+    teacher: Option<&TeacherModel>,
 ) -> u32 {
     let model = match (&recipe.student.config, student) {
-        (_, Some(student)) => Some(student),
+        (_, Some((config, _))) => Some(config),
         (Some(_), None) => None,
-        (None, None) => teacher,
+        (None, None) => teacher.map(|teacher| &teacher.config),
     };
-    model.map_or(tokenizer.vocab_size(), |(config, _)| config.vocab_size()) as u32
-}
-
-/// Refuses a loss that kept answers cannot give.
-fn check_kept_term(plan: &LanguagePlan) -> Result<(), Failure> {
-    let LanguageTeacherPlan::Kept { path, drawn, .. } = &plan.teacher else { return Ok(()) };
-    let why = kept_term(plan).and_then(|term| term.refusal(*drawn));
-    why.map_or(Ok(()), |why| {
-        Err(Failure::usage(format!(
-            "`objective.divergence` cannot be taken of the answers in `{path}`: {why}; see \
-             `objective.missing`, or take \"forward_kl\""
-        )))
-    })
+    model.map_or(tokenizer.vocab_size(), LanguageConfig::vocab_size) as u32
 }
 
 fn joined(
@@ -393,34 +310,27 @@ fn joined(
     tokenizer: &Tokenizer,
     notes: Vec<String>,
 ) -> Result<GatheredLanguage, Failure> {
-    let Opened { train, validation, student, student_path, teacher, pairs, kept, head } = opened;
+    let Opened { train, validation, student, student_path, teachers, pairs } = opened;
     let shape = &plan.student.shape;
-    let (config, weights) = match (&plan.student.source, student, &teacher) {
+    let first = teachers.first().and_then(|teacher| teacher.model.as_ref());
+    let (config, weights) = match (&plan.student.source, student, first) {
         (StudentSource::Model { .. }, Some(config), _) => (config, student_path),
-        (StudentSource::Teacher { .. }, _, Some((path, config))) => {
+        (StudentSource::Teacher { .. }, _, Some(TeacherModel { path, config, .. })) => {
             (config.clone(), Some(path.clone()))
         }
         _ => (config_of(shape, tokenizer)?, None),
     };
-    let teacher = match teacher {
-        None => None,
-        Some((path, teacher)) => {
-            let reads = reads(&plan, tokenizer, config.vocab_size(), (&path, &teacher), pairs)?;
-            Some(LanguageTeacher { path, config: teacher, reads })
-        }
-    };
+    let beside = Beside { tokenizer, student: config.vocab_size(), pairs: pairs.as_ref() };
+    let teachers: Vec<LanguageTeacher> = plan
+        .teachers()
+        .zip(teachers)
+        .map(|(plan, teacher)| teacher.for_job(plan, &beside))
+        .collect::<Result<_, Failure>>()?;
     let job = LanguageJob {
         masker: masker(&plan.text, tokenizer)?,
         student: shapes::with_dropout(config, shape),
         weights: weights.map_or(LanguageWeights::Fresh, LanguageWeights::Folder),
-        teacher: match head {
-            Some((path, config)) => {
-                let config = LanguageConfig::Decoder(config);
-                Some(LanguageTeacher { path, config, reads: TeacherReads::Kept })
-            }
-            None => teacher.filter(|_| kept.is_none()),
-        },
-        kept,
+        teachers,
         tokenizer_files: tokenizer.files().clone(),
         train,
         validation,
@@ -473,80 +383,6 @@ fn changed(what: &str, path: &Path, was: Digest, is: Digest) -> Failure {
         is.short(),
         was.short(),
     ))
-}
-
-/// What the run needs of memory, refused where there is not enough.
-fn memory(job: &LanguageJob) -> Result<Cost, Failure> {
-    // Where the student is largest; for a moment both models' moments in double precision besides.
-    let (_, configs) = heirloom_train::growth_plans(&job.plan.training, &job.student)?;
-    let growing = match configs.as_slice() {
-        // What the small one's step, evaluation and teacher took is there until the large one's is.
-        [.., small, large] => {
-            let small = &LanguageJob { student: small.clone(), ..job.clone() };
-            let [activations, _, evaluation] = language_memory(small);
-            let teacher = job.teacher.as_ref().filter(|_| !job.plan.objective.is_without_teacher());
-            let teacher = teacher.map_or(0, |teacher| shapes::parameters(&teacher.config));
-            let small = shapes::parameters(&small.student);
-            16 * (2 * small + shapes::parameters(large))
-                + activations.0
-                + evaluation.0
-                + 4 * teacher
-                + shapes::room(large, job.plan.training.threads as usize).0
-        }
-        _ => 0,
-    };
-    let largest = configs.last().unwrap_or(&job.student).clone();
-    let job = &LanguageJob { student: largest, ..job.clone() };
-    let (plan, threads) = (&job.plan, job.plan.training.threads as usize);
-    let [activations, recomputed, evaluation] = language_memory(job);
-    let resident = process::resident_memory().map_or(0, |memory| memory.0);
-    let room = shapes::room(&job.student, threads);
-    // A batch's indices on the device, and its rows in the host's memory.
-    let tokens = plan.text.sequence_length.max(match plan.training.micro_batch {
-        Batch::Tokens(tokens) => tokens,
-        Batch::Sequences(rows) => rows * plan.text.sequence_length,
-    });
-    let indices = Bytes(4 * 16 * tokens);
-    let with = |part: Bytes| Bytes(part.0 + room.0 + indices.0);
-    let teacher = job.teacher.as_ref().filter(|_| !plan.objective.is_without_teacher());
-    let counts = Counts {
-        student_parameters: shapes::parameters(&job.student),
-        teacher_parameters: teacher.map_or(0, |teacher| shapes::parameters(&teacher.config)),
-        activations: with(activations),
-        activations_recomputed: with(recomputed),
-        answering: Bytes(0),
-        other: Bytes(resident + evaluation.0 + of_the_host(job) + growing),
-    };
-    // What opening text and tokenizers took for a moment may have been more than the run will take.
-    let parts = 4 * (4 * counts.student_parameters + counts.teacher_parameters)
-        + counts.activations.0
-        + counts.other.0;
-    let before = process::peak_memory().map_or(0, |memory| memory.0).saturating_sub(parts);
-    let counts = Counts { other: Bytes(counts.other.0 + before), ..counts };
-    // What is resident already is not taken from what is available now.
-    let available = Bytes(available_memory().0.saturating_add(resident));
-    Ok(cost_of(&plan.training, plan.text.sequence_length, &counts, available)?)
-}
-
-/// Memory of the host's own while a run goes on: the rows of a step, pieces of the largest tensor on
-/// their way into a checkpoint, and a little for threads and files.
-fn of_the_host(job: &LanguageJob) -> u64 {
-    /// Numbers of a tensor that are written at a time; a transposed one is held twice.
-    const PIECE: u64 = 1 << 20;
-    /// Stacks of threads, buffers of files, text of records.
-    const LITTLE: u64 = 2 << 20;
-    let (training, length) = (&job.plan.training, job.plan.text.sequence_length);
-    let tokens = match training.batch {
-        Batch::Tokens(tokens) => tokens,
-        Batch::Sequences(rows) => rows * length,
-    };
-    // Tokens and labels, of rows and of a batch.
-    let rows = 2 * 8 * tokens;
-    let states = match job.kept.as_ref().map(|kept| kept.about().kind) {
-        Some(Kind::States { width }) => 4 * tokens * u64::from(width),
-        _ => 0,
-    };
-    rows + states + 3 * 4 * shapes::largest(&job.student).min(PIECE) + LITTLE
 }
 
 /// Memory of the device's own for the largest product of `inner` by `columns`.

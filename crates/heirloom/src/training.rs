@@ -53,7 +53,7 @@ pub struct Training {
 }
 
 /// What a run came to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
     /// Whether by its plan, or as the [`Watch`] asked.
     pub ending: Ending,
@@ -208,7 +208,7 @@ impl Training {
         let ending = ended?;
         match failure {
             Some(failure) => Err(failure),
-            None => Ok(Ended { ending, progress: *trainer.progress() }),
+            None => Ok(Ended { ending, progress: trainer.progress().clone() }),
         }
     }
 }

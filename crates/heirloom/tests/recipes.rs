@@ -156,12 +156,17 @@ impl StandIn {
             let output = self.heirloom(&arguments);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
-        // As the recipe's own comment says, but for fewer tokens.
-        let recipe = recipes().join("novels-cached.toml");
-        let cached = ["cache", "--recipe", recipe.to_str().unwrap(), "--top-k", "16"];
-        let folders = ["--teacher", "runs/novels-teacher/best", "--out", "runs/novels-kept"];
-        let output = self.heirloom(&[&cached[..], &folders].concat());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // As the recipes' own comments say, but for fewer tokens.
+        for (recipe, teacher, out) in [
+            ("novels-cached.toml", "runs/novels-teacher/best", "runs/novels-kept"),
+            ("novels-two-teachers.toml", "runs/novels-distil/best", "runs/novels-small-kept"),
+        ] {
+            let recipe = recipes().join(recipe);
+            let cached = ["cache", "--recipe", recipe.to_str().unwrap(), "--top-k", "16"];
+            let folders = ["--teacher", teacher, "--out", out];
+            let output = self.heirloom(&[&cached[..], &folders].concat());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 
     /// Rewrites a weights file without its classifier.

@@ -5,28 +5,21 @@
 //! `dh = dz W` and `dW += dzᵀ h`; the next chunk takes the same memory. The losses of a row look at
 //! no other row, its `dh` neither, and `dW` is a sum over rows, so the whole is that of one chunk up
 //! to the order of that sum. No product is computed twice.
+//!
+//! Of several teachers each term hears one. Their logits take turns in one matrix, so that a second
+//! teacher costs its product and a loss for each token, but no memory for logits.
 
 use std::ops::Range;
 
-use heirloom_base::{Bytes, Nats};
-use heirloom_engine::{
-    ArenaPlan, Device, Ids, Linear, LinearBackward, Reference, RowLoss, Target, View,
-};
+use heirloom_base::Nats;
+use heirloom_engine::{ArenaPlan, Device, Ids, Linear, LinearBackward, RowLoss, Target, View};
 
+use crate::chunk_plan::Scratch;
 use crate::objective::{Parts, weighted_sum};
 use crate::{
-    KnownTokens, LabelLoss, Labels, SortedTerm, SparseTerm, TeacherTerm, TeacherVocabulary,
-    Weighing,
+    ChunkPlan, KnownTokens, LabelLoss, Labels, SortedTerm, SparseTerm, TeacherTerm,
+    TeacherVocabulary, Weighing,
 };
-
-/// Memory for logits where nobody says otherwise. A vocabulary of 152,064 then has chunks of 126 rows
-/// with the logits of student and teacher and the gradient: enough that reading the head's matrix
-/// for each chunk costs little beside the products.
-pub const LOGITS_BUDGET: Bytes = Bytes(256 << 20);
-
-/// Rows of a chunk come in multiples of this, which a product's tiles, of 6 or 14 rows by the width of
-/// the registers, fill without a remainder.
-const BAND: usize = 42;
 
 /// One loss on the logits of every token, and its weight in the total.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,6 +53,16 @@ pub enum TokenLoss {
     Sorted(SortedTerm),
 }
 
+impl TokenLoss {
+    /// Whether it is measured against a teacher, and not the next token alone.
+    pub fn hears_a_teacher(&self) -> bool {
+        match self {
+            Self::Label | Self::Softened { .. } | Self::Misses => false,
+            Self::Teacher(_) | Self::Known(_) | Self::Sorted(_) => true,
+        }
+    }
+}
+
 /// Where the teacher's answers come from.
 #[derive(Clone, Copy, Debug)]
 pub enum TeacherTokens {
@@ -84,7 +87,7 @@ pub enum TeacherTokens {
 pub struct TokenCounts {
     /// With a label.
     pub labelled: u64,
-    /// Held against the teacher.
+    /// Held against the teacher; against each of several.
     pub taught: u64,
 }
 
@@ -107,7 +110,7 @@ pub struct TokenSignals {
     pub head: View,
     /// The token that follows each, or [`heirloom_engine::IGNORED`], `[N]`.
     pub labels: Ids,
-    /// The teacher, where a term needs it.
+    /// The teacher, where a term needs it; of several see [`ChunkedHead::evaluate_among`].
     pub teacher: Option<TeacherTokens>,
     /// Weights of the labels' losses, `[N, 1]`; constants of the step.
     pub label_weights: Option<View>,
@@ -121,104 +124,12 @@ pub struct TokenSignals {
     pub gradients: Option<TokenGradients>,
 }
 
-/// What a chunked head is planned for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkPlan {
-    /// Most tokens of a micro-batch, N.
-    pub tokens: usize,
-    /// V.
-    pub vocabulary: usize,
-    /// Whether the teacher's logits are computed here ([`TeacherTokens::States`]).
-    pub computes_teacher: bool,
-    /// Whether there are gradients.
-    pub train: bool,
-    /// Memory for logits, of `f32`; see [`LOGITS_BUDGET`]. Less than a row needs is one row.
-    pub budget: Bytes,
-}
-
-impl ChunkPlan {
-    /// Rows of a chunk: as many as the budget holds, a multiple of 42 where it holds that many, at
-    /// least one, at most N.
-    pub fn rows(&self) -> usize {
-        self.rows_beside(None)
-    }
-
-    /// As [`ChunkPlan::rows`], beside a teacher of another vocabulary.
-    fn rows_beside(&self, other: Option<TeacherVocabulary>) -> usize {
-        let row = (self.row(other) * size_of::<f32>()).max(1) as u64;
-        let held = usize::try_from(self.budget.0 / row).unwrap_or(usize::MAX);
-        if held >= self.tokens {
-            return self.tokens;
-        }
-        let whole = held - held % BAND;
-        if whole > 0 { whole } else { held.max(1) }
-    }
-
-    /// Memory that [`ChunkedHead::new`] asks for with `terms` losses, in `f32`:
-    /// `4 · (matrices · rows · V + terms · N)` bytes, each slot rounded up to a line of 64.
-    pub fn bytes_needed(&self, terms: usize) -> Bytes {
-        self.bytes_beside(terms, None)
-    }
-
-    /// As [`ChunkPlan::bytes_needed`], for [`ChunkedHead::between`]. Where tokens are shared, there
-    /// is one matrix `[rows, V]` more.
-    pub fn bytes_needed_between(&self, terms: usize, other: TeacherVocabulary) -> Bytes {
-        self.bytes_beside(terms, Some(other))
-    }
-
-    fn bytes_beside(&self, terms: usize, other: Option<TeacherVocabulary>) -> Bytes {
-        let mut plan = ArenaPlan::new(Reference::<f32>::new().alloc(0));
-        Scratch::plan(&mut plan, self, terms, other);
-        Bytes((plan.peak() * size_of::<f32>()) as u64)
-    }
-
-    /// Numbers for a row: the student's logits, and where needed the teacher's, these by the
-    /// student's tokens, and the gradient.
-    fn row(&self, other: Option<TeacherVocabulary>) -> usize {
-        let shared = other.is_some_and(|other| other.shared.is_some());
-        let own = 1 + usize::from(shared) + usize::from(self.train);
-        let teacher = other.map_or(self.vocabulary, |other| other.size);
-        own * self.vocabulary + usize::from(self.computes_teacher) * teacher
-    }
-}
-
-/// Slots of one chunk, and the losses of all rows.
-#[derive(Clone, Copy, Debug)]
-struct Scratch {
-    logits: View,
-    teacher: Option<View>,
-    /// The teacher's logits in the places of the student's tokens.
-    placed: Option<View>,
-    d_logits: Option<View>,
-    /// Of each term, one below the other, `[terms · N, 1]`.
-    losses: View,
-}
-
-impl Scratch {
-    fn plan(
-        plan: &mut ArenaPlan,
-        chunk: &ChunkPlan,
-        terms: usize,
-        other: Option<TeacherVocabulary>,
-    ) -> Self {
-        let (rows, own) = (chunk.rows_beside(other), chunk.vocabulary);
-        let teacher = other.map_or(own, |other| other.size);
-        let shared = other.is_some_and(|other| other.shared.is_some());
-        let mut matrix = |columns| plan.take(rows, columns);
-        Self {
-            logits: matrix(own),
-            teacher: chunk.computes_teacher.then(|| matrix(teacher)),
-            placed: shared.then(|| matrix(own)),
-            d_logits: chunk.train.then(|| matrix(own)),
-            losses: plan.take(terms * chunk.tokens, 1),
-        }
-    }
-}
-
 /// A language model's head with its losses, and memory for one chunk of rows.
 #[derive(Clone, Debug)]
 pub struct ChunkedHead {
     terms: Vec<TokenTerm>,
+    /// Which teacher each of them hears.
+    hears: Vec<usize>,
     plan: ChunkPlan,
     /// The teacher's vocabulary, where it is not the student's.
     other: Option<TeacherVocabulary>,
@@ -229,6 +140,15 @@ impl ChunkedHead {
     /// Asks the device for the memory, once.
     pub fn new(device: &mut dyn Device, terms: Vec<TokenTerm>, plan: ChunkPlan) -> Self {
         Self::beside(device, terms, plan, None)
+    }
+
+    /// The same with several teachers of the student's vocabulary; beside each term stands the number of
+    /// the one it hears, from 0, which a term that hears none ignores. The terms of one teacher are to
+    /// stand together, since its product is taken anew where another's came between.
+    pub fn among(device: &mut dyn Device, terms: &[(TokenTerm, usize)], plan: ChunkPlan) -> Self {
+        let mut head = Self::new(device, terms.iter().map(|(term, _)| *term).collect(), plan);
+        head.set_terms_among(terms);
+        head
     }
 
     /// The same with a teacher of another vocabulary: over the tokens that both have
@@ -266,7 +186,8 @@ impl ChunkedHead {
         let mut arena = ArenaPlan::new(space);
         let scratch = Scratch::plan(&mut arena, &plan, terms.len(), other);
         device.resize(space, arena.peak());
-        Self { terms, plan, other, scratch }
+        let hears = vec![0; terms.len()];
+        Self { terms, hears, plan, other, scratch }
     }
 
     /// The terms.
@@ -280,10 +201,26 @@ impl ChunkedHead {
     /// # Panics
     /// Where there are more than the memory was planned for.
     pub fn set_terms(&mut self, terms: &[TokenTerm]) {
+        self.put_terms(terms.iter().map(|term| (*term, 0)));
+    }
+
+    /// The same for terms that hear several teachers, as [`ChunkedHead::among`] takes them.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn set_terms_among(&mut self, terms: &[(TokenTerm, usize)]) {
+        self.put_terms(terms.iter().copied());
+    }
+
+    fn put_terms(&mut self, terms: impl ExactSizeIterator<Item = (TokenTerm, usize)>) {
         let (count, room) = (terms.len(), self.scratch.losses.rows());
         assert!(count * self.plan.tokens <= room, "{count} terms, planned for {room} losses");
         self.terms.clear();
-        self.terms.extend_from_slice(terms);
+        self.hears.clear();
+        for (term, teacher) in terms {
+            self.terms.push(term);
+            self.hears.push(teacher);
+        }
     }
 
     /// Sums of one micro-batch, in the order of the terms. Where `signals.gradients` is given, these
@@ -311,6 +248,33 @@ impl ChunkedHead {
         device: &mut dyn Device,
         signals: &TokenSignals,
         step: TokenCounts,
+        weighing: Option<&mut Weighing<'_>>,
+    ) -> Parts {
+        self.run(device, signals, std::slice::from_ref(&signals.teacher), step, weighing)
+    }
+
+    /// As [`ChunkedHead::evaluate`], where each term hears the one of `teachers` that stands beside it
+    /// ([`ChunkedHead::among`]), in the place of the signals' own. Those that no term hears may be
+    /// `None`. All are heard at the same tokens, whose weights are the signals'.
+    ///
+    /// # Panics
+    /// As there, and where there are several beside a teacher of another vocabulary.
+    pub fn evaluate_among(
+        &self,
+        device: &mut dyn Device,
+        signals: &TokenSignals,
+        teachers: &[Option<TeacherTokens>],
+        step: TokenCounts,
+    ) -> Parts {
+        self.run(device, signals, teachers, step, None)
+    }
+
+    fn run(
+        &self,
+        device: &mut dyn Device,
+        signals: &TokenSignals,
+        teachers: &[Option<TeacherTokens>],
+        step: TokenCounts,
         mut weighing: Option<&mut Weighing<'_>>,
     ) -> Parts {
         let (rows, size) = (signals.states.rows(), self.plan.rows_beside(self.other));
@@ -322,10 +286,10 @@ impl ChunkedHead {
                 ..*signals
             },
         };
-        self.check(signals);
+        self.check(signals, teachers);
         for start in (0..rows).step_by(size.max(1)) {
             let range = start..rows.min(start + size);
-            self.chunk(device, signals, step, range, weighing.as_deref_mut());
+            self.chunk(device, (signals, teachers), step, range, weighing.as_deref_mut());
         }
         let mut parts = Parts::with_capacity(self.terms.len());
         for (place, term) in self.terms.iter().enumerate() {
@@ -362,7 +326,7 @@ impl ChunkedHead {
     fn chunk(
         &self,
         device: &mut dyn Device,
-        signals: &TokenSignals,
+        (signals, teachers): (&TokenSignals, &[Option<TeacherTokens>]),
         step: TokenCounts,
         range: Range<usize>,
         weighing: Option<&mut Weighing<'_>>,
@@ -371,7 +335,8 @@ impl ChunkedHead {
         let x = signals.states.row_range(range.clone());
         let z = self.scratch.logits.first_rows(rows);
         device.linear(&Linear { x, w, b: None, y: z, activated: None });
-        let teacher = self.teacher_logits(device, signals, range.clone());
+        // Whose logits of the chunk are computed.
+        let mut at_hand = None;
         let gradients = signals.gradients.map(|gradients| {
             let dz = self.scratch.d_logits.expect("the plan is for losses without gradients");
             (gradients, dz.first_rows(rows))
@@ -381,6 +346,7 @@ impl ChunkedHead {
         }
         let labels = signals.labels.range(range.clone());
         if let Some(weighing) = weighing {
+            let teacher = self.logits_of(device, teachers, 0, range.clone(), &mut at_hand);
             weighing.decide(device, range.clone(), (z, teacher), labels);
         }
         // What sees all of the student's tokens comes first: then those it shares are all there is.
@@ -391,7 +357,13 @@ impl ChunkedHead {
         let first = terms().filter(|(_, term)| !waits(term));
         let mut forbidden = false;
         for (place, term) in first.chain(terms().filter(|(_, term)| waits(term))) {
-            let mut teacher = teacher;
+            let number = self.hears[place];
+            let mut teacher = match term.loss {
+                TokenLoss::Teacher(_) | TokenLoss::Sorted(_) => {
+                    self.logits_of(device, teachers, number, range.clone(), &mut at_hand)
+                }
+                _ => None,
+            };
             if let Some(shared) = shared.filter(|_| waits(term)) {
                 let placed = self.scratch.placed.map(|placed| placed.first_rows(rows));
                 if !forbidden && let (Some(from), Some(to)) = (teacher, placed) {
@@ -410,7 +382,9 @@ impl ChunkedHead {
                     Target::Softened { labels, share, temperature }
                 }
                 TokenLoss::Misses => Target::Misses(labels),
-                TokenLoss::Known(wanted) => wanted.target(known(signals).rows(range.clone())),
+                TokenLoss::Known(wanted) => {
+                    wanted.target(known(teachers, number).rows(range.clone()))
+                }
             };
             device.row_loss(&RowLoss {
                 x: z,
@@ -435,19 +409,25 @@ impl ChunkedHead {
         }
     }
 
-    /// The teacher's logits of some rows.
-    fn teacher_logits(
+    /// The logits of some rows of teacher `number`, where it has logits: computed, unless they are
+    /// those at hand.
+    fn logits_of(
         &self,
         device: &mut dyn Device,
-        signals: &TokenSignals,
+        teachers: &[Option<TeacherTokens>],
+        number: usize,
         range: Range<usize>,
+        at_hand: &mut Option<usize>,
     ) -> Option<View> {
-        match signals.teacher? {
+        match teachers.get(number).copied().flatten()? {
             TeacherTokens::Logits(logits) => Some(logits.row_range(range)),
             TeacherTokens::States { states, head } => {
                 let y = self.scratch.teacher.expect("the plan computes no logits of a teacher");
                 let (x, y) = (states.row_range(range.clone()), y.first_rows(range.len()));
-                device.linear(&Linear { x, w: head, b: None, y, activated: None });
+                if *at_hand != Some(number) {
+                    device.linear(&Linear { x, w: head, b: None, y, activated: None });
+                    *at_hand = Some(number);
+                }
                 Some(y)
             }
             TeacherTokens::Known(_) => None,
@@ -455,23 +435,27 @@ impl ChunkedHead {
     }
 
     /// Shapes that cutting into chunks would otherwise let pass.
-    fn check(&self, signals: &TokenSignals) {
+    fn check(&self, signals: &TokenSignals, teachers: &[Option<TeacherTokens>]) {
         let (rows, vocabulary) = (signals.states.rows(), self.plan.vocabulary);
         let of_teacher = self.other.map_or(vocabulary, |other| other.size);
         assert!(rows <= self.plan.tokens, "{rows} tokens, planned for {}", self.plan.tokens);
         assert_eq!(signals.head.rows(), vocabulary, "rows of the head");
         assert_eq!(signals.labels.len(), rows, "one label per token");
-        match signals.teacher {
-            None => (),
-            Some(TeacherTokens::Logits(logits)) => {
-                assert_eq!((logits.rows(), logits.cols()), (rows, of_teacher), "teacher's logits");
-            }
-            Some(TeacherTokens::States { states, head }) => {
-                assert_eq!(states.rows(), rows, "teacher's hidden states");
-                assert_eq!(head.rows(), of_teacher, "rows of the teacher's head");
-            }
-            Some(TeacherTokens::Known(known)) => {
-                assert_eq!(known.probabilities.rows(), rows, "tokens with a kept answer");
+        let alone = self.other.is_none() || teachers.len() < 2;
+        assert!(alone, "a teacher of another vocabulary is the only one");
+        for teacher in teachers.iter().flatten() {
+            match *teacher {
+                TeacherTokens::Logits(logits) => {
+                    let shape = (logits.rows(), logits.cols());
+                    assert_eq!(shape, (rows, of_teacher), "teacher's logits");
+                }
+                TeacherTokens::States { states, head } => {
+                    assert_eq!(states.rows(), rows, "teacher's hidden states");
+                    assert_eq!(head.rows(), of_teacher, "rows of the teacher's head");
+                }
+                TeacherTokens::Known(known) => {
+                    assert_eq!(known.probabilities.rows(), rows, "tokens with a kept answer");
+                }
             }
         }
         for weights in [signals.label_weights, signals.teacher_weights].into_iter().flatten() {
@@ -485,10 +469,7 @@ impl ChunkedHead {
 
 /// Of these tokens, how many the term counts.
 fn count(term: &TokenTerm, counts: TokenCounts) -> u64 {
-    match term.loss {
-        TokenLoss::Label | TokenLoss::Softened { .. } | TokenLoss::Misses => counts.labelled,
-        TokenLoss::Teacher(_) | TokenLoss::Known(_) | TokenLoss::Sorted(_) => counts.taught,
-    }
+    if term.loss.hears_a_teacher() { counts.taught } else { counts.labelled }
 }
 
 /// The factor of the term's gradients. A step without a single counted token has gradient zero, not
@@ -499,51 +480,13 @@ fn scale(term: &TokenTerm, step: TokenCounts) -> f64 {
 }
 
 fn weights_of(signals: &TokenSignals, term: &TokenTerm) -> Option<View> {
-    match term.loss {
-        TokenLoss::Label | TokenLoss::Softened { .. } | TokenLoss::Misses => signals.label_weights,
-        TokenLoss::Teacher(_) | TokenLoss::Known(_) | TokenLoss::Sorted(_) => {
-            signals.teacher_weights
-        }
-    }
+    if term.loss.hears_a_teacher() { signals.teacher_weights } else { signals.label_weights }
 }
 
-fn known(signals: &TokenSignals) -> KnownTokens {
-    match signals.teacher {
-        Some(TeacherTokens::Known(known)) => known,
+/// What is known of the answers of teacher `number`.
+pub(crate) fn known(teachers: &[Option<TeacherTokens>], number: usize) -> KnownTokens {
+    match teachers.get(number) {
+        Some(Some(TeacherTokens::Known(known))) => *known,
         _ => panic!("a term compares with kept answers"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A budget in rows of student, teacher and gradient.
-    fn plan(tokens: usize, rows: u64) -> ChunkPlan {
-        let budget = Bytes(rows * 3 * 1000 * 4);
-        ChunkPlan { tokens, vocabulary: 1000, computes_teacher: true, train: true, budget }
-    }
-
-    #[test]
-    fn a_chunk_is_what_the_budget_holds_in_whole_bands_but_at_least_a_row() {
-        let of = |tokens, rows| plan(tokens, rows).rows();
-        assert_eq!([of(10, 0), of(10, 1), of(10, 9), of(10, 10), of(10, 11)], [1, 1, 9, 10, 10]);
-        assert_eq!([of(500, 41), of(500, 83), of(500, 200), of(500, 499)], [41, 42, 168, 462]);
-        assert_eq!([of(500, 500), of(8192, 1 << 20), of(0, 1)], [500, 8192, 0]);
-    }
-
-    #[test]
-    fn losses_alone_have_room_for_more_rows() {
-        let plan = ChunkPlan { computes_teacher: false, train: false, ..plan(90, 10) };
-        assert_eq!(plan.rows(), 30);
-        // Two losses of ninety rows, rounded up to lines.
-        assert_eq!(plan.bytes_needed(2), Bytes(4 * (30_000 + 192)));
-    }
-
-    #[test]
-    fn the_budget_of_whoever_says_nothing_holds_three_bands_of_a_large_vocabulary() {
-        let budget = LOGITS_BUDGET;
-        assert_eq!(ChunkPlan { vocabulary: 152_064, budget, ..plan(8192, 0) }.rows(), 126);
-        assert_eq!(ChunkPlan { vocabulary: 32_000, budget, ..plan(8192, 0) }.rows(), 672);
     }
 }

@@ -4,8 +4,9 @@
 use heirloom_base::Nats;
 use heirloom_engine::{Device, Ids, RowLoss, Target, View};
 
+use crate::chunked::known;
 use crate::objective::Parts;
-use crate::{LabelLoss, Labels, TokenCounts, TokenLoss, TokenTerm, Weighing};
+use crate::{LabelLoss, Labels, TeacherTokens, TokenCounts, TokenLoss, TokenTerm, Weighing};
 
 /// Everything about one micro-batch of M guessed tokens, all of which have a label.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +15,8 @@ pub struct DenseSignals {
     pub logits: View,
     /// The tokens, `[M]`.
     pub labels: Ids,
-    /// The teacher's logits, `[M, V]`, where a term needs them.
+    /// The teacher's logits, `[M, V]`, where a term needs them; of several teachers see
+    /// [`DenseLosses::evaluate_among`].
     pub teacher: Option<View>,
     /// Gradient of the logits, `[M, V]`, *added to*; `None` where only the loss is wanted.
     pub d_logits: Option<View>,
@@ -24,6 +26,8 @@ pub struct DenseSignals {
 #[derive(Clone, Debug)]
 pub struct DenseLosses {
     terms: Vec<TokenTerm>,
+    /// Which teacher each of them hears.
+    hears: Vec<usize>,
     /// Of each term, one below the other, `[terms · M, 1]`.
     losses: View,
     rows: usize,
@@ -33,7 +37,7 @@ impl DenseLosses {
     /// Room for the losses of `rows` tokens by at most `terms` terms.
     pub fn new(device: &mut dyn Device, terms: usize, rows: usize) -> Self {
         let losses = View::matrix(device.alloc(terms * rows), 0, terms * rows, 1);
-        Self { terms: Vec::new(), losses, rows }
+        Self { terms: Vec::new(), hears: Vec::new(), losses, rows }
     }
 
     /// The terms.
@@ -46,9 +50,26 @@ impl DenseLosses {
     /// # Panics
     /// Where there are more than the memory was planned for.
     pub fn set_terms(&mut self, terms: &[TokenTerm]) {
+        self.put_terms(terms.iter().map(|term| (*term, 0)));
+    }
+
+    /// The same for terms that hear several teachers; beside each stands the number of the one it
+    /// hears, from 0, which a term that hears none ignores.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn set_terms_among(&mut self, terms: &[(TokenTerm, usize)]) {
+        self.put_terms(terms.iter().copied());
+    }
+
+    fn put_terms(&mut self, terms: impl ExactSizeIterator<Item = (TokenTerm, usize)>) {
         assert!(terms.len() * self.rows <= self.losses.rows(), "terms beyond those planned for");
         self.terms.clear();
-        self.terms.extend_from_slice(terms);
+        self.hears.clear();
+        for (term, teacher) in terms {
+            self.terms.push(term);
+            self.hears.push(teacher);
+        }
     }
 
     /// Sums of one micro-batch, in the order of the terms; gradients are those of the *whole step's*
@@ -74,6 +95,33 @@ impl DenseLosses {
         device: &mut dyn Device,
         signals: &DenseSignals,
         step: TokenCounts,
+        weighing: Option<&mut Weighing<'_>>,
+    ) -> Parts {
+        let teacher = signals.teacher.map(TeacherTokens::Logits);
+        self.run(device, signals, &[teacher], step, weighing)
+    }
+
+    /// As [`DenseLosses::evaluate`], where each term hears the one of `teachers` that stands beside it,
+    /// in the place of the signals' own. Those that no term hears may be `None`.
+    ///
+    /// # Panics
+    /// As there, and where a teacher is given by its hidden states.
+    pub fn evaluate_among(
+        &self,
+        device: &mut dyn Device,
+        signals: &DenseSignals,
+        teachers: &[Option<TeacherTokens>],
+        step: TokenCounts,
+    ) -> Parts {
+        self.run(device, signals, teachers, step, None)
+    }
+
+    fn run(
+        &self,
+        device: &mut dyn Device,
+        signals: &DenseSignals,
+        teachers: &[Option<TeacherTokens>],
+        step: TokenCounts,
         mut weighing: Option<&mut Weighing<'_>>,
     ) -> Parts {
         let (z, rows) = (signals.logits, signals.logits.rows());
@@ -83,7 +131,7 @@ impl DenseLosses {
             weighing.decide(device, 0..rows, (z, signals.teacher), signals.labels);
         }
         let mut parts = Parts::with_capacity(self.terms.len());
-        for (place, term) in self.terms.iter().enumerate() {
+        for (place, (term, &number)) in self.terms.iter().zip(&self.hears).enumerate() {
             let (target, count) = match term.loss {
                 TokenLoss::Label => (LabelLoss::CrossEntropy.target(labels), step.labelled),
                 TokenLoss::Softened { share, temperature } => {
@@ -92,20 +140,16 @@ impl DenseLosses {
                 }
                 TokenLoss::Misses => (Target::Misses(signals.labels), step.labelled),
                 TokenLoss::Teacher(wanted) => {
-                    let teacher = signals.teacher.expect("a term compares with a teacher");
-                    (wanted.target(teacher, labels), step.taught)
+                    (wanted.target(logits(teachers, number), labels), step.taught)
                 }
-                TokenLoss::Sorted(wanted) => {
-                    let teacher = signals.teacher.expect("a term compares with a teacher");
-                    (wanted.target(teacher), step.taught)
-                }
-                TokenLoss::Known(_) => panic!("answers are kept of decoders alone"),
+                TokenLoss::Sorted(wanted) => (wanted.target(logits(teachers, number)), step.taught),
+                TokenLoss::Known(wanted) => (wanted.target(known(teachers, number)), step.taught),
             };
             let first = place * self.rows;
             let losses = self.losses.row_range(first..first + rows);
             let scale = if count == 0 { 0.0 } else { term.weight / count as f64 };
             let (x, dx) = (z, signals.d_logits);
-            let of_teacher = matches!(term.loss, TokenLoss::Teacher(_) | TokenLoss::Sorted(_));
+            let of_teacher = term.loss.hears_a_teacher();
             let weights = weighing.as_deref().map(|weighing| match of_teacher {
                 true => weighing.room.teacher(rows),
                 false => weighing.room.label(rows),
@@ -126,5 +170,14 @@ impl DenseLosses {
     /// The total of a finished step, as [`ChunkedHead::total`](crate::ChunkedHead::total).
     pub fn total(&self, parts: &Parts) -> f64 {
         parts.total(self.terms.iter().map(|term| term.weight))
+    }
+}
+
+/// The logits of teacher `number`.
+fn logits(teachers: &[Option<TeacherTokens>], number: usize) -> View {
+    match teachers.get(number) {
+        Some(Some(TeacherTokens::Logits(logits))) => *logits,
+        Some(Some(TeacherTokens::States { .. })) => panic!("an encoder gives its logits"),
+        _ => panic!("a term compares with a teacher"),
     }
 }

@@ -9,6 +9,7 @@
 //! The law the tests hold: however a step is cut into micro-batches, or a language model's tokens into
 //! chunks, loss and gradient are the same.
 
+mod chunk_plan;
 mod chunked;
 mod dense;
 mod hidden;
@@ -22,9 +23,9 @@ mod teacher;
 mod vocabulary;
 mod weighing;
 
+pub use chunk_plan::{ChunkPlan, LOGITS_BUDGET};
 pub use chunked::{
-    ChunkPlan, ChunkedHead, LOGITS_BUDGET, TeacherTokens, TokenCounts, TokenGradients, TokenLoss,
-    TokenSignals, TokenTerm,
+    ChunkedHead, TeacherTokens, TokenCounts, TokenGradients, TokenLoss, TokenSignals, TokenTerm,
 };
 pub use dense::{DenseLosses, DenseSignals};
 pub use hidden::{HiddenTerm, Rows};

@@ -164,6 +164,7 @@ const RULES: &[(&str, Rule)] = &[
     ("teacher.model.batch_tokens", Free),
     ("objective", Fixed("the saved projections belong to other terms")),
     ("objective.alpha", Asked(&["objective.alpha"])),
+    ("objective.teacher_parts", Asked(&["objective.teacher_parts"])),
     ("objective.temperature", Asked(&["objective.temperature"])),
     ("objective.temperature.from", Fixed(COURSE)),
     ("objective.temperature.to", Fixed(COURSE)),

@@ -157,6 +157,7 @@ fn check_models(recipe: &Recipe, problems: &mut Problems) {
     for (path, teacher) in recipe.teachers() {
         check_teacher(recipe, &path, teacher, problems);
         if let Some(at) = teacher.logits.as_ref().filter(|_| is_live(teacher))
+            && !recipe.is_language()
             && !recipe.teachers().iter().all(|(_, other)| is_live(other))
         {
             let needed =
@@ -186,7 +187,13 @@ fn check_teacher(recipe: &Recipe, path: &str, teacher: &Teacher, problems: &mut 
         needs(at, &key("cache"), "a `[text]`; a task's teacher keeps its answers itself", problems);
     }
     if let (Some(place), None, None) = (&teacher.place, &teacher.model, &teacher.cache) {
-        let meaning = "the folder of a model fine-tuned on the task; or remove [teacher]";
+        let meaning = match recipe.is_language() {
+            false => "the folder of a model fine-tuned on the task; or remove [teacher]",
+            true => {
+                "the folder of a trained model, or in its place `cache`, that of kept answers; or remove \
+                 [teacher]"
+            }
+        };
         missing(place.clone(), &key("model"), meaning, problems);
     }
     if let Some(at) = &teacher.batch_tokens {

@@ -35,6 +35,9 @@ pub struct LanguagePlan {
     pub student: LanguageStudent,
     /// The model learnt from.
     pub teacher: LanguageTeacherPlan,
+    /// The others, where there are several. Not written where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_teachers: Vec<LanguageTeacherPlan>,
     /// What the student is trained to do.
     pub objective: LanguageObjective,
     /// How long, in what steps, and when to look.
@@ -47,6 +50,12 @@ impl LanguagePlan {
     /// The digest of the whole plan.
     pub fn digest(&self) -> Digest {
         crate::plan::digest_of(self)
+    }
+
+    /// All teachers, in the recipe's order.
+    pub fn teachers(&self) -> impl Iterator<Item = &LanguageTeacherPlan> {
+        let first = (self.teacher != LanguageTeacherPlan::Nobody).then_some(&self.teacher);
+        first.into_iter().chain(&self.other_teachers)
     }
 
     /// The plan as TOML, the way a run folder keeps it.
@@ -310,10 +319,14 @@ pub struct LanguageObjective {
     /// Weight of the teacher's term where no schedule says it; the text's has the rest. 0 without a
     /// teacher.
     pub alpha: f64,
+    /// Each of several teachers' part of the teachers' weight, which sum to one. Not written, and
+    /// empty, where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub teacher_parts: Vec<f64>,
     /// The schedule of that weight, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<BalancePlan>,
-    /// Whether the teacher falls silent once the student foresees the validation text better.
+    /// Whether a teacher falls silent once the student foresees the validation text better than it.
     pub until_overtaken: bool,
     /// Divides the logits in the teacher's term.
     pub temperature: Line,

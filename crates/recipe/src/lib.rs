@@ -70,7 +70,8 @@ pub use recipe::{
 pub use regularizer::{Learning, Line, RegularizerPlan};
 pub use resolve::resolve;
 pub use resolve_language::{
-    KeptFacts, LanguageFacts, LanguageModelFacts, language_steps, resolve_language,
+    KeptFacts, LanguageFacts, LanguageModelFacts, LanguageTeacherFacts, language_steps,
+    resolve_language,
 };
 pub use smoke::{smoke, smoke_language};
 pub use stage::{LAG, LIGO, Lag, MSG, Operator, Size, StagePlan, When};

@@ -31,6 +31,9 @@ const HAVE_A_SHARE: &[PolicyKind] = &[Fixed, DynamicKd, Ctkd, RwKd, L2rw];
 /// Policies that weigh several teachers. The others' formulas have one.
 const KNOW_SEVERAL_TEACHERS: &[PolicyKind] = &[Fixed, Schedule, Uncertainty, GradNorm, RwKd, Own];
 
+/// Those of them that a language model can have.
+const KNOW_SEVERAL_OF_TOKENS: &[PolicyKind] = &[Fixed, Schedule, Uncertainty];
+
 /// Those of them that give all teachers together a share, which their weights part.
 const PART_A_SHARE: &[PolicyKind] = &[Fixed, Schedule, RwKd];
 
@@ -176,10 +179,10 @@ fn check_teachers(recipe: &Recipe, policy: &At<PolicyKind>, problems: &mut Probl
     }
     let kind = policy.value;
     if !KNOW_SEVERAL_TEACHERS.contains(&kind) {
-        let needed = format!(
-            "one `[teacher]` for {kind}; several can be weighed by `{}",
-            one_of(KNOW_SEVERAL_TEACHERS)
-        );
+        let some =
+            if recipe.is_language() { KNOW_SEVERAL_OF_TOKENS } else { KNOW_SEVERAL_TEACHERS };
+        let needed =
+            format!("one `[teacher]` for {kind}; several can be weighed by `{}", one_of(some));
         return needs(policy, "objective.balance.policy", &needed, problems);
     }
     for (path, teacher) in recipe.teachers() {

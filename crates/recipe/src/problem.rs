@@ -296,6 +296,17 @@ pub enum ProblemKind {
         /// Of the student's.
         student: u64,
     },
+    /// The same of one of several teachers, of whom nothing can be left out.
+    #[error(
+        "the teacher has logits for {teacher} words, the student for {student}; each of several teachers \
+         needs the student's vocabulary"
+    )]
+    FewerTokensAmong {
+        /// Rows of the teacher's head.
+        teacher: u64,
+        /// Of the student's.
+        student: u64,
+    },
     /// A teacher of a language model that reads other tokens.
     #[error(
         "the teacher's tokenizer knows {teacher} tokens, the student's {student}, and they are not \

@@ -444,7 +444,7 @@ section! {
         temperature_end: f64, POSITIVE, absent "`temperature`" as "1.0",
             "The temperature at the last step; it goes there in a line (`[text]`).";
         until_overtaken: bool, BOOL, absent "`false`" as "true",
-            "Whether the teacher falls silent at the first evaluation in which the student foresees the validation text better than it does (`[text]`).";
+            "Whether a teacher falls silent at the first evaluation in which the student foresees the validation text better than it does (`[text]`).";
         scale_by_temperature_squared: bool = true, BOOL,
             "Multiply the teacher's term by temperature², so that its gradient keeps its size.";
         divergence: DivergenceKind = DivergenceKind::ForwardKl, DivergenceKind::ONE,

@@ -365,7 +365,7 @@ fn objective(
 }
 
 /// Weights of several teachers over their sum; none where there is one.
-fn teacher_parts(recipe: &Recipe) -> Vec<f64> {
+pub(crate) fn teacher_parts(recipe: &Recipe) -> Vec<f64> {
     if recipe.other_teachers.is_empty() {
         return Vec::new();
     }

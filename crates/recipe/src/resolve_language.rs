@@ -12,10 +12,10 @@ use crate::language::{
 };
 use crate::plan::{Examples, FORMAT, HiddenTermPlan, OutputPlan, StudentSource};
 use crate::problem::{ProblemKind, Problems};
-use crate::recipe::{At, Recipe, StudentConfig};
+use crate::recipe::{At, Recipe, StudentConfig, Teacher};
 use crate::resolve::{
-    Amount, USUAL_DROPOUT, fresh_shape, hidden_terms, place, steps_per_epoch, tokenizer,
-    total_steps, training,
+    Amount, USUAL_DROPOUT, fresh_shape, hidden_terms, place, steps_per_epoch, teacher_parts,
+    tokenizer, total_steps, training,
 };
 use crate::{Line, Moments, group, text};
 
@@ -48,8 +48,38 @@ pub struct LanguageFacts {
     pub teacher_tokenizer: Option<TokenizerFacts>,
     /// The first token at which the two differ.
     pub first_difference: Option<TokenDifference>,
+    /// The other teachers, in the recipe's order.
+    pub other_teachers: Vec<LanguageTeacherFacts>,
     /// Cores available.
     pub threads: u64,
+}
+
+/// One of several teachers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LanguageTeacherFacts {
+    /// Its folder, where the recipe names one.
+    pub model: Option<LanguageModelFacts>,
+    /// Its kept answers, likewise.
+    pub kept: Option<KeptFacts>,
+    /// Its own tokenizer, where its folder has one.
+    pub tokenizer: Option<TokenizerFacts>,
+    /// The first token at which that and the run's differ.
+    pub first_difference: Option<TokenDifference>,
+}
+
+impl LanguageFacts {
+    /// What was found of teacher `at`, from 0.
+    fn of_teacher(&self, at: usize) -> LanguageTeacherFacts {
+        match at.checked_sub(1) {
+            None => LanguageTeacherFacts {
+                model: self.teacher,
+                kept: self.kept.clone(),
+                tokenizer: self.teacher_tokenizer,
+                first_difference: self.first_difference.clone(),
+            },
+            Some(other) => self.other_teachers.get(other).cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// A folder of kept answers.
@@ -132,17 +162,23 @@ fn decided(
     problems: &mut Problems,
 ) -> Option<LanguagePlan> {
     let text = facts.text.clone();
-    let teacher = teacher(recipe, facts, problems);
+    let teachers = teachers(recipe, facts, problems);
     let student = student(recipe, facts, problems);
     let tokenizer = tokenizer(recipe, facts.tokenizer, problems);
-    let (teacher, student, tokenizer) = (teacher?, student?, tokenizer?);
-    check_vocabulary(recipe, facts, &student, &teacher, problems);
-    let shapes =
-        [Some(("student", student.shape)), shape(&teacher).map(|shape| ("teacher", shape))];
-    for (model, shape) in shapes.into_iter().flatten() {
+    let (teachers, student, tokenizer) = (teachers?, student?, tokenizer?);
+    check_vocabulary(recipe, facts.tokenizer, &student, &teachers, problems);
+    let of_rows = || place(&recipe.text.sequence_length, &recipe.text.place);
+    let several = teachers.len() > 1;
+    let shapes = teachers.iter().filter_map(|Learnt { written, plan, .. }| {
+        // Which one it is its own lines say.
+        let place = if several { place(&written.model, &written.place) } else { of_rows() };
+        Some(("teacher", place, shape(plan)?))
+    });
+    for (model, place, shape) in
+        std::iter::once(("student", of_rows(), student.shape)).chain(shapes)
+    {
         let (length, longest) = (text.sequence_length, shape.longest_input());
         if length > longest {
-            let place = place(&recipe.text.sequence_length, &recipe.text.place);
             problems.push(place, ProblemKind::RowTooLong { length, model, longest });
         }
     }
@@ -158,6 +194,8 @@ fn decided(
     let mut training = training?;
     training.groups.splice(0..0, grown);
     let student = LanguageStudent { moments, ..student };
+    let mut plans = teachers.into_iter().map(|learnt| learnt.plan);
+    let teacher = plans.next()?;
     let hidden = match shape(&teacher) {
         None => Some(Vec::new()),
         Some(shape) => {
@@ -173,6 +211,7 @@ fn decided(
         tokenizer,
         student,
         teacher,
+        other_teachers: plans.collect(),
         objective,
         training,
         output: OutputPlan { dir: recipe.output_dir(), save_model: recipe.output.save_model() },
@@ -189,6 +228,7 @@ fn objective(
     let from = objective.temperature();
     LanguageObjective {
         alpha: value(&objective.alpha).unwrap_or(usual),
+        teacher_parts: teacher_parts(recipe),
         balance: recipe.balance(),
         until_overtaken: value(&objective.until_overtaken).unwrap_or(false),
         temperature: Line { from, to: value(&objective.temperature_end).unwrap_or(from) },
@@ -238,21 +278,39 @@ fn known(
     None
 }
 
-fn teacher(
-    recipe: &Recipe,
+/// All teachers; the only one is nobody where the recipe has none.
+fn teachers<'a>(
+    recipe: &'a Recipe,
     facts: &LanguageFacts,
     problems: &mut Problems,
+) -> Option<Vec<Learnt<'a>>> {
+    let all = std::iter::once(&recipe.teacher).chain(&recipe.other_teachers).enumerate();
+    let learnt = |(at, written): (usize, &'a Teacher)| {
+        let found = facts.of_teacher(at);
+        let plan = teacher(written, recipe, (facts.text.kind, &found), problems)?;
+        Some(Learnt { written, found, plan })
+    };
+    // All of them, so that each one's problems are told.
+    let each: Vec<Option<Learnt<'_>>> = all.map(learnt).collect();
+    each.into_iter().collect()
+}
+
+fn teacher(
+    written: &Teacher,
+    recipe: &Recipe,
+    (kind, found): (TextKind, &LanguageTeacherFacts),
+    problems: &mut Problems,
 ) -> Option<LanguageTeacherPlan> {
-    if let (Some(at), Some(kept)) = (&recipe.teacher.cache, facts.kept.clone()) {
+    if let (Some(at), Some(kept)) = (&written.cache, found.kept.clone()) {
         let KeptFacts { digest, teacher, width, drawn, head } = kept;
         let (path, missing) = (at.value.clone(), recipe.objective.missing());
         let kept = LanguageTeacherPlan::Kept { path, digest, teacher, width, drawn, missing, head };
         return Some(kept);
     }
-    let Some(at) = &recipe.teacher.model else { return Some(LanguageTeacherPlan::Nobody) };
-    let found = known(at, "the teacher", facts.teacher.as_ref(), facts.text.kind, problems)?;
+    let Some(at) = &written.model else { return Some(LanguageTeacherPlan::Nobody) };
+    let found = known(at, "the teacher", found.model.as_ref(), kind, problems)?;
     let (path, digest, shape) = (at.value.clone(), found.digest, found.shape);
-    let vocabulary = recipe.teacher.vocabulary();
+    let vocabulary = written.vocabulary();
     Some(LanguageTeacherPlan::Model { path, digest, shape, vocabulary })
 }
 
@@ -323,32 +381,41 @@ fn shape(teacher: &LanguageTeacherPlan) -> Option<LanguageShape> {
     }
 }
 
-/// Says so where a model has no embeddings for some tokens, or the teacher reads other ones.
+/// A teacher: as it is written, what was found of it, and what becomes of it.
+struct Learnt<'a> {
+    written: &'a Teacher,
+    found: LanguageTeacherFacts,
+    plan: LanguageTeacherPlan,
+}
+
+/// Says so where a model has no embeddings for some tokens, or a teacher reads other ones.
 fn check_vocabulary(
     recipe: &Recipe,
-    facts: &LanguageFacts,
+    ours: TokenizerFacts,
     student: &LanguageStudent,
-    teacher: &LanguageTeacherPlan,
+    teachers: &[Learnt<'_>],
     problems: &mut Problems,
 ) {
-    let ours = facts.tokenizer;
     // Where the recipe says what is done, tokens are compared one by one when both are opened.
-    let chosen =
-        recipe.teacher.vocabulary() != TeacherVocabulary::Refuse || recipe.objective.uld.is_some();
-    let at = place(&recipe.teacher.model, &recipe.teacher.place);
-    if let Some(theirs) =
-        facts.teacher_tokenizer.filter(|theirs| !chosen && theirs.digest != ours.digest)
-    {
-        let (teacher, student) = (theirs.vocab_size, ours.vocab_size);
-        let difference = facts.first_difference.as_ref().map(TokenDifference::words);
-        problems.push(at, ProblemKind::OtherTokens { teacher, student, difference });
+    let chosen = |written: &Teacher| {
+        written.vocabulary() != TeacherVocabulary::Refuse || recipe.objective.uld.is_some()
+    };
+    let at = |written: &Teacher| place(&written.model, &written.place);
+    let before = problems.count();
+    for Learnt { written, found, .. } in teachers {
+        let theirs = found.tokenizer.filter(|theirs| theirs.digest != ours.digest);
+        if let Some(theirs) = theirs.filter(|_| !chosen(written)) {
+            let (teacher, student) = (theirs.vocab_size, ours.vocab_size);
+            let difference = found.first_difference.as_ref().map(TokenDifference::words);
+            problems.push(at(written), ProblemKind::OtherTokens { teacher, student, difference });
+        }
+    }
+    if problems.count() > before {
         return;
     }
-    let theirs = shape(teacher).filter(|_| !chosen);
-    for (model, shape) in [Some(("student", student.shape)), theirs.map(|shape| ("teacher", shape))]
-        .into_iter()
-        .flatten()
-    {
+    let theirs = |learnt: &Learnt<'_>| shape(&learnt.plan).filter(|_| !chosen(learnt.written));
+    let shapes = teachers.iter().filter_map(theirs).map(|shape| ("teacher", shape));
+    for (model, shape) in std::iter::once(("student", student.shape)).chain(shapes) {
         let (tokenizer, embeddings) = (ours.vocab_size, shape.vocab_size());
         if tokenizer > embeddings {
             let kind = ProblemKind::TokenizerTooLarge { tokenizer, model, embeddings };
@@ -358,9 +425,16 @@ fn check_vocabulary(
         }
     }
     let student = student.shape.vocab_size();
-    if let Some(teacher) =
-        theirs.map(|shape| shape.vocab_size()).filter(|&theirs| theirs != student)
-    {
-        problems.push(at, ProblemKind::FewerTokens { teacher, student });
+    for learnt in teachers {
+        let teacher = theirs(learnt).map(|shape| shape.vocab_size());
+        if let Some(teacher) = teacher.filter(|&theirs| theirs != student) {
+            problems.push(
+                at(learnt.written),
+                match teachers.len() {
+                    1 => ProblemKind::FewerTokens { teacher, student },
+                    _ => ProblemKind::FewerTokensAmong { teacher, student },
+                },
+            );
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::plan::{
     ModelShape, Moments, Plan, Save, Split, StudentSource, TeacherPlan, TeacherTokens,
     TrainingPlan,
 };
+use crate::show_language::each_teacher;
 use crate::stage::StagePlan;
 
 impl fmt::Display for Plan {
@@ -227,13 +228,7 @@ fn objective(plan: &Plan) -> Vec<String> {
                     balance.policy.words(alpha),
                 ];
                 if !plan.other_teachers.is_empty() {
-                    let whose = match balance.policy {
-                        PolicyPlan::Fixed | PolicyPlan::Schedule { .. } => {
-                            "their fixed parts of it"
-                        }
-                        _ => "a w₂ of its own from the policy",
-                    };
-                    lines.push(format!("each teacher has {whose}"));
+                    lines.push(each_teacher(&balance.policy));
                 }
                 let meta = balance.meta.as_ref().map(ToString::to_string).unwrap_or_default();
                 lines.extend(meta.lines().map(str::to_owned));

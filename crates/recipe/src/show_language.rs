@@ -20,7 +20,7 @@ impl fmt::Display for LanguagePlan {
                 ("plan", vec![format!("{}, digest {}", self.name, self.digest().short())]),
                 ("text", text(self)),
                 ("student", student(self)),
-                ("teacher", teacher(self)),
+                ("teacher", teachers(self)),
                 ("objective", objective(self)),
                 ("training", training(&self.training)),
                 ("output", output(dir, *save_model)),
@@ -135,8 +135,22 @@ fn shape(shape: &LanguageShape) -> String {
     )
 }
 
-fn teacher(plan: &LanguagePlan) -> Vec<String> {
-    match &plan.teacher {
+fn teachers(plan: &LanguagePlan) -> Vec<String> {
+    if plan.other_teachers.is_empty() {
+        return teacher(&plan.teacher);
+    }
+    let parts = &plan.objective.teacher_parts;
+    let each = plan.teachers().zip(parts).enumerate().flat_map(|(at, (plan, part))| {
+        let mut lines = teacher(plan);
+        lines[0] = format!("[{at}] {}", lines[0]);
+        lines.push(format!("{} of the teachers' weight", rounded(*part)));
+        lines
+    });
+    each.collect()
+}
+
+fn teacher(teacher: &LanguageTeacherPlan) -> Vec<String> {
+    match teacher {
         LanguageTeacherPlan::Nobody => vec!["none: the student learns from text alone".to_owned()],
         LanguageTeacherPlan::Model { path, shape, .. } => vec![
             self::shape(shape),
@@ -172,6 +186,15 @@ fn of_tokens(policy: &PolicyPlan) -> Option<String> {
     each.then(|| "each token is weighed by itself".to_owned())
 }
 
+/// What each of several teachers has of w₂.
+pub(crate) fn each_teacher(policy: &PolicyPlan) -> String {
+    let whose = match policy {
+        PolicyPlan::Fixed | PolicyPlan::Schedule { .. } => "its fixed part of it",
+        _ => "a w₂ of its own from the policy",
+    };
+    format!("each teacher has {whose}")
+}
+
 fn objective(plan: &LanguagePlan) -> Vec<String> {
     let objective = &plan.objective;
     let label = match &objective.regularizer {
@@ -193,6 +216,11 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
         other @ Divergence::MseLogits { .. } => other.to_string(),
         other => format!("{other} at {temperature}{scale}; p the teacher's, q the student's"),
     };
+    let several = plan.other_teachers.len();
+    let teacher = match several {
+        0 => teacher,
+        more => format!("{teacher}, the weighted mean over {} teachers", more + 1),
+    };
     let alpha = objective.alpha;
     let mut lines = match &objective.balance {
         None => vec![
@@ -206,6 +234,7 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
         ]
         .into_iter()
         .chain(of_tokens(&balance.policy))
+        .chain((several > 0).then(|| each_teacher(&balance.policy)))
         .collect(),
     };
     lines.extend(objective.hidden.iter().map(hidden));
@@ -238,7 +267,11 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
         if objective.hidden.is_empty() { "" } else { "; of hidden states over all of them" };
     lines.push(format!("means over all tokens of a step that are learnt{insides}"));
     if objective.until_overtaken {
-        lines.push("the teacher falls silent once the student is better than it".to_owned());
+        lines.push(match several {
+            0 => "the teacher falls silent once the student is better than it".to_owned(),
+            _ => "each teacher falls silent once the student is better than it; its part is the text's"
+                .to_owned(),
+        });
     }
     lines
 }

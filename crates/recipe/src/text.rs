@@ -12,7 +12,7 @@ use crate::decide::{check_terms, missing, needs, value, wrong};
 use crate::language::{Masking, TextPlan};
 use crate::plan::{Limit, Split};
 use crate::problem::{Place, ProblemKind, Problems};
-use crate::recipe::{At, Recipe, StudentConfig};
+use crate::recipe::{At, Recipe, StudentConfig, Teacher};
 use crate::{divergence, policy, regularizer};
 
 /// What evaluation measures, the deciding one first.
@@ -156,35 +156,43 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
 }
 
 fn check_models(recipe: &Recipe, problems: &mut Problems) {
-    let (student, teacher) = (&recipe.student, &recipe.teacher);
+    let student = &recipe.student;
     if let Some(at) = &student.layers {
         needs(at, "student.layers", "a `[task]`; a language model keeps all layers", problems);
     }
     if let Some(at) = &student.classifier_dropout {
         needs(at, "student.classifier_dropout", "a `[task]`, whose head it is", problems);
     }
-    if let Some(at) = recipe.other_teachers.first().and_then(|teacher| teacher.model.as_ref()) {
-        needs(at, "teacher.1.model", "a `[task]`; a language model has one teacher", problems);
+    for (path, teacher) in recipe.teachers() {
+        check_teacher(recipe, &path, teacher, problems);
     }
+}
+
+fn check_teacher(recipe: &Recipe, path: &str, teacher: &Teacher, problems: &mut Problems) {
+    let key = |name: &str| format!("{path}.{name}");
     if let Some(at) = &teacher.tokenizer {
-        needs(
-            at,
-            "teacher.tokenizer",
-            "a `[task]`; a language model's teacher reads the run's",
-            problems,
-        );
+        let needed = "a `[task]`; a language model's teacher reads the run's";
+        needs(at, &key("tokenizer"), needed, problems);
     }
     if let Some(at) = &teacher.logits
         && at.value == crate::choices::Logits::Cache
     {
         let needed = "a `[task]`; a language model's teacher answers with every batch";
-        needs(at, "teacher.logits", needed, problems);
+        needs(at, &key("logits"), needed, problems);
     }
     if let Some(at) = &teacher.batch_tokens {
         let needed = "a `[task]`; a language model's teacher reads what the student reads";
-        needs(at, "teacher.batch_tokens", needed, problems);
+        needs(at, &key("batch_tokens"), needed, problems);
+    }
+    let other = teacher.vocabulary.as_ref().filter(|at| at.value != TeacherVocabulary::Refuse);
+    if let Some(at) = other.filter(|_| !recipe.other_teachers.is_empty()) {
+        needs(at, &key("vocabulary"), IN_ONE_VOCABULARY, problems);
     }
 }
+
+/// What is needed of a teacher that reads other tokens than the student.
+const IN_ONE_VOCABULARY: &str =
+    "one `[teacher]`; several are heard at the same tokens, in the student's own vocabulary";
 
 /// The architectures that the recipe's kind of run can start afresh from.
 pub(crate) fn architectures(recipe: &Recipe) -> &'static str {
@@ -243,14 +251,26 @@ fn place<T>(at: &Option<At<T>>) -> Option<&Place> {
 /// What cannot be where a teacher's answers were kept, or needs that they were.
 fn check_kept(recipe: &Recipe, problems: &mut Problems) {
     let objective = &recipe.objective;
-    let Some(cache) = &recipe.teacher.cache else {
+    let teachers = recipe.teachers();
+    let kept = || teachers.iter().filter(|(_, teacher)| teacher.cache.is_some());
+    if kept().next().is_none() {
         if let Some(at) = &objective.missing {
             needs(at, "objective.missing", "`teacher.cache`; a model names every token", problems);
         }
         return;
-    };
-    if value(&recipe.text.kind) == Some(TextKind::Masked) {
-        needs(cache, "teacher.cache", "`kind = \"causal\"`; hidden tokens change", problems);
+    }
+    for (path, teacher) in kept() {
+        let masked = value(&recipe.text.kind) == Some(TextKind::Masked);
+        if let Some(at) = teacher.cache.as_ref().filter(|_| masked) {
+            let needed = "`kind = \"causal\"`; hidden tokens change";
+            needs(at, &format!("{path}.cache"), needed, problems);
+        }
+        if let Some(at) = &teacher.logits {
+            needs(at, &format!("{path}.logits"), "no `teacher.cache`, which says it", problems);
+        }
+        if let Some(at) = teacher.vocabulary.as_ref().filter(|_| teachers.len() == 1) {
+            needs(at, "teacher.vocabulary", IN_PLACE_OF_KEPT, problems);
+        }
     }
     let needed = "a teacher that answers with every batch; what is kept has one temperature";
     if let Some(at) = &objective.temperature_end {
@@ -260,21 +280,17 @@ fn check_kept(recipe: &Recipe, problems: &mut Problems) {
     if let Some(at) = objective.until_overtaken.as_ref().filter(|at| at.value) {
         needs(at, "objective.until_overtaken", needed, problems);
     }
-    if let Some(at) = &recipe.teacher.logits {
-        needs(at, "teacher.logits", "no `teacher.cache`, which says it", problems);
-    }
-    let needed =
-        "`teacher.model` in place of `teacher.cache`, whose answers are to the data's tokens";
     if let Some(at) = &objective.on_policy {
-        needs(at, "objective.on_policy", needed, problems);
+        needs(at, "objective.on_policy", IN_PLACE_OF_KEPT, problems);
     }
-    if let Some(at) = &objective.uld {
-        needs(at, "objective.uld", needed, problems);
-    }
-    if let Some(at) = &recipe.teacher.vocabulary {
-        needs(at, "teacher.vocabulary", needed, problems);
+    if let Some(at) = objective.uld.as_ref().filter(|_| teachers.len() == 1) {
+        needs(at, "objective.uld", IN_PLACE_OF_KEPT, problems);
     }
 }
+
+/// What is needed where a teacher must answer to other tokens than the data's.
+const IN_PLACE_OF_KEPT: &str =
+    "`teacher.model` in place of `teacher.cache`, whose answers are to the data's tokens";
 
 /// What the objective of a language model can have.
 pub(crate) fn check_objective(recipe: &Recipe, problems: &mut Problems) {
@@ -346,7 +362,8 @@ fn check_balance(recipe: &Recipe, problems: &mut Problems) {
             format!("no `objective.on_policy` for {kind}; what the student wrote has no label");
         needs(at, KEY, &needed, problems);
     }
-    if kind == PolicyKind::Uncertainty {
+    // Where there are several, it was said that the others know one.
+    if kind == PolicyKind::Uncertainty || !recipe.other_teachers.is_empty() {
         return;
     }
     let of_tokens = "whose logits are those of the student's tokens";
@@ -380,6 +397,9 @@ fn check_inside(recipe: &Recipe, problems: &mut Problems) {
     };
     if recipe.teacher.place.is_none() {
         needs(at, KEY, "a `[teacher]` to compare with", problems);
+    }
+    if !recipe.other_teachers.is_empty() {
+        return needs(at, KEY, "one `[teacher]`, into which it looks", problems);
     }
     if recipe.teacher.cache.is_some() {
         let needed = "`teacher.model` in place of `teacher.cache`, whose answers have no inside";
@@ -468,6 +488,9 @@ fn check_uld(recipe: &Recipe, problems: &mut Problems) {
     let Some(at) = &recipe.objective.uld else { return };
     if recipe.teacher.place.is_none() {
         needs(at, KEY, "a `[teacher]`", problems);
+    }
+    if !recipe.other_teachers.is_empty() {
+        return needs(at, KEY, IN_ONE_VOCABULARY, problems);
     }
     if value(&recipe.text.kind) == Some(TextKind::Masked) {
         needs(at, KEY, "`kind = \"causal\"`", problems);

@@ -3,8 +3,8 @@
 use heirloom_base::{Digest, Tokens};
 use heirloom_recipe::{
     AnyPlan, Architecture, DecoderShape, LanguageFacts, LanguageModelFacts, LanguagePlan,
-    LanguageShape, LanguageTeacherPlan, Problems, TokenDifference, TokenizerFacts, Verdict,
-    change_language, parse, resolve_language, smoke_language,
+    LanguageShape, LanguageTeacherFacts, LanguageTeacherPlan, Problems, TokenDifference,
+    TokenizerFacts, Verdict, change_language, parse, resolve_language, smoke_language,
 };
 
 const RECIPE: &str = r#"
@@ -74,6 +74,7 @@ fn facts(recipe: &heirloom_recipe::Recipe) -> LanguageFacts {
         kept: None,
         grown: None,
         first_difference: None,
+        other_teachers: Vec::new(),
         threads: 2,
     }
 }
@@ -485,4 +486,151 @@ fn texts_that_are_read_again_are_told_and_refused_where_nothing_follows_from_the
     assert!(stage.contains("`objective.on_policy.replay` needs no `[[stage]]`"), "{stage}");
     let none = said("capacity = 2000", "capacity = 0");
     assert!(none.contains("`objective.on_policy.replay.capacity` is 0"), "{none}");
+}
+
+/// The recipe with a second teacher, these lines in the second one's table, and these changes.
+fn with_two(second: &str, changes: &[(&str, &str)]) -> Result<LanguagePlan, String> {
+    let mut text = RECIPE.replacen(
+        "[teacher]\nmodel = \"teacher\"\n",
+        &format!("[[teacher]]\nmodel = \"teacher\"\n[[teacher]]\n{second}\n"),
+        1,
+    );
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    let found = parse("r.toml", &text, &[]).and_then(|recipe| {
+        let mut facts = facts(&recipe);
+        let shape = LanguageShape::Decoder(DecoderShape { hidden_size: 64, ..teacher() });
+        let model = Some(LanguageModelFacts { shape, digest: Digest::of(b"second") });
+        let tokenizer = facts.teacher_tokenizer;
+        let other = LanguageTeacherFacts { model, tokenizer, ..LanguageTeacherFacts::default() };
+        facts.other_teachers = vec![other];
+        resolve_language(&recipe, &facts)
+    });
+    found.map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn several_teachers_have_parts_of_one_weight_and_each_its_lines() {
+    let plan = with_two("model = \"second\"\nweight = 3", &[]).expect("a plan");
+    assert_eq!(plan.objective.teacher_parts, [0.25, 0.75]);
+    assert_eq!(plan.teachers().count(), 2);
+    assert_eq!(LanguagePlan::from_toml(&plan.to_toml()), Ok(plan.clone()));
+    let words = plan.to_string();
+    let from = words.find("teacher  ").expect("its lines");
+    let to = words.find("training  ").expect("those behind");
+    insta::assert_snapshot!(words[from..to].trim_end(), @r#"
+    teacher    [0] llama, 6 layers, width 256, 8 heads, 8 000 tokens
+               weights of teacher
+               answers computed with every batch
+               0.25 of the teachers' weight
+               [1] llama, 6 layers, width 64, 8 heads, 8 000 tokens
+               weights of second
+               answers computed with every batch
+               0.75 of the teachers' weight
+    objective  w₂ × KL(q ‖ p) at T = (2 → 1), times T²; p the teacher's, q the student's, the weighted mean over 2 teachers
+               w₁ × CE(q, s); q = 0.5 y + 0.5 softmax(z/2), not differentiated
+               schedule: w₂ from 0.9 to 0.1, linear; w₁ = 1 − w₂
+               each teacher has its fixed part of it
+               means over all tokens of a step that are learnt
+               each teacher falls silent once the student is better than it; its part is the text's
+    "#);
+    // Of one nothing is written that was not before.
+    assert!(!self::plan().to_toml().contains("teacher_parts"));
+    let uncertain = [("policy = \"schedule\"\nfrom = 0.9\nto = 0.1", "policy = \"uncertainty\"")];
+    let words = with_two("model = \"second\"", &uncertain).expect("a plan").to_string();
+    assert!(words.contains("each teacher has a w₂ of its own from the policy"), "{words}");
+    // Another second teacher is another run.
+    let mut other = plan.clone();
+    other.other_teachers[0] = other.teacher.clone();
+    other.objective.teacher_parts = vec![0.5, 0.5];
+    let change = change_language(&plan, &other, &[]).to_string();
+    assert!(change.contains("the steps so far learned from another teacher"), "{change}");
+    assert!(change.contains("it changes the result; ask for it with --set"), "{change}");
+}
+
+#[test]
+fn what_several_teachers_cannot_be_asked_is_named_with_the_one() {
+    const POLICY: &str = "policy = \"schedule\"\nfrom = 0.9\nto = 0.1";
+    let second = "model = \"second\"";
+    let said =
+        |second: &str, changes: &[(&str, &str)]| with_two(second, changes).expect_err("problems");
+    let all = [
+        said("model = \"second\"\nvocabulary = \"pad\"\ntokenizer = \"own\"", &[]),
+        said(
+            second,
+            &[("divergence = \"reverse_kl\"\nuntil_overtaken = true", "uld = { top = 8 }")],
+        ),
+        said(second, &[("[objective]\n", "[objective]\nhidden = [{ kind = \"mse\" }]\n")]),
+        said(second, &[(POLICY, "policy = \"ada_kd\"")]),
+        said("model = \"second\"\nweight = 2", &[(POLICY, "policy = \"uncertainty\"")]),
+        said("cache = \"kept\"\nlogits = \"live\"", &[]),
+        said("weight = 2", &[]),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    r.toml:16:1: `teacher.1.vocabulary` needs one `[teacher]`; several are heard at the same tokens, in the student's own vocabulary
+    r.toml:17:1: `teacher.1.tokenizer` needs a `[task]`; a language model's teacher reads the run's
+    2 problems
+    r.toml:17:1: `objective.uld` needs one `[teacher]`; several are heard at the same tokens, in the student's own vocabulary
+    1 problem
+    r.toml:17:1: `objective.hidden` needs one `[teacher]`, into which it looks
+    1 problem
+    r.toml:21:1: `objective.balance.policy` needs one `[teacher]` for ada_kd; several can be weighed by `"fixed"`, `"schedule"` or `"uncertainty"`
+    1 problem
+    r.toml:16:1: `teacher.1.weight` needs a policy that keeps it or begins with it; uncertainty decides it
+    1 problem
+    r.toml:16:1: `teacher.1.logits` needs no `teacher.cache`, which says it
+    r.toml:19:1: `objective.until_overtaken` needs a teacher that answers with every batch; of the validation text nothing is kept
+    r.toml:20:1: `objective.temperature_end` needs a teacher that answers with every batch; what is kept has one temperature
+    3 problems
+    r.toml:14:1: `teacher.1.model` is missing: the folder of a trained model, or in its place `cache`, that of kept answers; or remove [teacher]
+    1 problem
+    "#);
+    let masked = [
+        ("kind = \"causal\"", "kind = \"masked\""),
+        (
+            "config = { model_type = \"llama\", hidden_size = 128, num_hidden_layers = 3, num_attention_heads = 4, num_key_value_heads = 2 }",
+            "model = \"student\"",
+        ),
+    ];
+    let masked = said("cache = \"kept\"", &masked);
+    assert!(masked.contains("`teacher.1.cache` needs `kind = \"causal\"`"), "{masked}");
+}
+
+#[test]
+fn the_second_teachers_tokens_and_positions_are_checked_too() {
+    let found = |change: fn(&mut LanguageTeacherFacts)| {
+        let text = RECIPE.replacen(
+            "[teacher]\nmodel = \"teacher\"\n",
+            "[[teacher]]\nmodel = \"teacher\"\n[[teacher]]\nmodel = \"second\"\n",
+            1,
+        );
+        let recipe = parse("r.toml", &text, &[]).expect("a recipe");
+        let mut facts = facts(&recipe);
+        let (model, tokenizer) = (facts.teacher, facts.teacher_tokenizer);
+        let mut other =
+            LanguageTeacherFacts { model, tokenizer, ..LanguageTeacherFacts::default() };
+        change(&mut other);
+        facts.other_teachers = vec![other];
+        resolve_language(&recipe, &facts).expect_err("problems").to_string()
+    };
+    let other = found(|facts| {
+        facts.tokenizer = Some(TokenizerFacts { vocab_size: 8100, digest: Digest::of(b"other") });
+    });
+    assert!(other.contains("r.toml:15:1: ") && other.contains("they are not the same"), "{other}");
+    let short = found(|facts| {
+        let shape = DecoderShape { max_position_embeddings: 128, ..teacher() };
+        let shape = LanguageShape::Decoder(shape);
+        facts.model = Some(LanguageModelFacts { shape, digest: Digest::of(b"second") });
+    });
+    assert!(short.contains("r.toml:15:1: ") && short.contains("reads at most 128"), "{short}");
+    let padded = found(|facts| {
+        let shape = LanguageShape::Decoder(DecoderShape { vocab_size: 8200, ..teacher() });
+        facts.model = Some(LanguageModelFacts { shape, digest: Digest::of(b"second") });
+    });
+    let needs = "each of several teachers needs the student's vocabulary";
+    assert!(padded.contains("logits for 8200 words") && padded.contains(needs), "{padded}");
+    let gone = found(|facts| facts.model = None);
+    assert!(gone.contains("second"), "{gone}");
 }

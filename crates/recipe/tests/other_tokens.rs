@@ -54,6 +54,7 @@ fn plan(sets: &[&str], words: u64, theirs: &str) -> Result<LanguagePlan, String>
         kept: None,
         grown: None,
         first_difference: None,
+        other_teachers: Vec::new(),
         threads: 1,
     };
     resolve_language(&recipe, &facts).map_err(|problems| problems.to_string())

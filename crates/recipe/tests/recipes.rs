@@ -108,6 +108,10 @@ fn recipes_of_language_models_read_the_same_text_in_the_same_steps() {
     assert_eq!((cached.text(), cached.batches()), (distil.text(), distil.batches()));
     assert_eq!(cached.training.learning_rate(), distil.training.learning_rate());
     assert_eq!(cached.cache_path(), Some("runs/novels-kept"));
+    let two = recipe("novels-two-teachers.toml");
+    assert_eq!((two.text(), two.batches()), (distil.text(), distil.batches()));
+    assert_eq!(two.teacher_path(), distil.teacher_path());
+    assert_eq!(two.teachers().len(), 2);
     let best = |recipe: &Recipe| format!("{}/best", recipe.output_dir());
     assert_eq!(distil.teacher_path(), Some(best(&teacher).as_str()));
     assert_eq!(inherit.teacher_path(), Some(best(&distil).as_str()));

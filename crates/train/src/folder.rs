@@ -231,7 +231,7 @@ impl<'d> RunFolder<'d> {
     /// Commits a checkpoint of `trainer` and removes those that need not stay.
     pub fn commit(&mut self, trainer: &mut dyn Trains) -> Result<Committed, Error> {
         trainer.catch_up();
-        let progress = *trainer.progress();
+        let progress = trainer.progress().clone();
         let step = progress.step();
         // The record must reach as far as the checkpoint says it does.
         self.record.sync()?;

@@ -76,27 +76,27 @@ pub(super) fn check_rows(
 }
 
 /// The head of the teacher whose hidden states are kept: its folder as it is named, where that is, and
-/// its config without layers. `named` comes before what the folder itself says. `None` where answers
-/// name tokens.
+/// its config without layers. `named`, under `key`, comes before what the folder itself says. `None` where
+/// answers name tokens.
 pub(super) fn head_of(
     kept: &Kept,
     places: &Places,
-    named: Option<&str>,
+    (key, named): (&str, Option<&str>),
 ) -> Result<Option<(String, PathBuf, DecoderConfig)>, Failure> {
     let Kind::States { width } = kept.about().kind else { return Ok(None) };
     let shown = kept.folder().display();
     let Some(name) = named.or(kept.held().teacher_folder()) else {
         return Err(Failure::usage(format!(
             "`{shown}` holds hidden states and does not say where their teacher is; name its folder in \
-             `teacher.model`"
+             `{key}`"
         )));
     };
-    let folder = model_folder(&places.model("teacher.model", name)?)?;
+    let folder = model_folder(&places.model(key, name)?)?;
     let (wanted, found) = (kept.about().teacher, weights_digest(&folder)?);
     if found != wanted {
         return Err(Failure::input(format!(
             "the teacher in `{}` has other weights ({}) than the one whose hidden states are kept in \
-             `{shown}` ({}); name that one in `teacher.model`, or keep the states again",
+             `{shown}` ({}); name that one in `{key}`, or keep the states again",
             folder.display(),
             found.short(),
             wanted.short(),

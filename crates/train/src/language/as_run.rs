@@ -169,21 +169,27 @@ impl LanguageTrainer {
         }
     }
 
-    /// Lets the teacher fall silent where the plan says so and the student is the better of the two.
+    /// Lets each teacher fall silent that the student is better than, where the plan says so.
     fn hear_of(&mut self, student: &Foreseen) {
-        let asked = self.job.plan.objective.until_overtaken && self.progress.overtaken.is_none();
-        let (Some((teacher, known)), true) = (&mut self.teacher, asked) else { return };
+        if !self.job.plan.objective.until_overtaken {
+            return;
+        }
         let rows = self.job.validation.as_ref().expect("as it was evaluated on");
-        let device = &mut *self.device;
-        // Its answers never change, and a resumed run finds the same ones again.
-        let theirs = known.get_or_insert_with(|| {
-            let masker = self.job.masker.as_ref();
-            let masking = self.job.plan.text.masking;
-            Examiner::new(device, teacher, &**rows, masking)
-                .foresee(device, teacher, &**rows, masker)
-        });
-        if student.nats < theirs.nats {
-            self.progress.overtaken = Some(self.progress.cursor.step);
+        let (masker, masking) = (self.job.masker.as_ref(), self.job.plan.text.masking);
+        let (device, count) = (&mut *self.device, self.teachers.len());
+        for (at, teaching) in self.teachers.iter_mut().enumerate() {
+            let Some(teacher) = &teaching.network else { continue };
+            if self.progress.is_silent(at) {
+                continue;
+            }
+            // Its answers never change, and a resumed run finds the same ones again.
+            let theirs = teaching.foreseen.get_or_insert_with(|| {
+                Examiner::new(device, teacher, &**rows, masking)
+                    .foresee(device, teacher, &**rows, masker)
+            });
+            if student.nats < theirs.nats {
+                self.progress.overtake(at, count);
+            }
         }
     }
 }

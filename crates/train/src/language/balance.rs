@@ -42,7 +42,9 @@ impl TokenBalance {
         let LanguageObjective { alpha, balance, .. } = &plan.objective;
         let policy = match balance.as_ref()?.policy {
             PolicyPlan::Uncertainty { learning_rate, bound } => {
-                Weighs::Uncertainty(Uncertainty::new(learning_rate, bound))
+                let teachers = plan.teachers().count();
+                let policy = Uncertainty::new(learning_rate, bound);
+                Weighs::Uncertainty(policy.with_teachers(teachers))
             }
             PolicyPlan::Wsl { weight } => Weighs::Wsl(Wsl { alpha: weight }),
             PolicyPlan::AdaKd { .. } => Weighs::AdaKd,
@@ -54,17 +56,18 @@ impl TokenBalance {
         Some(Self { policy, classes, shares: Vec::new() })
     }
 
-    /// Weights of the label's and the teacher's term as wholes: 1 each where tokens have their own.
-    pub(super) fn whole(&self) -> [f64; 2] {
+    /// Weights of the label's and each teacher's term as wholes: 1 each where tokens have their own.
+    pub(super) fn whole(&self) -> Vec<f64> {
         match &self.policy {
             Weighs::Uncertainty(policy) => {
-                let (ids, labels, losses) = (&[0][..], &[None][..], &[0.0; 2][..]);
+                let terms = policy.state().len();
+                let (ids, labels, losses) = (&[0][..], &[None][..], &vec![0.0; terms][..]);
                 let (student, teacher, features) = (&[][..], &[][..], &[][..]);
                 let one = Samples { ids, labels, classes: 0, student, teacher, losses, features };
                 let at = At { step: 0, total: 1, learning_rate: 0.0 };
-                policy.decide(&one, at).of(0)
+                policy.decide(&one, at).weights
             }
-            Weighs::Wsl(_) | Weighs::AdaKd | Weighs::DynamicKd(_) => [1.0; 2],
+            Weighs::Wsl(_) | Weighs::AdaKd | Weighs::DynamicKd(_) => vec![1.0; 2],
         }
     }
 
@@ -78,18 +81,23 @@ impl TokenBalance {
         self.shares.clear();
     }
 
-    /// Ends a step in which the terms had these means, label and teacher, 0 where one was not there.
-    pub(super) fn learn(&mut self, means: [f64; 2], at: At) {
+    /// Ends a step in which the terms had these means, label and teachers, 0 where one was not there.
+    pub(super) fn learn(&mut self, means: &[f64], at: At) {
         if let Weighs::Uncertainty(policy) = &mut self.policy {
-            policy.learn(&means, at);
+            policy.learn(means, at);
         }
     }
 
     /// What a step says of itself; `None` where no token was weighed. `whole` are the weights of the
-    /// terms where tokens have none of their own.
-    pub(super) fn record(&mut self, whole: Option<[f64; 2]>) -> Option<BalanceRecord> {
-        if let Some([label, teacher]) = whole {
-            self.shares.push(teacher / (label + teacher));
+    /// terms where tokens have none of their own, 0 of a teacher that was silent.
+    pub(super) fn record(&mut self, whole: Option<Vec<f64>>) -> Option<BalanceRecord> {
+        let mut teachers = Vec::new();
+        if let Some((label, taught)) = whole.as_deref().and_then(<[f64]>::split_first) {
+            let sum: f64 = taught.iter().sum();
+            self.shares.push(sum / (label + sum));
+            if taught.len() > 1 {
+                teachers = taught.iter().map(|weight| weight / (label + sum)).collect();
+            }
         }
         let summary = Summary::of(std::mem::take(&mut self.shares))?;
         Some(BalanceRecord {
@@ -97,7 +105,7 @@ impl TokenBalance {
             quantiles: summary.quantiles,
             label_alone: summary.label_alone,
             teacher_alone: summary.teacher_alone,
-            teachers: Vec::new(),
+            teachers,
             measured: false,
             check: None,
             temperature: None,

@@ -16,7 +16,8 @@ use super::capacity::{LanguageCapacity, longest};
 use super::inside::{Gradients, StepCounts};
 use super::job::{LanguageConfig, LanguageWeights};
 use super::masking::hide;
-use super::network::{Network, Planned, TextPass, bytes_needed};
+use super::network::Network;
+use super::pass::{Planned, TextPass, bytes_needed};
 use crate::{EVALUATION_TOKENS, Error};
 
 /// What a language model foresaw of a text.
@@ -51,9 +52,9 @@ pub fn foresee(
 }
 
 /// Loss and mistakes.
-const TERMS: [TokenTerm; 2] = [
-    TokenTerm { weight: 1.0, loss: TokenLoss::Label },
-    TokenTerm { weight: 1.0, loss: TokenLoss::Misses },
+const TERMS: [(TokenTerm, usize); 2] = [
+    (TokenTerm { weight: 1.0, loss: TokenLoss::Label }, 0),
+    (TokenTerm { weight: 1.0, loss: TokenLoss::Misses }, 0),
 ];
 
 /// Room for evaluating one model.
@@ -75,8 +76,7 @@ impl Examiner {
     ) -> Self {
         let capacity = capacity(rows, masking);
         let purpose = &Purpose::Infer;
-        let (teacher, known, inside, balance) = (None, 0, None, None);
-        let planned = Planned { capacity, purpose, teacher, known, inside, balance };
+        let planned = Planned { capacity, purpose, teachers: &[], inside: None, balance: None };
         let mut pass = TextPass::new(device, network, planned);
         pass.set_terms(&TERMS);
         Self { pass, capacity, rows: Vec::new(), masked: Masked::default() }
@@ -104,7 +104,7 @@ impl Examiner {
                 }
                 found.tokens += learnt;
                 let counts = StepCounts::of_tokens(TokenCounts { labelled: learnt, taught: 0 });
-                parts.add(&self.pass.run(device, network, None, counts, Gradients::default()));
+                parts.add(&self.pass.run(device, network, &[], counts, Gradients::default()));
             }
         }
         if let [nats, misses] = parts.terms() {
@@ -135,5 +135,5 @@ fn capacity(rows: &dyn Rows, masking: Option<Masking>) -> LanguageCapacity {
 
 /// Memory that the evaluation of `rows` needs besides the weights.
 pub(super) fn memory(config: &LanguageConfig, rows: &dyn Rows, masking: Option<Masking>) -> Bytes {
-    bytes_needed(config, None, (0, None), capacity(rows, masking), &Purpose::Infer)
+    bytes_needed(config, (&[], None), capacity(rows, masking), &Purpose::Infer)
 }

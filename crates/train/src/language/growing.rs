@@ -51,9 +51,9 @@ impl LanguageTrainer {
         let job = LanguageJob { student: stages.first().clone(), ..self.job.clone() };
         let mut large = Self::at_stage(job, state, new_device)?;
         large.loaded = self.loaded.clone();
-        large.resumed(self.progress);
+        large.resumed(self.progress.clone());
         let raised = raise(stages, &mut self.as_student(), &mut large)?;
-        large.resumed(self.progress);
+        large.resumed(self.progress.clone());
         // What a policy has learnt is of losses, not of sizes.
         for (file, numbers) in self.notes() {
             assert!(large.take_back(file, &numbers), "the same plan has the same policy");

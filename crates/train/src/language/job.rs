@@ -1,7 +1,7 @@
 //! Everything the run of a language model needs, opened and checked.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heirloom_answers::Kept;
@@ -47,18 +47,60 @@ pub enum LanguageWeights {
     Folder(PathBuf),
 }
 
-/// The model learnt from.
+/// Whom the student learns from.
 #[derive(Clone, Debug)]
-pub struct LanguageTeacher {
-    /// Its folder.
-    pub path: PathBuf,
-    /// Its config.
-    pub config: LanguageConfig,
-    /// What it reads where the student reads a row.
-    pub reads: TeacherReads,
+pub enum LanguageTeacher {
+    /// A model that answers with every batch.
+    Model {
+        /// Its folder.
+        path: PathBuf,
+        /// Its config.
+        config: LanguageConfig,
+        /// What it reads where the student reads a row.
+        reads: TeacherReads,
+    },
+    /// Its last hidden states were kept, and of the model only the head is asked.
+    States {
+        /// The model's folder.
+        path: PathBuf,
+        /// Its config, without layers.
+        config: LanguageConfig,
+        /// The states at the tokens of the training rows.
+        kept: Arc<Kept>,
+    },
+    /// Its answers to the training rows were kept and name tokens.
+    Answers(Arc<Kept>),
 }
 
-/// The tokens of a teacher beside the student's.
+impl LanguageTeacher {
+    /// Folder and config of the model of which something is in memory while the run goes on.
+    pub fn model(&self) -> Option<(&Path, &LanguageConfig)> {
+        match self {
+            Self::Model { path, config, .. } | Self::States { path, config, .. } => {
+                Some((path, config))
+            }
+            Self::Answers(_) => None,
+        }
+    }
+
+    /// What was kept of it.
+    pub fn kept(&self) -> Option<&Arc<Kept>> {
+        match self {
+            Self::Model { .. } => None,
+            Self::States { kept, .. } | Self::Answers(kept) => Some(kept),
+        }
+    }
+
+    /// What it reads; nothing where something was kept.
+    pub fn reads(&self) -> Option<&TeacherReads> {
+        match self {
+            Self::Model { reads, .. } => Some(reads),
+            Self::States { .. } | Self::Answers(_) => None,
+        }
+    }
+}
+
+/// The tokens of a teacher beside the student's. Several teachers read the same as the student.
 #[derive(Clone, Debug)]
 pub enum TeacherReads {
     /// The same; a vocabulary that is padded further than the student's counts up to there.
@@ -69,9 +111,6 @@ pub enum TeacherReads {
     Mapped(Arc<Vec<u32>>),
     /// The same text in tokens of its own; these rows are the job's.
     Own(Arc<PairedRows>),
-    /// Nothing: its last hidden states are kept, and of the model only the head is asked. Its config
-    /// has no layers.
-    Kept,
 }
 
 /// A run, ready to start. Runs of several seeds share the rows.
@@ -90,10 +129,8 @@ pub struct LanguageJob {
     pub student: LanguageConfig,
     /// The student's weights.
     pub weights: LanguageWeights,
-    /// The teacher, where the plan has one.
-    pub teacher: Option<LanguageTeacher>,
-    /// The teacher's answers to `train`, where the plan has kept ones.
-    pub kept: Option<Arc<Kept>>,
+    /// The teachers, in the order of the plan's.
+    pub teachers: Vec<LanguageTeacher>,
     /// Files of the tokenizer, by name, for saved model folders.
     pub tokenizer_files: BTreeMap<String, Vec<u8>>,
 }

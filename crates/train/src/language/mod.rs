@@ -7,6 +7,7 @@
 mod as_run;
 mod balance;
 mod batch;
+mod beside;
 mod capacity;
 mod evaluate;
 mod growing;
@@ -16,7 +17,9 @@ mod masking;
 mod network;
 mod objective;
 mod other_tokens;
+mod pass;
 mod rows;
+mod teaching;
 mod trainer;
 mod written;
 

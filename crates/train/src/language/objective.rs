@@ -16,16 +16,32 @@ use heirloom_recipe::{
 use crate::policy::course;
 use crate::terms::divergence;
 
-/// Terms of an objective at most: the text's and the teacher's.
-pub(super) const MOST_TERMS: usize = 2;
+/// Terms of the objective of a plan with so many teachers at most: the text's and theirs.
+pub(super) fn most_terms(teachers: usize) -> usize {
+    1 + teachers.max(1)
+}
 
-/// A term and how records call it.
-pub(super) type Named = (&'static str, TokenTerm);
+/// A term, how records call it, and which teacher it hears.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) term: TokenTerm,
+    pub(super) teacher: Option<usize>,
+}
 
-/// The term that compares with kept answers, where the plan has some.
-pub fn kept_term(plan: &LanguagePlan) -> Option<SparseTerm> {
+/// How records call the term of the text, and those of so many teachers.
+pub(super) fn names(teachers: usize) -> Vec<String> {
+    let each = (0..teachers).map(|at| match teachers {
+        1 => "teacher".to_owned(),
+        _ => format!("teacher[{at}]"),
+    });
+    std::iter::once("label".to_owned()).chain(each).collect()
+}
+
+/// The term that compares with the kept answers of this teacher of the plan, where they name tokens.
+pub fn kept_term(plan: &LanguagePlan, teacher: &LanguageTeacherPlan) -> Option<SparseTerm> {
     // Of hidden states the head makes whole answers.
-    let LanguageTeacherPlan::Kept { drawn, missing, head: None, .. } = plan.teacher else {
+    let LanguageTeacherPlan::Kept { drawn, missing, head: None, .. } = *teacher else {
         return None;
     };
     let objective = &plan.objective;
@@ -48,47 +64,69 @@ pub fn kept_term(plan: &LanguagePlan) -> Option<SparseTerm> {
     })
 }
 
-/// The terms of the step `at`, of a vocabulary of `classes` tokens; `silent` where the teacher has
-/// been overtaken.
+/// The terms of the step `at`, of a vocabulary of `classes` tokens; `silent` says of each teacher
+/// whether it has been overtaken.
 ///
-/// `balanced` are the weights of label and teacher where a policy decides them.
+/// `balanced` are the weights of label and teachers where a policy decides them.
 pub(super) fn terms(
     plan: &LanguagePlan,
     at: At,
-    (silent, balanced): (bool, Option<[f64; 2]>),
+    (silent, balanced): (&[bool], Option<Vec<f64>>),
     classes: usize,
 ) -> Vec<Named> {
     let objective = &plan.objective;
-    let [of_label, share] = match (silent, balanced) {
-        _ if objective.is_without_teacher() => [1.0, 0.0],
-        (true, _) => [1.0, 0.0],
-        (false, Some(weights)) => weights,
-        (false, None) => {
-            let share = alpha(objective, at);
-            [1.0 - share, share]
+    let nobody = objective.is_without_teacher() || silent.iter().all(|silent| *silent);
+    let weights = match balanced {
+        _ if nobody => vec![1.0],
+        Some(weights) => weights,
+        None => fixed(objective, alpha(objective, at), silent),
+    };
+    let label = TokenTerm { weight: weights[0], loss: label(objective, at, classes) };
+    let teacher = |teacher: &LanguageTeacherPlan| {
+        let term = TeacherTerm {
+            divergence: divergence(objective.divergence),
+            temperature: objective.temperature.at(at.progress()),
+            scale_by_temperature_squared: objective.scale_by_temperature_squared,
+        };
+        match (kept_term(plan, teacher), objective.uld) {
+            (Some(term), _) => TokenLoss::Known(term),
+            (None, None) => TokenLoss::Teacher(term),
+            (None, Some(UldPlan { top, .. })) => {
+                let (temperature, top) =
+                    (term.temperature, usize::try_from(top).unwrap_or(usize::MAX));
+                TokenLoss::Sorted(SortedTerm { temperature, top })
+            }
         }
     };
-    let label = TokenTerm { weight: of_label, loss: label(objective, at, classes) };
-    let teacher = TeacherTerm {
-        divergence: divergence(objective.divergence),
-        temperature: objective.temperature.at(at.progress()),
-        scale_by_temperature_squared: objective.scale_by_temperature_squared,
-    };
-    let loss = match (kept_term(plan), objective.uld) {
-        (Some(term), _) => TokenLoss::Known(term),
-        (None, None) => TokenLoss::Teacher(teacher),
-        (None, Some(UldPlan { top, .. })) => {
-            let (temperature, top) =
-                (teacher.temperature, usize::try_from(top).unwrap_or(usize::MAX));
-            TokenLoss::Sorted(SortedTerm { temperature, top })
-        }
-    };
-    let teacher = TokenTerm { weight: share, loss };
-    let all = [("label", label), ("teacher", teacher)];
-    all.into_iter().filter(|(_, term)| term.weight > 0.0).collect()
+    let names = names(silent.len());
+    let taught = plan.teachers().zip(&weights[1..]).zip(silent).enumerate();
+    let taught =
+        taught.filter(|(_, (_, silent))| !**silent).map(|(at, ((of, &weight), _))| Named {
+            name: names[1 + at].clone(),
+            term: TokenTerm { weight, loss: teacher(of) },
+            teacher: Some(at),
+        });
+    let label = Named { name: names[0].clone(), term: label, teacher: None };
+    let all = std::iter::once(label).chain(taught);
+    all.filter(|named| named.term.weight > 0.0).collect()
 }
 
-/// The teacher's weight.
+/// Weights of label and teachers where the teachers that speak have their parts of `share`; those of the
+/// others are the text's.
+fn fixed(objective: &LanguageObjective, share: f64, silent: &[bool]) -> Vec<f64> {
+    let parts = match objective.teacher_parts.as_slice() {
+        [] => &[1.0],
+        parts => parts,
+    };
+    let each = parts.iter().zip(silent);
+    let each: Vec<f64> =
+        each.map(|(part, silent)| if *silent { 0.0 } else { part * share }).collect();
+    // Rounded parts sum to no more than nearly the share.
+    let taught = if silent.contains(&true) { each.iter().sum() } else { share };
+    std::iter::once(1.0 - taught).chain(each).collect()
+}
+
+/// The weight of the teacher, or of all together.
 fn alpha(objective: &LanguageObjective, at: At) -> f64 {
     match objective.balance.as_ref().map(|balance| &balance.policy) {
         Some(&PolicyPlan::Schedule { from, to, course: how, at: when }) => {

@@ -21,8 +21,6 @@ pub(super) enum TokensOfTeacher<'a> {
     Mapped(&'a [u32]),
     /// It reads tokens of its own, up to so many at a time.
     Own(LanguageCapacity),
-    /// By the same ids; it reads nothing, since its hidden states are kept.
-    Kept,
 }
 
 /// The teacher's side of a micro-batch.
@@ -54,7 +52,7 @@ impl Other {
     ) -> Option<Self> {
         let (batch, n) = (TextBatch::default(), capacity.tokens);
         match tokens {
-            TokensOfTeacher::Same | TokensOfTeacher::Kept => None,
+            TokensOfTeacher::Same => None,
             TokensOfTeacher::Mapped(map) => Some(Self::Mapped { to_teacher: map.to_vec(), batch }),
             TokensOfTeacher::Own(_) => Some(Self::Own {
                 batch,

@@ -24,6 +24,7 @@ mod masks;
 mod pairs;
 mod precision;
 mod replay;
+mod teachers;
 
 use super::*;
 use crate::{Error, EvaluationRecord, Judged, Outside, RunFolder, StepRecord, run};
@@ -161,6 +162,7 @@ pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
         grown: None,
         teacher_tokenizer: None,
         first_difference: None,
+        other_teachers: Vec::new(),
         threads: 1,
     };
     let plan = resolve_language(&recipe, &facts).expect("a plan");
@@ -177,14 +179,17 @@ pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
             ..config
         }),
         weights: LanguageWeights::Fresh,
-        kept: None,
-        teacher: teacher.map(|name| LanguageTeacher {
-            path: fixture(name),
-            config: LanguageConfig::Decoder(open(name)),
-            reads: TeacherReads::Same,
-        }),
+        teachers: teacher.iter().map(|name| decoder_of(name)).collect(),
         tokenizer_files: [("tokenizer.json".to_owned(), b"{}".to_vec())].into(),
     }
+}
+
+/// A fixture as a teacher that answers with every batch.
+fn decoder_of(name: &str) -> LanguageTeacher {
+    let path = fixture(name);
+    let config = DecoderConfig::open(&path).expect("a fixture");
+    let (config, reads) = (LanguageConfig::Decoder(config), TeacherReads::Same);
+    LanguageTeacher::Model { path, config, reads }
 }
 
 pub(super) fn double() -> crate::Device {
@@ -472,8 +477,16 @@ fn a_run_that_was_cut_off_ends_in_the_bits_of_one_that_was_not() {
 
 /// Runs on devices of so many threads: left alone, and cut off and gone on with by two threads.
 fn cut_off_ends_alike(student: &str, sets: &[&str], device: fn(usize) -> crate::Device) {
-    let more = sets;
     let job = || job(Setting { student, sets, dropout: 0.1, ..TAUGHT }, pairs());
+    ends_alike(&format!("{student} {sets:?}"), &job, device);
+}
+
+/// The same of runs of this job.
+fn ends_alike(
+    what: &str,
+    job: &dyn Fn() -> LanguageJob,
+    device: fn(usize) -> crate::Device,
+) -> Vec<StepRecord> {
     let folder = tempfile::tempdir().expect("a folder");
     let holder = Holder::this_process("now");
     let dir = |name: &str| folder.path().join(name);
@@ -486,7 +499,8 @@ fn cut_off_ends_alike(student: &str, sets: &[&str], device: fn(usize) -> crate::
     let mut whole = LanguageTrainer::new(job(), &mut |_| device(1)).expect("a trainer");
     let mut run_folder =
         RunFolder::create(&RealDisk, &dir("whole"), &holder, "plan").expect("a run folder");
-    run(&mut whole, &mut run_folder, &mut World::default()).expect("a run");
+    let mut alone = World::default();
+    run(&mut whole, &mut run_folder, &mut alone).expect("a run");
     drop(run_folder);
 
     // Stopped after the fifth step, with checkpoints after every second and the last.
@@ -505,9 +519,10 @@ fn cut_off_ends_alike(student: &str, sets: &[&str], device: fn(usize) -> crate::
     run_folder.restore(&mut cut, step).expect("a checkpoint");
     run(&mut cut, &mut run_folder, &mut World::default()).expect("the rest");
 
-    assert!(bits(&mut cut) == bits(&mut whole), "{student} {more:?}: weights");
-    assert!(record("cut") == record("whole"), "{student} {more:?}: record");
-    assert_eq!(model("cut"), model("whole"), "{student} {more:?}: model folder");
+    assert!(bits(&mut cut) == bits(&mut whole), "{what}: weights");
+    assert!(record("cut") == record("whole"), "{what}: record");
+    assert_eq!(model("cut"), model("whole"), "{what}: model folder");
+    alone.steps
 }
 
 #[test]
@@ -594,11 +609,9 @@ fn masked_job(sets: &[&str], taught: bool) -> LanguageJob {
         attention_dropout: 0.0,
         ..config.clone()
     });
-    job.teacher = taught.then(|| LanguageTeacher {
-        path: folder,
-        config: LanguageConfig::Encoder(config),
-        reads: TeacherReads::Same,
-    });
+    let (config, reads) = (LanguageConfig::Encoder(config), TeacherReads::Same);
+    let teacher = LanguageTeacher::Model { path: folder, config, reads };
+    job.teachers = taught.then_some(teacher).into_iter().collect();
     job
 }
 

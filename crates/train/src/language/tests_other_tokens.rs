@@ -12,16 +12,23 @@ use super::tests::{
     OWN_WORDS, PLAIN, Setting, TAUGHT, apart, bits, double, job, loss_and_gradient, pairs, single,
     trainer,
 };
-use super::{LanguageJob, LanguageTrainer, TeacherReads};
+use super::{LanguageJob, LanguageTeacher, LanguageTrainer, TeacherReads};
 
 const ALL: [u32; 5] = [0, 1, 2, 3, 4];
 
 /// A job whose teacher has these ids for the student's tokens.
 fn mapped(sets: &[&str], to_teacher: Vec<u32>) -> LanguageJob {
     let mut job = job(Setting { sets, ..TAUGHT }, pairs());
-    let teacher = job.teacher.as_mut().expect("a teacher");
-    teacher.reads = TeacherReads::Mapped(Arc::new(to_teacher));
+    reads(&mut job, TeacherReads::Mapped(Arc::new(to_teacher)));
     job
+}
+
+/// Gives the job's only teacher these tokens to read.
+fn reads(job: &mut LanguageJob, what: TeacherReads) {
+    let [LanguageTeacher::Model { reads, .. }] = job.teachers.as_mut_slice() else {
+        panic!("a teacher that reads");
+    };
+    *reads = what;
 }
 
 /// Slopes of the loss along a few numbers of every parameter.
@@ -126,7 +133,7 @@ fn by_rank(sets: &[&str], top: u64) -> LanguageJob {
     let rows = Arc::new(rows);
     job.train = Arc::clone(&rows) as Arc<dyn Rows>;
     job.plan.objective.uld = Some(UldPlan { top, sequence_length: 18 });
-    job.teacher.as_mut().expect("a teacher").reads = TeacherReads::Own(rows);
+    reads(&mut job, TeacherReads::Own(rows));
     job
 }
 

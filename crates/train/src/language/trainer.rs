@@ -5,30 +5,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heirloom_answers::{Kind, KnownRows};
 use heirloom_balance::At;
 use heirloom_base::{Bytes, Step};
 use heirloom_data::align::UNMATCHED;
 use heirloom_data::order::{Examples, Order};
 use heirloom_data::pack::micro_ranges;
-use heirloom_data::text::{Masked, Masker, Paired, Row, Rows};
+use heirloom_data::text::{Masked, Masker, Paired, Row};
 use heirloom_engine::Move;
 use heirloom_models::{Loaded, Noise, Purpose};
 use heirloom_objective::{Parts, TokenCounts, TokenTerm, TokenWeights};
 use heirloom_recipe::LanguagePlan;
 
-use super::Foreseen;
 use super::balance::TokenBalance;
 use super::capacity::{LanguageCapacity, capacity_of, language_capacity};
 use super::evaluate::{self, Examiner};
 use super::growing::shapes;
 use super::inside::{self, Gradients, InsideTerms, StepCounts};
-use super::job::{LanguageConfig, LanguageJob, LanguageWeights, TeacherReads};
+use super::job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads};
 use super::masking::hide;
-use super::network::{Beside, Network, Planned, TextPass, bytes_needed};
-use super::objective::terms;
-use super::other_tokens::{TokensOfTeacher, heard_in};
+use super::network::Network;
+use super::objective::{self, terms};
+use super::other_tokens::heard_in;
+use super::pass::{Planned, TextPass, bytes_needed};
 use super::rows::rows_of_run;
+use super::teaching::{Teaching, asked, beside};
 use super::written::{self, Writer};
 use crate::average::Averaging;
 use crate::nonfinite::{bad_parameter, bad_terms, leave_out};
@@ -53,8 +53,8 @@ pub struct LanguageTrainer {
     pub(super) progress: Progress,
     pub(super) loaded: Loaded,
     pub(super) examiner: Option<Examiner>,
-    /// The teacher and how well it foresees the validation text, once that was asked.
-    pub(super) teacher: Option<(Network, Option<Foreseen>)>,
+    /// The teachers at work; none where no step hears one.
+    pub(super) teachers: Vec<Teaching>,
     pub(super) pass: TextPass,
     capacity: LanguageCapacity,
     pub(super) order: Order,
@@ -71,9 +71,6 @@ pub struct LanguageTrainer {
     /// The student's own batches, and what it wrote last.
     pub(super) writer: Option<Writer>,
     written: Vec<Row>,
-    /// Kept answers to the tokens of the step, or the kept hidden states there, `[tokens, Cₜ]`.
-    known: KnownRows,
-    known_states: Vec<f32>,
     pub(super) stages: Stages<LanguageConfig>,
 }
 
@@ -107,7 +104,7 @@ impl LanguageTrainer {
     ) -> Result<Self, Error> {
         let stages = Stages::new(&job.plan.training, &job.student, state)?;
         check_names(&job, &stages)?;
-        if let Some(kept) = &job.kept {
+        for kept in job.teachers.iter().filter_map(LanguageTeacher::kept) {
             kept.check_rows(&rows_of_run(&*job.train, &job.plan.training))?;
         }
         job.student = stages.config().clone();
@@ -119,15 +116,10 @@ impl LanguageTrainer {
         let device = &mut *boxed;
         let network = Network::new(device, &job.student);
         let loaded = network.fill(device, &job.weights, training.seed, Some(training.seed))?;
-        let teacher = match job.teacher.as_ref().filter(|_| asks_teacher(&job.plan)) {
-            None => None,
-            Some(teacher) => {
-                let network = Network::new(device, &teacher.config);
-                let weights = LanguageWeights::Folder(teacher.path.clone());
-                network.fill(device, &weights, 0, None)?;
-                Some(network)
-            }
-        };
+        let teachers: Vec<Teaching> = asked(&job)
+            .iter()
+            .map(|teacher| Teaching::new(device, teacher))
+            .collect::<Result<_, Error>>()?;
         let adam = Adam {
             beta1: training.adam_beta1,
             beta2: training.adam_beta2,
@@ -156,11 +148,11 @@ impl LanguageTrainer {
         let capacity = capacity(&job);
         let inside = InsideTerms::of(&job.plan);
         let purpose = &purpose(&job.plan, inside.as_ref());
-        let beside = teacher.as_ref().map(|network| Beside { network, tokens: tokens(&job) });
-        let known = known_width(&job);
+        let networks = teachers.iter().map(|teaching| teaching.network.as_ref());
+        let beside = beside(&job, networks);
         let balance = balance(&job);
         let (inside, balance) = (inside.as_ref(), balance.as_ref());
-        let planned = Planned { capacity, purpose, teacher: beside, known, inside, balance };
+        let planned = Planned { capacity, purpose, teachers: &beside, inside, balance };
         let pass = TextPass::new(device, &network, planned);
         let projected = pass.inside.as_ref().filter(|inside| inside.params().count() > 0);
         let projections = projected.map(|inside| {
@@ -186,15 +178,13 @@ impl LanguageTrainer {
             progress,
             loaded,
             examiner,
-            teacher: teacher.map(|network| (network, None)),
+            teachers,
             pass,
             capacity,
             order,
             masker: job.masker.as_ref().map(|masker| masker.with_seed(job.plan.training.seed)),
             masked: Masked::default(),
             rows: Vec::new(),
-            known: KnownRows::default(),
-            known_states: Vec::new(),
             words: Vec::new(),
             held: 0,
             pairs: Vec::new(),
@@ -327,19 +317,24 @@ impl LanguageTrainer {
         finite: bool,
     ) -> Option<crate::BalanceRecord> {
         let (balance, _) = self.pass.balance.as_mut()?;
-        let mean = |term: &str| {
+        let mean = |term: &String| {
             let place = names.iter().position(|name| name == term)?;
             parts.terms().get(place)?.mean()
         };
-        let means = [mean("label"), mean("teacher")];
-        // Where the teacher was silent nothing was weighed.
-        let whole = (!balance.weighs_tokens() && means[1].is_some()).then(|| balance.whole());
+        let means: Vec<Option<f64>> =
+            objective::names(self.teachers.len()).iter().map(mean).collect();
+        let mut whole = balance.whole();
+        // What was silent has no weight; where no teacher spoke nothing was weighed.
+        let taught = whole.iter_mut().zip(&means).skip(1);
+        taught.filter(|(_, mean)| mean.is_none()).for_each(|(weight, _)| *weight = 0.0);
+        let spoke = means.iter().skip(1).any(Option::is_some);
+        let whole = (!balance.weighs_tokens() && spoke).then_some(whole);
         if finite {
             let training = &self.job.plan.training;
             let step = self.progress.cursor.step;
             let (total, rate) = (training.total_steps, learning_rate(training, Step(step)));
-            let means = means.map(|mean| mean.unwrap_or(0.0));
-            balance.learn(means, At { step, total, learning_rate: rate });
+            let means: Vec<f64> = means.iter().map(|mean| mean.unwrap_or(0.0)).collect();
+            balance.learn(&means, At { step, total, learning_rate: rate });
         }
         balance.record(whole)
     }
@@ -363,21 +358,25 @@ impl LanguageTrainer {
         let (total, seed) = (training.total_steps, training.seed);
         let micro = rule(training.micro_batch);
         let at = At { step, total, learning_rate: learning_rate(training, Step(step)) };
-        let silent = self.progress.overtaken.is_some();
+        let count = self.teachers.len();
+        let silent: Vec<bool> = (0..count).map(|at| self.progress.is_silent(at)).collect();
+        let alone = silent.iter().all(|silent| *silent);
         if let Some((balance, _)) = &mut self.pass.balance {
             balance.begin();
         }
         let balanced = self.pass.balance.as_ref().map(|(balance, _)| balance.whole());
-        let mut named = terms(&self.job.plan, at, (silent, balanced), self.network.vocabulary());
-        let inside = InsideTerms::of(&self.job.plan).filter(|_| !silent);
-        let judged = named.iter().any(|(name, _)| *name == "teacher");
+        let vocabulary = self.network.vocabulary();
+        let mut named = terms(&self.job.plan, at, (&silent, balanced), vocabulary);
+        let inside = InsideTerms::of(&self.job.plan).filter(|_| !alone);
+        let judged = named.iter().any(|named| named.teacher.is_some());
         let taught = judged || inside.is_some();
         self.read(chosen, taught);
         if judged && self.writes(step) {
             // What the student wrote is not to be learnt, but judged.
-            named.retain(|(name, _)| *name == "teacher");
+            named.retain(|named| named.teacher.is_some());
         }
-        let plain: Vec<TokenTerm> = named.iter().map(|(_, term)| *term).collect();
+        let plain: Vec<(TokenTerm, usize)> =
+            named.iter().map(|named| (named.term, named.teacher.unwrap_or(0))).collect();
         self.pass.set_terms(&plain);
         let rows = &self.rows[..self.held];
         let learnt: u64 = rows.iter().map(|row| row.learnt() as u64).sum();
@@ -385,7 +384,10 @@ impl LanguageTrainer {
         let inside_counts = inside.as_ref().map(|_| inside::counts(rows));
         let counts = StepCounts { tokens, inside: inside_counts, weighed: judged };
         self.see(self.held);
-        let teacher = self.teacher.as_ref().filter(|_| taught).map(|(network, _)| network);
+        let spoken = self.teachers.iter().zip(&silent);
+        let teachers: Vec<Option<&Network>> = spoken
+            .map(|(teaching, silent)| teaching.network.as_ref().filter(|_| taught && !silent))
+            .collect();
         let noise = Some(Noise { seed, step });
         let all: Vec<u32> = (0..self.held as u32).collect();
         let ranges = micro_ranges(&Lengths(&self.rows), &all, micro).into_iter();
@@ -404,38 +406,22 @@ impl LanguageTrainer {
             if let Some(other) = self.pass.other.as_mut().filter(|_| taught) {
                 other.refill(self.pairs.get(range.clone()).unwrap_or_default(), range.start);
             }
-            match self.job.kept.as_ref().filter(|_| taught).map(|kept| kept.about().kind) {
-                Some(Kind::States { width }) => {
-                    let numbers = places.start * width as usize..places.end * width as usize;
-                    self.pass.recall_states(&mut *self.device, &self.known_states[numbers]);
-                }
-                Some(_) => self.pass.recall(&mut *self.device, &self.known, places),
-                None => (),
+            for (at, teaching) in self.teachers.iter().enumerate().filter(|_| taught) {
+                teaching.recall(&mut *self.device, &mut self.pass, at, places.clone());
             }
             let projections = self.projections.as_ref().map(|learned| learned.grads);
             let to = Gradients { student: Some(self.student.gradients()), projections, noise };
             let device = &mut *self.device;
-            parts.add(&self.pass.run(device, &self.network, teacher, counts, to));
+            parts.add(&self.pass.run(device, &self.network, &teachers, counts, to));
         }
-        let of_tokens = named.iter().map(|(name, _)| (*name).to_owned());
+        let of_tokens = named.into_iter().map(|named| named.name);
         let names = of_tokens.chain(inside.iter().flat_map(InsideTerms::names)).collect();
         (names, parts, ranges.len() as u64)
     }
 
-    /// Reads what was kept of the teacher's answers to the rows of the step.
+    /// Reads what was kept of the teachers' answers to the rows of the step.
     fn recall(&mut self, chosen: &[u32]) -> Result<(), Error> {
-        let Some(kept) = &self.job.kept else { return Ok(()) };
-        self.known.clear();
-        self.known_states.clear();
-        for &row in chosen {
-            let row = row as usize;
-            let all = 0..kept.length(row)?;
-            match kept.about().kind {
-                Kind::States { .. } => kept.read_states(row, all, &mut self.known_states)?,
-                _ => kept.read_known(row, all, &mut self.known)?,
-            }
-        }
-        Ok(())
+        self.teachers.iter_mut().try_for_each(|teaching| teaching.read(chosen))
     }
 
     /// Whether the batch of `step` is the student's own words, in place of the rows that were read.
@@ -461,10 +447,10 @@ impl LanguageTrainer {
         true
     }
 
-    /// At how many tokens of the step the teacher is heard, where that is not all that are learnt.
+    /// At how many tokens of the step teachers are heard, where that is not all that are learnt.
     fn heard(&self) -> Option<u64> {
-        match &self.job.teacher.as_ref()?.reads {
-            TeacherReads::Same | TeacherReads::Kept => None,
+        match self.job.teachers.first()?.reads()? {
+            TeacherReads::Same => None,
             TeacherReads::Mapped(map) => {
                 Some(self.rows[..self.held].iter().map(|row| heard_in(row, map)).sum())
             }
@@ -486,8 +472,8 @@ impl LanguageTrainer {
                 hide(masker, step, ordinal, row, &mut self.masked);
             }
         }
-        let teacher = self.job.teacher.as_ref().filter(|_| taught);
-        if let Some(TeacherReads::Own(paired)) = teacher.map(|teacher| &teacher.reads) {
+        let teacher = self.job.teachers.first().filter(|_| taught);
+        if let Some(TeacherReads::Own(paired)) = teacher.and_then(LanguageTeacher::reads) {
             self.pairs.resize_with(self.pairs.len().max(chosen.len()), Paired::default);
             for (pair, &at) in self.pairs.iter_mut().zip(chosen) {
                 paired.read_pair(at as usize, pair);
@@ -521,7 +507,7 @@ impl Examples for Lengths<'_> {
 }
 
 /// The largest micro-batch: of the data's rows, or of rows that the student fills.
-fn capacity(job: &LanguageJob) -> LanguageCapacity {
+pub(super) fn capacity(job: &LanguageJob) -> LanguageCapacity {
     let training = &job.plan.training;
     match job.plan.objective.on_policy {
         None => language_capacity(&*job.train, training, job.plan.text.masking),
@@ -531,24 +517,6 @@ fn capacity(job: &LanguageJob) -> LanguageCapacity {
             job.plan.text.masking,
             job.plan.text.sequence_length as usize,
         ),
-    }
-}
-
-/// How the teacher's tokens are the student's.
-fn tokens(job: &LanguageJob) -> TokensOfTeacher<'_> {
-    match job.teacher.as_ref().map(|teacher| &teacher.reads) {
-        None | Some(TeacherReads::Same) => TokensOfTeacher::Same,
-        Some(TeacherReads::Kept) => TokensOfTeacher::Kept,
-        Some(TeacherReads::Mapped(map)) => TokensOfTeacher::Mapped(map),
-        Some(TeacherReads::Own(paired)) => {
-            // As many for each of the student's as in the row that has most.
-            let length = |row: usize| [paired.length(row), paired.teacher_length(row)];
-            let lengths: Vec<[usize; 2]> = (0..paired.len()).map(length).collect();
-            let most = lengths.iter().map(|[ours, theirs]| theirs.div_ceil((*ours).max(1))).max();
-            let all: usize = lengths.iter().map(|[_, theirs]| theirs).sum();
-            let tokens = capacity(job).tokens.saturating_mul(most.unwrap_or(1));
-            TokensOfTeacher::Own(LanguageCapacity { tokens: tokens.min(all).max(1), masked: 0 })
-        }
     }
 }
 
@@ -570,35 +538,22 @@ fn purpose(plan: &LanguagePlan, inside: Option<&InsideTerms>) -> Purpose {
     }
 }
 
-/// Whether any step hears the teacher, or an evaluation is held against it.
-fn asks_teacher(plan: &LanguagePlan) -> bool {
-    !plan.objective.is_without_teacher()
-}
-
 /// The policy that weighs label and teacher, where the plan has one and the teacher a part.
 fn balance(job: &LanguageJob) -> Option<TokenBalance> {
-    TokenBalance::of(&job.plan, job.student.vocab_size()).filter(|_| asks_teacher(&job.plan))
-}
-
-/// Tokens of a kept answer, where some are heard.
-fn known_width(job: &LanguageJob) -> usize {
-    let kept = job.kept.as_ref().filter(|_| asks_teacher(&job.plan));
-    kept.map_or(0, |kept| kept.about().width())
+    TokenBalance::of(&job.plan, job.student.vocab_size()).filter(|_| !asked(job).is_empty())
 }
 
 /// The memory of a language model's run besides weights, gradients and moments: of a step, of a step
 /// with `activation_checkpointing`, and of evaluations.
 pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
     let capacity = capacity(job);
-    let teacher = job.teacher.as_ref().filter(|_| asks_teacher(&job.plan));
-    let teacher: Option<&LanguageConfig> = teacher.map(|teacher| &teacher.config);
-    let known = known_width(job);
-    let beside = teacher.map(|config| (config, tokens(job)));
+    let configs = || asked(job).iter().map(|teacher| teacher.model().map(|(_, config)| config));
+    let beside = beside(job, configs());
     let writing = written::memory(job).0;
     let inside = InsideTerms::of(&job.plan);
     let inside = inside.as_ref();
     let step = |purpose: &Purpose| {
-        let needed = bytes_needed(&job.student, beside, (known, inside), capacity, purpose);
+        let needed = bytes_needed(&job.student, (&beside, inside), capacity, purpose);
         let weighed = balance(job).is_some_and(|balance| balance.weighs_tokens());
         let weights = if weighed { TokenWeights::bytes(capacity.tokens).0 } else { 0 };
         Bytes(needed.0 + writing + weights)
@@ -606,8 +561,9 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
         let masking = job.plan.text.masking;
         let ours = evaluate::memory(&job.student, &**rows, masking);
-        let theirs = teacher.filter(|_| job.plan.objective.until_overtaken);
-        Bytes(ours.0 + theirs.map_or(0, |config| evaluate::memory(config, &**rows, masking).0))
+        let judged = configs().flatten().filter(|_| job.plan.objective.until_overtaken);
+        let theirs = judged.map(|config| evaluate::memory(config, &**rows, masking).0);
+        Bytes(ours.0 + theirs.sum::<u64>())
     });
     let recomputed = Purpose::Recompute(InsideTerms::taps(inside));
     [step(&purpose(&job.plan, inside)), step(&recomputed), evaluation]

@@ -107,7 +107,7 @@ impl Trainer {
             assert!(new.restore(&old.state()), "a regularizer that sees widths was refused");
         }
         large.loaded = self.loaded.clone();
-        crate::Trains::resumed(large, self.progress);
+        crate::Trains::resumed(large, self.progress.clone());
     }
 
     /// The student's outputs on the first of the coming step's examples, without dropout.

@@ -523,7 +523,7 @@ fn a_run_resumed_between_two_measurements_ends_in_the_same_bits() {
             let mut folder =
                 crate::RunFolder::create(disk, &path, &holder, "plan").expect("a run folder");
             folder.commit(&mut whole).expect("a checkpoint");
-            at_five = Some(whole.progress);
+            at_five = Some(whole.progress.clone());
             run = Some(folder);
         }
     }

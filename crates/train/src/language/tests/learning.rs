@@ -32,7 +32,7 @@ fn pair(student: &str, device: fn() -> crate::Device) -> (LanguageTrainer, Langu
     let state = small.stages.after(&shapes, small.progress.updates).expect("a state");
     let job = LanguageJob { student: small.stages.first().clone(), ..small.job.clone() };
     let mut large = LanguageTrainer::at_stage(job, state, &mut |_| device()).expect("a trainer");
-    large.resumed(small.progress);
+    large.resumed(small.progress.clone());
     (small, large)
 }
 
