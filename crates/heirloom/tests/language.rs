@@ -251,6 +251,8 @@ fn an_encoder_learns_to_guess_hidden_tokens_and_is_measured_by_it() {
          [training]\nmax_steps = 40\nbatch_size = 24\nlearning_rate = 5e-3\neval_steps = 20\n\
          save_steps = 6\nseed = 7\n";
     place.write("masked.toml", recipe);
+    let plan = place.says(&["plan", "masked.toml"]);
+    assert!(plan.contains("objective  cross entropy with the hidden tokens\n"), "{plan}");
     place.says(&["train", "masked.toml", "--into", "masked"]);
     let found = place.json(&["eval", "masked", "--json"]);
     let evaluation = &found["evaluations"][0]["evaluation"];

@@ -150,7 +150,7 @@ fn a_plan_tells_of_each_teacher_and_counts_the_memory_of_all() {
         "[1] answers kept in two-tokens, of weights ",
         "5 likeliest tokens of each, all others as one",
         "0.666666666667 of the teachers' weight",
-        "0.6 × divergence from the teacher at T = 2, times T², the weighted mean over 2 teachers",
+        "0.6 × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's, the weighted mean over 2 teachers",
     ] {
         assert!(said.contains(part), "`{part}` in:\n{said}");
     }

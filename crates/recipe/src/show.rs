@@ -199,9 +199,6 @@ fn objective(plan: &Plan) -> Vec<String> {
             TaskKind::Classification => {
                 let divergence = objective.divergence;
                 match divergence {
-                    Divergence::ForwardKl => {
-                        format!("divergence from the teacher at {temperature}{scale}")
-                    }
                     Divergence::MseLogits { .. } => divergence.to_string(),
                     _ => format!(
                         "{divergence} at {temperature}{scale}; p the teacher's, q the student's"

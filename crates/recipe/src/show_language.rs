@@ -198,6 +198,9 @@ pub(crate) fn each_teacher(policy: &PolicyPlan) -> String {
 fn objective(plan: &LanguagePlan) -> Vec<String> {
     let objective = &plan.objective;
     let label = match &objective.regularizer {
+        None if plan.text.kind == TextKind::Masked => {
+            "cross entropy with the hidden tokens".to_owned()
+        }
         None => "cross entropy with the next token".to_owned(),
         Some(regularizer) => regularizer.formula(),
     };
@@ -212,7 +215,6 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
              have read the same bytes",
             uld.top
         ),
-        Divergence::ForwardKl => format!("divergence from the teacher at {temperature}{scale}"),
         other @ Divergence::MseLogits { .. } => other.to_string(),
         other => format!("{other} at {temperature}{scale}; p the teacher's, q the student's"),
     };

@@ -108,7 +108,7 @@ fn a_plan_reads_like_words() {
         teacher    bert, 12 layers, width 768, 12 heads
                    weights of models/large
                    answers computed at every step, 8 192 tokens at once
-        objective  0.7 × divergence from the teacher at T = 2, times T²
+        objective  0.7 × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
                    0.3 × cross entropy with the labels
                    1 × mse, through a learned map; layers 0–0 1–6 2–12, all positions
         training   2.5 epochs = 5 263 steps, 2 105 a pass
@@ -718,7 +718,7 @@ fn a_divergence_reads_as_its_formula_in_numbers() {
         teacher_line(&[&[three, &set], &case[1..]].concat())
     });
     insta::assert_snapshot!(lines.join("\n"), @r#"
-        0.7 × divergence from the teacher at T = 2, times T²
+        0.7 × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         0.7 × KL(q ‖ p) at T = 2, times T²; p the teacher's, q the student's
         0.7 × (½ KL(p ‖ q) + ½ KL(q ‖ p)) at T = 2, times T²; p the teacher's, q the student's
         0.7 × (0.5 KL(p ‖ m) + 0.5 KL(q ‖ m)), m = 0.5 p + 0.5 q, at T = 2, times T²; p the teacher's, q the student's
@@ -824,13 +824,13 @@ fn a_policy_reads_as_words_with_its_numbers() {
         }
     }
     insta::assert_snapshot!(said, @r#"
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         fixed: w₁ = 0.1, w₂ = 0.9
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         schedule: w₂ from 1 to 0, linear; w₁ = 1 − w₂
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         schedule: w₂ = 0.2 for the first 0.3 of the run, then 0.8; w₁ = 1 − w₂
         w₂ × mean squared difference from the teacher's logits
@@ -839,51 +839,51 @@ fn a_policy_reads_as_words_with_its_numbers() {
         w₂ × mean squared difference from the teacher's logits
         w₁ × cross entropy with the labels
         continuation_kd: w₂ from 1 to 0, w₁ = 1 − it; the teacher's logits grow in 10 levels, silent within a margin from 1 to 0
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         uncertainty: both weights learnt from the mean losses at rate 0.01, within exp(±5)
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         grad_norm: both weights learnt from the sizes of gradients at rate 0.025, asymmetry 1.5; their sum is 2
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         wsl: w₁ = 1; w₂ up to 2.5, less where the student knows the label better than the teacher
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         ada_kd: w₂ the teacher's margin for the label at T = 1, w₁ = 1 − w₂
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         dynamic_kd: w₁ = 0.5, w₂ = 0.5 × the student's uncertainty
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         dynamic_kd: w₁ = 0.5, w₂ = 0.5 × its mean uncertainty over the step
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         dynamic_kd: w₁ = 0.5, w₂ = 0.5/0.3 for the 0.3 of a step it is least sure of by confidence, else 0
-        w₂ × divergence from the teacher at a learnt T, times T²
+        w₂ × KL(p ‖ q) at a learnt T, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         ctkd: w₁ = 0.5, w₂ = 0.5; T learnt between 1 and 10 at rate 0.01, which grows over the first 0.1 of the run
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         rw_kd: both weights by how far each loss helps a second set, at least 1e-8, to sum to 1 in a sample, w₂ within 0..1; memory 0, w₂ = 0.5 before
         second set: 0.1 of the training set, not trained on; both losses of 32 sequences at a time
         every step: two more forward passes of the step at a distance of 0.01, scaled as AdamW's, and a forward and a backward pass of the second set
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         rw_kd: both weights by how far each loss helps a second set, at least 0, to sum to a step's size; memory 0.9, w₂ = 0.5 before
         second set: 0.1 of the training set, not trained on; both losses of 32 sequences at a time
         every step: a forward pass of the second set, last layer alone
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         l2rw: w₁ = 0.5, w₂ = 0.5, both times how far the sample helps a second set; memory 0
         second set: second.tsv; both losses of 64 sequences at a time
         every step: two more forward passes of the step at a distance of 0.01, and a forward and a backward pass of the second set
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         meta_weight_net: both weights by a network of both losses, which learns from a second set at rate 0.001, decay 0.0001
         second set: other batches of the training set; the label's loss of 32 sequences at a time
         every 10 steps, but not in the first 50: two more forward passes of the step at a distance of 0.01, and a forward and a backward pass of the second set
-        w₂ × divergence from the teacher at T = 2, times T²
+        w₂ × KL(p ‖ q) at T = 2, times T²; p the teacher's, q the student's
         w₁ × cross entropy with the labels
         tgeo_kd: w₂ = 1 − w₁ by a network of student, teacher and label, which learns from a second set at rate 0.001, decay 0
         second set: 0.05 of the training set, not trained on; the teacher's loss of 32 sequences at a time
@@ -994,7 +994,7 @@ fn a_regularizer_and_a_policy_are_one_objective() {
         shown.contains("w₁ × CE(q, s); q = 0.5 y + 0.5 softmax(z/1.5), not differentiated"),
         "{shown}"
     );
-    assert!(shown.contains("w₂ × divergence from the teacher"), "{shown}");
+    assert!(shown.contains("w₂ × KL(p ‖ q)"), "{shown}");
     assert_eq!(Plan::from_toml(&plan.to_toml()), Ok(plan.clone()));
 }
 
