@@ -103,10 +103,7 @@ fn each_teacher_has_the_term_it_would_have_alone_and_its_part_of_the_weight() {
         ("kept", ["cache = \"one-tokens\"", "cache = \"two-states\"\nweight = 3"]),
     ] {
         place.write("several.toml", &recipe(&teachers));
-        let said = succeeds(&place, &["train", "several.toml", "--into", name, "--json"]);
-        let found: Value = serde_json::from_str(&said).unwrap();
-        let memory = |key: &str| found["runs"][0][key].as_u64().unwrap();
-        assert!(memory("planned_memory") >= memory("peak_memory"), "{name}: {found}");
+        succeeds(&place, &["train", "several.toml", "--into", name]);
         let steps = steps(&place, name);
         // The first step is from the same weights; kept answers were packed otherwise.
         for (at, want) in alone.iter().enumerate() {
@@ -191,13 +188,12 @@ fn a_resumed_run_ends_with_the_bits_of_one_left_alone_and_knows_each_teacher_aga
     let place = place();
     keep(&place, "two", "two-drawn", &["--samples", "9"]);
     place.write("mixed.toml", &recipe(&["model = \"one\"", "cache = \"two-drawn\""]));
-    let learnt = "objective.balance={ policy = \"uncertainty\", learning_rate = 0.2 }";
-    for (file, into, set) in [
-        ("mixed.toml", "mixed", "objective.alpha=0.6"),
-        ("live.toml", "live", "training.seed=7"),
-        ("mixed.toml", "weighed", learnt),
-    ] {
-        succeeds(&place, &["train", file, "--set", set, "--into", into]);
+    // A policy decides the weights itself.
+    let weighed = recipe(&["model = \"one\"", "cache = \"two-drawn\""])
+        .replace("alpha = 0.6", "balance = { policy = \"uncertainty\", learning_rate = 0.2 }");
+    place.write("weighed.toml", &weighed);
+    for into in ["mixed", "live", "weighed"] {
+        succeeds(&place, &["train", &format!("{into}.toml"), "--into", into]);
         cut(&place, into, "cut");
         succeeds(&place, &["resume", "cut", "--threads", "2"]);
         for file in ["run.jsonl", "last/model.safetensors", "best/model.safetensors"] {
@@ -248,7 +244,22 @@ fn what_several_teachers_cannot_do_is_refused_before_anything_is_there() {
         refused("kept.toml", &["objective.until_overtaken=true"]),
         refused("kept.toml", &["objective.divergence=\"dkd\""]),
     ];
-    insta::assert_snapshot!(all.join("\n"), @"");
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    2 error: --set teacher.1.vocabulary="intersect": `teacher.1.vocabulary` needs one `[teacher]`; several are heard at the same tokens, in the student's own vocabulary
+    1 problem
+    2 error: --set objective.uld={ top = 8 }: `objective.uld` needs one `[teacher]`; several are heard at the same tokens, in the student's own vocabulary
+    1 problem
+    2 error: --set objective.hidden=[{ kind = "mse" }]: `objective.hidden` needs one `[teacher]`, into which it looks
+    1 problem
+    2 error: live.toml:18:1: `objective.alpha` needs a policy that keeps a share or begins with one; wsl decides it
+    --set objective.balance={ policy = "wsl" }: `objective.balance.policy` needs one `[teacher]` for wsl; several can be weighed by `"fixed"`, `"schedule"` or `"uncertainty"`
+    2 problems
+    2 error: `teacher.1.model` is "nowhere", which is not there; looked at `nowhere` (the variable HEIRLOOM_MODELS is not set)
+    2 error: `teacher.1.cache` is "nowhere", which is not there; looked at `nowhere` (the variable HEIRLOOM_MODELS is not set)
+    2 error: --set objective.until_overtaken=true: `objective.until_overtaken` needs a teacher that answers with every batch; of the validation text nothing is kept
+    1 problem
+    2 error: `objective.divergence` cannot be taken of the answers in `one-tokens`: it needs the teacher's probability of the label; see `objective.missing`, or take "forward_kl"
+    "#);
     // Each teacher's answers are held against that teacher.
     succeeds(&place, &["plan", "kept.toml", "--set", "teacher.1.model=\"two\""]);
     let swapped = refused("kept.toml", &["teacher.0.model=\"one\"", "teacher.1.model=\"one\""]);
