@@ -17,6 +17,7 @@ use crate::processor;
 
 /// A run that can start.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them for each run")]
 pub enum Prepared {
     /// Of a task.
     Task(Gathered),

@@ -221,7 +221,12 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
     let several = plan.other_teachers.len();
     let teacher = match several {
         0 => teacher,
-        more => format!("{teacher}, the weighted mean over {} teachers", more + 1),
+        more => match objective.balance.as_ref().map(|balance| &balance.policy) {
+            None | Some(PolicyPlan::Fixed | PolicyPlan::Schedule { .. }) => {
+                format!("{teacher}, the weighted mean over {} teachers", more + 1)
+            }
+            Some(_) => format!("{teacher}, of each of {} teachers", more + 1),
+        },
     };
     let alpha = objective.alpha;
     let mut lines = match &objective.balance {

@@ -541,6 +541,7 @@ fn several_teachers_have_parts_of_one_weight_and_each_its_lines() {
     let uncertain = [("policy = \"schedule\"\nfrom = 0.9\nto = 0.1", "policy = \"uncertainty\"")];
     let words = with_two("model = \"second\"", &uncertain).expect("a plan").to_string();
     assert!(words.contains("each teacher has a w₂ of its own from the policy"), "{words}");
+    assert!(words.contains(", of each of 2 teachers"), "{words}");
     // Another second teacher is another run.
     let mut other = plan.clone();
     other.other_teachers[0] = other.teacher.clone();
