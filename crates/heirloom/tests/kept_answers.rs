@@ -101,6 +101,25 @@ fn all_tokens_kept_exactly_is_the_teacher_itself() {
     }
 }
 
+/// Learning a map reads the batches of the coming steps: each with the answers to its own rows.
+#[test]
+fn a_map_is_learnt_from_kept_answers_as_from_the_teacher_beside() {
+    let place = place();
+    keep(&place, "kept", &["--top-k", "60", "--values", "f32"]);
+    let stage =
+        "stage=[{ at_step = 3, method = \"ligo\", operator_steps = 4, num_hidden_layers = 2 }]";
+    let learnt = |recipe: &str, run: &str| -> [f64; 2] {
+        succeeds(&place, &["train", recipe, "--into", run, "--set", stage]);
+        let growths = place.records(run, "growth");
+        let [growth] = growths.as_slice() else { panic!("one growth, not {growths:?}") };
+        ["first_loss", "last_loss"].map(|loss| growth["learnt"][loss].as_f64().unwrap())
+    };
+    let (want, got) = (learnt("live.toml", "live"), learnt("kept.toml", "from-kept"));
+    for (want, got) in want.iter().zip(got) {
+        assert!((want - got).abs() < 1e-4 * want, "{got}, from the teacher {want}");
+    }
+}
+
 /// Of each step the loss and the length of the gradient.
 fn slopes(place: &Place, run: &str) -> Vec<[f64; 2]> {
     let record = fs::read_to_string(place.path(run).join("run.jsonl")).unwrap();

@@ -22,7 +22,10 @@ pub(crate) trait GradientOf {
     /// What its device has computed.
     fn operations(&self) -> u64;
     /// Adds up the gradient of the step at a cursor: its loss, its tokens, and what comes after.
-    fn gradient_of_step(&mut self, cursor: Cursor) -> (f64, u64, Cursor);
+    ///
+    /// # Errors
+    /// Where a teacher's kept answers cannot be read.
+    fn gradient_of_step(&mut self, cursor: Cursor) -> Result<(f64, u64, Cursor), Error>;
     /// Drops the gradient.
     fn clear(&mut self);
 }
@@ -57,7 +60,7 @@ pub(crate) fn raise<C: Grows>(
         recipe::Operator::Learnt { steps, learning_rate } => {
             let shapes = old.iter().map(|(name, tensor)| (name.as_str(), &*tensor.shape));
             let operator = Operator::of(plan, &anatomy, shapes)?;
-            let (learnt, flops) = learn(large, &operator, small, steps, learning_rate);
+            let (learnt, flops) = learn(large, &operator, small, steps, learning_rate)?;
             (large.as_student().weights(), Some(learnt), flops)
         }
     };
@@ -122,14 +125,14 @@ pub(crate) fn learn(
     small: &Student<'_>,
     steps: u64,
     learning_rate: f64,
-) -> (Learnt, u64) {
+) -> Result<(Learnt, u64), Error> {
     let before = trainer.operations();
     let on_device = DeviceOperator::new(operator, small, &mut trainer.as_student());
     on_device.apply(trainer.as_student().device);
     let (mut losses, mut tokens) = (Vec::new(), 0);
     let mut cursor = trainer.cursor();
     for step in 1..=steps {
-        let (loss, read, after) = trainer.gradient_of_step(cursor);
+        let (loss, read, after) = trainer.gradient_of_step(cursor)?;
         cursor = after;
         losses.push(loss);
         tokens += read;
@@ -149,5 +152,5 @@ pub(crate) fn learn(
         first_loss: mean(&losses[..tenth]),
         last_loss: mean(&losses[losses.len() - tenth..]),
     };
-    (learnt, trainer.operations() - before)
+    Ok((learnt, trainer.operations() - before))
 }

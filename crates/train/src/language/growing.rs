@@ -105,9 +105,10 @@ impl GradientOf for LanguageTrainer {
         self.device.operations()
     }
 
-    fn gradient_of_step(&mut self, cursor: Cursor) -> (f64, u64, Cursor) {
+    fn gradient_of_step(&mut self, cursor: Cursor) -> Result<(f64, u64, Cursor), Error> {
         let batch = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, batch);
+        self.recall(&chosen)?;
         let kept = std::mem::replace(&mut self.progress.cursor, cursor);
         // A learnt map makes the numbers of what is frozen afterwards as well.
         self.student.ask_all(true);
@@ -116,7 +117,7 @@ impl GradientOf for LanguageTrainer {
         self.progress.cursor = kept;
         // A student that writes fills other rows than were chosen.
         let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();
-        (self.pass.total(&parts), tokens, after)
+        Ok((self.pass.total(&parts), tokens, after))
     }
 
     fn clear(&mut self) {

@@ -420,7 +420,7 @@ impl LanguageTrainer {
     }
 
     /// Reads what was kept of the teachers' answers to the rows of the step.
-    fn recall(&mut self, chosen: &[u32]) -> Result<(), Error> {
+    pub(super) fn recall(&mut self, chosen: &[u32]) -> Result<(), Error> {
         self.teachers.iter_mut().try_for_each(|teaching| teaching.read(chosen))
     }
 

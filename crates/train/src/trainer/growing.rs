@@ -14,7 +14,7 @@ use super::*;
 use crate::grows::{self, Grows, Student, copies};
 use crate::lag::choose;
 use crate::learning::{GradientOf, Raised, raise};
-use crate::{GrowthRecord, StagesState};
+use crate::{Error, GrowthRecord, StagesState};
 
 impl Trainer {
     /// Whether the student grows before the coming step.
@@ -143,7 +143,7 @@ impl GradientOf for Trainer {
         self.device.operations()
     }
 
-    fn gradient_of_step(&mut self, cursor: Cursor) -> (f64, u64, Cursor) {
+    fn gradient_of_step(&mut self, cursor: Cursor) -> Result<(f64, u64, Cursor), Error> {
         let training = &self.job.plan.training;
         let (examples, after) = self.order.next_step(&self.job.train, cursor, rule(training.batch));
         let ranges = micro_ranges(&self.job.train, &examples, rule(training.micro_batch));
@@ -161,7 +161,7 @@ impl GradientOf for Trainer {
             parts.add(&self.micro_batch(examples, range.start, counts, at, decided));
         }
         self.student.ask_all(false);
-        (self.pass.objective.total(&parts), counts.tokens, after)
+        Ok((self.pass.objective.total(&parts), counts.tokens, after))
     }
 
     fn clear(&mut self) {

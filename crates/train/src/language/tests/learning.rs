@@ -52,7 +52,7 @@ fn on_the_host(small: &mut LanguageTrainer, large: &mut LanguageTrainer) -> (Vec
     let mut cursor = large.cursor();
     for step in 1..=STEPS {
         large.as_student().put_weights(&map.apply(&old));
-        let (loss, _, after) = large.gradient_of_step(cursor);
+        let (loss, _, after) = large.gradient_of_step(cursor).expect("a gradient");
         (cursor, losses) = (after, [losses, vec![loss]].concat());
         let student = large.as_student();
         let gradient = map.gradient(&old, &student.tensors(student.learned.grads));
@@ -83,7 +83,8 @@ fn a_map_learnt_on_the_device_is_the_one_that_the_host_learns() {
             let (losses, want) = on_the_host(&mut small, &mut large);
             let (mut small, mut large) = pair(student, device);
             let map = map_of(&mut small);
-            let (learnt, flops) = learn(&mut large, &map, &small.as_student(), STEPS, RATE);
+            let (learnt, flops) =
+                learn(&mut large, &map, &small.as_student(), STEPS, RATE).expect("a map");
             let far = apart(&flat(&mut large), &want);
             assert!(far < bound, "{student}: {far:e}");
             // A tenth of six steps is one.

@@ -43,7 +43,7 @@ fn the_gradient_behind_a_mask_is_the_slope_of_the_loss() {
         let params = trainer.student.params.clone();
         let behind = params.flat(trainer.student.behind().expect("a mask"));
         let cursor = trainer.cursor();
-        trainer.gradient_of_step(cursor);
+        trainer.gradient_of_step(cursor).expect("a gradient");
         assert_eq!(trainer.student.mask(), Some(0.4));
         trainer.student.pull_back(&mut *trainer.device);
         let slopes = trainer.device.read_f64(params.flat(trainer.student.grads));
@@ -54,7 +54,7 @@ fn the_gradient_behind_a_mask_is_the_slope_of_the_loss() {
             moved[at] = value;
             trainer.device.write_f64(behind, &moved);
             trainer.student.look_again(&mut *trainer.device);
-            let (loss, ..) = trainer.gradient_of_step(cursor);
+            let (loss, ..) = trainer.gradient_of_step(cursor).expect("a gradient");
             trainer.clear();
             loss
         };
@@ -86,13 +86,13 @@ fn a_model_that_is_saved_behind_a_mask_computes_what_the_run_does() {
         let c = run_of.student.mask().expect("it is not open yet");
         assert!(c > 0.0 && c < 0.2);
         let cursor = run_of.cursor();
-        let (want, ..) = run_of.gradient_of_step(cursor);
+        let (want, ..) = run_of.gradient_of_step(cursor).expect("a gradient");
         let config = DecoderConfig::open(&path.join("last")).expect("a config");
         job.plan.training.stages.clear();
         job.student = LanguageConfig::Decoder(config);
         job.weights = LanguageWeights::Folder(path.join("last"));
         let mut plain = LanguageTrainer::new(job, &mut |_| single()).expect("a trainer");
-        let (got, ..) = plain.gradient_of_step(cursor);
+        let (got, ..) = plain.gradient_of_step(cursor).expect("a gradient");
         assert_eq!(got, want, "{student}");
     }
 }
