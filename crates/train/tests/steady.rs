@@ -253,14 +253,16 @@ fn calls_of_steps(task: Task, teacher: bool, batch: usize, layers: usize) -> Vec
     let mut job = job(task, teacher, &sets, folder.path());
     job.student_config.layers = layers;
     let mut trainer = trainer(job, single);
-    let mut calls = Vec::new();
+    let (mut calls, mut largest) = (Vec::new(), 0);
     while !trainer.progress().finished {
         let cursor = trainer.progress().cursor;
-        let (_, asked) = Allocations::of(|| trainer.step().unwrap());
-        // The first step of an epoch also draws the epoch's order.
-        if cursor.position > 0 && cursor.epoch >= 2 {
+        let (step, asked) = Allocations::of(|| trainer.step().unwrap());
+        // The first step of an epoch also draws the epoch's order, and room for a product grows with
+        // the largest batch, by how much is the processor's.
+        if cursor.position > 0 && cursor.epoch >= 2 && step.tokens <= largest {
             calls.push(asked.calls);
         }
+        largest = largest.max(step.tokens);
     }
     assert!(!calls.is_empty());
     calls
