@@ -4,6 +4,8 @@
 //!
 //!     cargo run --release -p heirloom-engine --example loss_times
 
+#![expect(clippy::print_stdout, reason = "an example speaks to whoever runs it")]
+
 use std::time::Instant;
 
 use heirloom_engine::{

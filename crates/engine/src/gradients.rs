@@ -115,7 +115,7 @@ mod tests {
         let first = Frozen::new([0..20, 32..40]);
         let got = [0, 20, 32, 40, 48, 49, 100].map(|offset| asked(&first, offset));
         assert_eq!(got, [false, false, false, false, false, true, true]);
-        let later = Frozen::new([16..40]);
+        let later = Frozen::new(std::iter::once(16..40));
         assert_eq!([0, 16, 40].map(|offset| asked(&later, offset)), [false, true, true]);
         assert!(asked(&Frozen::default(), 1));
     }

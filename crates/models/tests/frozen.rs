@@ -1,7 +1,5 @@
 //! Gradients are left out of what is frozen, and the others keep their bits.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
-
 use std::path::Path;
 
 use heirloom_engine::{Cpu, Device, Frozen, Grads, Params, Reference, Space, View};
