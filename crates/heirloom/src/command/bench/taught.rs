@@ -91,7 +91,9 @@ impl Kept {
         };
         let probabilities: Vec<f32> = ids.iter().map(probability).collect();
         let sum: f64 = probabilities.iter().copied().map(f64::from).sum();
-        Self { ids, probabilities, rest: (1.0 - sum).max(0.0) as f32 }
+        // Where nothing is left out, what rounding leaves would be the mass of no class at all.
+        let rest = if known < logits.len() { (1.0 - sum).max(0.0) as f32 } else { 0.0 };
+        Self { ids, probabilities, rest }
     }
 }
 
