@@ -32,6 +32,7 @@ const KEYS: [&str; 22] = [
     "precision",
     "seq",
     "steps",
+    "teacher",
     "threads",
     "tokens_per_second",
 ];
