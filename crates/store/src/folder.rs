@@ -43,9 +43,9 @@ pub fn shared_folder(disk: &dyn Disk, folder: &Path) -> Result<()> {
 }
 
 /// Whether a file is what a process that was stopped before its first whole write leaves: its
-/// lock, or a single file half written.
+/// lock, one of other work in it, or a single file half written.
 pub fn is_leftover(name: &str) -> bool {
-    name == "lock" || name.ends_with(crate::commit::FILE_DRAFT)
+    name == "lock" || name.ends_with(".lock") || name.ends_with(crate::commit::FILE_DRAFT)
 }
 
 /// From the lowest folder that exists down, each name synced before the next.

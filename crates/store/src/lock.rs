@@ -56,37 +56,39 @@ impl RunLock {
     /// # Errors
     /// Where another has it, where the folder is not there, and where the disk says no.
     pub fn take(folder: &Path, holder: &Holder) -> Result<Self> {
-        match Self::by(FlockOperation::NonBlockingLockExclusive, folder, holder)? {
+        match Self::by(FlockOperation::NonBlockingLockExclusive, &folder.join("lock"), holder)? {
             Ok(lock) => Ok(lock),
             Err(by) => Err(StoreError::InUse { folder: folder.to_owned(), by }),
         }
     }
 
-    /// Takes the lock of `folder` as soon as nobody has it: for work that several processes want
-    /// done once, and that the others find done.
+    /// Takes the lock that the file `path` stands for, made where it is not there, as soon as nobody has
+    /// it: for one piece of work that several processes want done, and that the others find done.
+    ///
+    /// A process that has the lock already waits for itself, for ever: the file must be of that work
+    /// alone.
     ///
     /// # Errors
-    /// Where the folder is not there, and where the disk says no.
-    pub fn wait(folder: &Path, holder: &Holder) -> Result<Self> {
-        match Self::by(FlockOperation::LockExclusive, folder, holder)? {
+    /// Where its folder is not there, and where the disk says no.
+    pub fn wait(path: &Path, holder: &Holder) -> Result<Self> {
+        match Self::by(FlockOperation::LockExclusive, path, holder)? {
             Ok(lock) => Ok(lock),
-            Err(by) => Err(StoreError::InUse { folder: folder.to_owned(), by }),
+            Err(by) => Err(StoreError::InUse { folder: path.to_owned(), by }),
         }
     }
 
     fn by(
         how: FlockOperation,
-        folder: &Path,
+        path: &Path,
         holder: &Holder,
     ) -> Result<std::result::Result<Self, Option<Holder>>> {
-        let path = folder.join("lock");
-        let said = |source| DiskError { doing: Doing::Lock, path: path.clone(), source };
+        let said = |source| DiskError { doing: Doing::Lock, path: path.to_owned(), source };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(&path)
+            .open(path)
             .map_err(said)?;
         loop {
             match flock(&file, how) {
@@ -144,7 +146,7 @@ mod tests {
         let first = RunLock::take(folder.path(), &holder()).unwrap();
         std::thread::scope(|scope| {
             let second = scope.spawn(|| {
-                let _lock = RunLock::wait(folder.path(), &holder()).unwrap();
+                let _lock = RunLock::wait(&folder.path().join("lock"), &holder()).unwrap();
                 done.exists()
             });
             std::thread::sleep(std::time::Duration::from_millis(20));

@@ -103,8 +103,8 @@ fn source(file: &Path) -> Result<SourceFile, Error> {
 
 /// The tokens of `corpus` in a folder below `parent` whose name says what they were made from:
 /// opened where they are there, written where they are not. The flag says that they were written.
-/// Processes that want new tokens below one `parent` at the same time write them one after the other,
-/// and each thing once.
+/// Of several processes that want the same new tokens at one time the first writes them, and the others
+/// wait.
 ///
 /// # Errors
 /// As [`write()`] and [`Shards::open`].
@@ -120,7 +120,9 @@ pub fn find_or_write(
         return Ok((open(disk, &folder, Some(corpus), tokenizer)?, false));
     }
     shared_folder(disk, parent)?;
-    let _lock = RunLock::wait(parent, &Holder::this_process("its text was opened"))?;
+    // Of these tokens alone: whoever asks may have the folder's own lock.
+    let lock = folder.with_extension("lock");
+    let _lock = RunLock::wait(&lock, &Holder::this_process("its text was opened"))?;
     if folder.exists() {
         return Ok((open(disk, &folder, Some(corpus), tokenizer)?, false));
     }
