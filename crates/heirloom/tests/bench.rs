@@ -11,7 +11,7 @@ fn bench(args: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_heirloom")).arg("bench").args(args).output().unwrap()
 }
 
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "activation_checkpointing",
     "batch",
     "dropout",
