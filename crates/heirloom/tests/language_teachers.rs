@@ -8,33 +8,15 @@ use std::path::Path;
 
 use serde_json::Value;
 
+#[path = "place/decoders.rs"]
+mod decoders;
 mod place;
 
 use place::Place;
 
-/// Two teachers of the fixtures with a tokenizer of as many words, and texts.
+/// Two teachers of the fixtures, and texts.
 fn place() -> Place {
-    let place = Place::with_data();
-    let words = (5..60).map(|at| format!("w{at}\n")).collect::<String>();
-    for (name, case) in [("one", "llama"), ("two", "gpt2")] {
-        fs::create_dir(place.path(name)).unwrap();
-        let fixture =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders").join(case);
-        for file in ["config.json", "model.safetensors"] {
-            fs::copy(fixture.join(file), place.path(name).join(file)).unwrap();
-        }
-        let vocabulary = format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n{words}");
-        place.write(&format!("{name}/vocab.txt"), &vocabulary);
-    }
-    fs::create_dir(place.path("text")).unwrap();
-    for (name, first) in [("train", 0), ("valid", 1000)] {
-        let line = |at: usize| {
-            let word = |word: usize| format!("w{}", 5 + (at * 31 + word * word * 7) % 55);
-            (0..9 + at % 7).map(word).collect::<Vec<_>>().join(" ") + "\n\n"
-        };
-        let text: String = (first..first + 90).map(line).collect();
-        place.write(&format!("text/{name}.txt"), &text);
-    }
+    let place = decoders::place(["one", "two"]);
     place.write("live.toml", &recipe(&["model = \"one\"", "model = \"two\"\nweight = 3"]));
     place
 }

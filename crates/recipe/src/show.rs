@@ -140,9 +140,12 @@ fn teachers(plan: &Plan) -> Vec<String> {
     if plan.other_teachers.is_empty() {
         return teacher(&plan.teacher);
     }
-    let parts = &plan.objective.teacher_parts;
-    let each = plan.teachers().zip(parts).enumerate().flat_map(|(at, (plan, part))| {
-        let mut lines = teacher(plan);
+    numbered(plan.teachers().map(teacher), &plan.objective.teacher_parts)
+}
+
+/// The lines of several teachers, each with its number and its part of their weight.
+pub(crate) fn numbered(teachers: impl Iterator<Item = Vec<String>>, parts: &[f64]) -> Vec<String> {
+    let each = teachers.zip(parts).enumerate().flat_map(|(at, (mut lines, part))| {
         lines[0] = format!("[{at}] {}", lines[0]);
         lines.push(format!("{} of the teachers' weight", rounded(*part)));
         lines

@@ -9,7 +9,9 @@ use crate::language::{
     AnyPlan, DecoderShape, LanguagePlan, LanguageShape, LanguageTeacherPlan, TextPlan,
 };
 use crate::plan::{Evaluate, Limit, OutputPlan, Split, StudentSource};
-use crate::show::{hidden, one_term, output, rows, shape as encoder, thousands, training};
+use crate::show::{
+    hidden, numbered, one_term, output, rows, shape as encoder, thousands, training,
+};
 
 impl fmt::Display for LanguagePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,14 +141,7 @@ fn teachers(plan: &LanguagePlan) -> Vec<String> {
     if plan.other_teachers.is_empty() {
         return teacher(&plan.teacher);
     }
-    let parts = &plan.objective.teacher_parts;
-    let each = plan.teachers().zip(parts).enumerate().flat_map(|(at, (plan, part))| {
-        let mut lines = teacher(plan);
-        lines[0] = format!("[{at}] {}", lines[0]);
-        lines.push(format!("{} of the teachers' weight", rounded(*part)));
-        lines
-    });
-    each.collect()
+    numbered(plan.teachers().map(teacher), &plan.objective.teacher_parts)
 }
 
 fn teacher(teacher: &LanguageTeacherPlan) -> Vec<String> {

@@ -4,7 +4,7 @@
 //! what had been spent, beside it a legend with the smallest loss of each.
 //! Never: a number that depends on the machine; equal courses give equal bytes.
 
-use crate::svg::{LETTER, Style, begin, escaped, line, px, shortened, upright};
+use crate::svg::{LETTER, Style, begin, entry, escaped, line, px, shortened, upright};
 
 /// The measurements of one run, or of runs that follow one another.
 #[derive(Clone, Debug, PartialEq)]
@@ -229,21 +229,10 @@ fn between(points: &[[f64; 2]], spent: f64) -> Option<f64> {
 }
 
 fn legend(svg: &mut String, course: &Course, style: &Style, at: usize) {
-    let Style { colour, dash } = style;
-    let (left, top) = (LEFT + WIDTH + BESIDE, TOP + 12.0 + LINE * at as f64);
-    let (end, text, middle, below) = (left + 22.0, left + 30.0, top - 4.0, top + 15.0);
-    let name = escaped(&shortened(&course.name));
-    let mark = format_args!(
-        "<line x1=\"{left}\" y1=\"{middle}\" x2=\"{end}\" y2=\"{middle}\" stroke=\"{colour}\" \
-         stroke-width=\"3\" stroke-dasharray=\"{dash}\"/>"
-    );
-    line(svg, mark);
-    line(svg, format_args!("<text class=\"name\" x=\"{text}\" y=\"{top}\">{name}</text>"));
+    let place = [LEFT + WIDTH + BESIDE, TOP + 12.0 + LINE * at as f64];
     let smallest = course.points.iter().map(|[_, loss]| *loss).fold(f64::INFINITY, f64::min);
-    let smallest = format_args!(
-        "<text class=\"smallest\" x=\"{text}\" y=\"{below}\" fill=\"#666666\">smallest {smallest:.4}</text>"
-    );
-    line(svg, smallest);
+    let said = format!("smallest {smallest:.4}");
+    entry(svg, style, place, &course.name, ("smallest", &said));
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! end the XML.
 
 use crate::calibration::Bin;
-use crate::svg::{LETTER, Style, begin, escaped, line, px, shortened, upright};
+use crate::svg::{LETTER, Style, begin, entry, line, px, shortened, upright};
 
 /// A curve of a diagram.
 #[derive(Clone, Debug, PartialEq)]
@@ -221,20 +221,8 @@ fn told(bin: &Bin) -> String {
 }
 
 fn legend(svg: &mut String, curve: &Curve, style: &Style, at: usize) {
-    let Style { colour, dash } = style;
-    let (left, top) = (LEFT + SIDE + BESIDE, TOP + 12.0 + LINE * at as f64);
-    let (end, text, middle, below) = (left + 22.0, left + 30.0, top - 4.0, top + 15.0);
-    let name = escaped(&shortened(&curve.name));
-    let mark = format_args!(
-        "<line x1=\"{left}\" y1=\"{middle}\" x2=\"{end}\" y2=\"{middle}\" stroke=\"{colour}\" \
-         stroke-width=\"3\" stroke-dasharray=\"{dash}\"/>"
-    );
-    line(svg, mark);
-    line(svg, format_args!("<text class=\"name\" x=\"{text}\" y=\"{top}\">{name}</text>"));
+    let place = [LEFT + SIDE + BESIDE, TOP + 12.0 + LINE * at as f64];
     let n: usize = curve.bins.iter().map(|bin| bin.n).sum();
-    let error = format_args!(
-        "<text class=\"error\" x=\"{text}\" y=\"{below}\" fill=\"#666666\">ECE {:.4}, n {n}</text>",
-        curve.expected_error
-    );
-    line(svg, error);
+    let said = format!("ECE {:.4}, n {n}", curve.expected_error);
+    entry(svg, style, place, &curve.name, ("error", &said));
 }

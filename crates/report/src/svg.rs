@@ -56,6 +56,30 @@ pub(crate) fn upright(svg: &mut String, text: &str, x: f64, y: f64) {
     line(svg, text);
 }
 
+/// An entry of a legend whose upper left corner is at `[left, top]`: a mark, the name, and below it
+/// `said`, of this class.
+pub(crate) fn entry(
+    svg: &mut String,
+    style: &Style,
+    [left, top]: [f64; 2],
+    name: &str,
+    (class, said): (&str, &str),
+) {
+    let Style { colour, dash } = style;
+    let (end, text, middle, below) = (left + 22.0, left + 30.0, top - 4.0, top + 15.0);
+    let mark = format_args!(
+        "<line x1=\"{left}\" y1=\"{middle}\" x2=\"{end}\" y2=\"{middle}\" stroke=\"{colour}\" \
+         stroke-width=\"3\" stroke-dasharray=\"{dash}\"/>"
+    );
+    line(svg, mark);
+    let name = escaped(&shortened(name));
+    line(svg, format_args!("<text class=\"name\" x=\"{text}\" y=\"{top}\">{name}</text>"));
+    let said = format_args!(
+        "<text class=\"{class}\" x=\"{text}\" y=\"{below}\" fill=\"#666666\">{said}</text>"
+    );
+    line(svg, said);
+}
+
 pub(crate) fn line(svg: &mut String, element: std::fmt::Arguments<'_>) {
     writeln!(svg, "{element}").expect("a string takes all text");
 }

@@ -347,7 +347,7 @@ impl Hypergradient {
     /// Empties the room for the coming step's gradient.
     fn forget(&self, device: &mut dyn Device, student: &Learned, base: &Base) {
         if base.ahead.is_some() && student.has_frozen() {
-            // The pass backward reaches those as well.
+            // A pass backward reaches those that are one matrix with others.
             device.fill(student.params.flat(self.coming), 0.0);
         }
         for span in &base.spans {

@@ -57,6 +57,9 @@ pub struct Learned {
     frozen: Vec<Span>,
     /// The same with the table: what needs no gradient.
     still: Frozen,
+    /// Those of the frozen runs that a gradient may reach all the same: parameters that may be one
+    /// matrix with others that move.
+    reached: Vec<Span>,
     /// Whether gradients of these are asked for all the same.
     asks_all: bool,
     /// The table whose rows move when they are seen.
@@ -109,7 +112,7 @@ impl Learned {
             Table { weights, treatment, reached, seen: room.first(0), room, moves }
         });
         let treatments = vec![Treatment::USUAL; params.index().len()];
-        let (spans, treated, frozen, still) = Default::default();
+        let (spans, treated, frozen, still, reached) = Default::default();
         let mut learned = Self {
             params,
             grads,
@@ -122,6 +125,7 @@ impl Learned {
             treated,
             frozen,
             still,
+            reached,
             asks_all: false,
             table,
             mask: None,
@@ -235,6 +239,40 @@ impl Learned {
         let still =
             still.map(|table| table.weights.offset()..table.weights.offset() + table.weights.len());
         self.still = Frozen::new(self.frozen.iter().map(|run| run.start..run.end).chain(still));
+        self.reached = self.reached();
+    }
+
+    /// Frozen parameters that adjoin one that moves, of the same role and without padding between, or
+    /// that adjoin such a one: matrices that are one to the products lie so.
+    fn reached(&self) -> Vec<Span> {
+        let index = self.params.index();
+        let frozen = |at: usize| self.treatments[at].is_frozen(self.update);
+        let next_to = |at: usize| {
+            let (param, next) = (&index[at], &index[at + 1]);
+            param.role == next.role && param.offset + param.len() == next.offset
+        };
+        let mut reached = Vec::new();
+        let mut from = 0;
+        for at in 0..index.len() {
+            if at + 1 < index.len() && next_to(at) {
+                continue;
+            }
+            let block = from..at + 1;
+            if block.clone().any(|at| !frozen(at)) {
+                let still = block.filter(|&at| frozen(at)).map(|at| &index[at]);
+                let whole = |param: &heirloom_engine::Param| {
+                    Span::new(param.offset, param.offset + param.len(), 0.0)
+                };
+                reached.extend(still.map(whole));
+            }
+            from = at + 1;
+        }
+        reached
+    }
+
+    /// Runs of the frozen whose gradient is not zero for sure.
+    fn to_clear(&self) -> &[Span] {
+        if self.asks_all { &self.frozen } else { &self.reached }
     }
 
     /// Where the gradients of the coming step go: of all that it moves.
@@ -340,7 +378,7 @@ impl Learned {
 
     /// Drops the gradient of what the coming step leaves as it is.
     fn clear_frozen(&self, device: &mut dyn Device) {
-        for span in &self.frozen {
+        for span in self.to_clear() {
             device.fill(View::matrix(self.grads, span.start, 1, span.len()), 0.0);
         }
         if let (Some(table), None) = (&self.table, self.moving_table()) {
@@ -412,7 +450,7 @@ impl Learned {
     /// Drops the gradient, of which the table has rows that this step sees and no other.
     pub(crate) fn clear_seen(&self, device: &mut dyn Device) {
         let Some(table) = &self.table else { return self.clear(device) };
-        for span in self.spans.iter().chain(&self.frozen) {
+        for span in self.spans.iter().chain(self.to_clear()) {
             device.fill(View::matrix(self.grads, span.start, 1, span.len()), 0.0);
         }
         device.clear_rows(Params::twin(table.weights, self.grads), table.seen);
@@ -520,6 +558,8 @@ mod tests {
                 let start = device.read_f64(params.flat(params.weights()));
                 let mut learned = Learned::new(device, params, adam, lazy.then_some(table))
                     .treated(treatments.to_vec());
+                // Gradients are written here of what is frozen as well.
+                learned.ask_all(true);
                 let mut norms = Vec::new();
                 for step in 1..=STEPS {
                     learned.coming(device, step);
