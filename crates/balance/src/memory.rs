@@ -16,15 +16,16 @@ impl Memory {
         Self { decay, values: vec![f64::NAN; examples] }
     }
 
-    /// Notes a number; the first is taken as it is.
+    /// Notes a number; the first is taken as it is, and that of an example beyond those that there is
+    /// memory for is forgotten.
     pub fn note(&mut self, example: u32, value: f64) {
-        let kept = &mut self.values[example as usize];
+        let Some(kept) = self.values.get_mut(example as usize) else { return };
         *kept = if kept.is_nan() { value } else { self.decay * *kept + (1.0 - self.decay) * value };
     }
 
     /// What is remembered of an example.
     pub fn of(&self, example: u32) -> Option<f64> {
-        Some(self.values[example as usize]).filter(|value| !value.is_nan())
+        self.values.get(example as usize).copied().filter(|value| !value.is_nan())
     }
 
     /// Everything, NaN where nothing was noted.
@@ -55,5 +56,7 @@ mod tests {
         memory.note(1, 4.0);
         assert_eq!(memory.of(1), Some(7.0));
         assert_eq!(memory.of(0), None);
+        memory.note(7, 1.0);
+        assert_eq!((memory.of(7), memory.values().len()), (None, 2));
     }
 }

@@ -43,7 +43,8 @@ pub struct RwKd {
 }
 
 impl RwKd {
-    /// For `examples` of the training set. `decay` is how much of an example's earlier weights stays
+    /// For `examples` of the training set; without any, nothing is remembered but the mean of what was
+    /// decided, as where samples are tokens that are read once. `decay` is how much of an example's earlier weights stays
     /// when new ones are measured; `initial` the teacher's share before anything was.
     pub fn new(
         examples: usize,
@@ -77,8 +78,9 @@ impl RwKd {
         self.weights.len()
     }
 
-    /// The weights that alignments ask for, `[R, 1 + T]`.
-    fn weights(&self, alignments: &Alignments<'_>) -> Vec<Vec<f64>> {
+    /// The weights that alignments ask for: of each sample the label's and each teacher's,
+    /// `[R][1 + T]`. They alone do not count towards the mean; [`Policy::align`] does that.
+    pub fn weights(&self, alignments: &Alignments<'_>) -> Vec<Vec<f64>> {
         let rows = 0..alignments.samples.len();
         let raised: Vec<Vec<f64>> = rows
             .map(|row| {
@@ -99,6 +101,17 @@ impl RwKd {
                 raised.into_iter().map(scaled).collect()
             }
             Normalize::None => raised,
+        }
+    }
+
+    /// The mean of what was decided so far, label and each teacher, `[1 + T]`; before anything was,
+    /// what it begins with.
+    pub fn usual(&self) -> Vec<f64> {
+        let (count, sums) = self.sums.split_last().expect("a count at least");
+        if *count > 0.0 {
+            sums.iter().map(|sum| sum / count).collect()
+        } else {
+            self.initial.clone()
         }
     }
 
@@ -131,12 +144,7 @@ impl Policy for RwKd {
     }
 
     fn decide(&self, samples: &Samples<'_>, _: At) -> Decision {
-        let (count, sums) = self.sums.split_last().expect("a count at least");
-        let usual: Vec<f64> = if *count > 0.0 {
-            sums.iter().map(|sum| sum / count).collect()
-        } else {
-            self.initial.clone()
-        };
+        let usual = self.usual();
         let of = |&id: &u32| {
             let terms = self.weights.iter().zip(&usual);
             terms.map(move |(memory, &usual)| memory.of(id).unwrap_or(usual))

@@ -4,6 +4,7 @@
 //! Out: ids and type ids with special tokens, cut to a length; a digest; files for a saved model.
 //! Never: pads, and never cuts because the file says so. Both are decided by the caller.
 
+mod long;
 mod spans;
 mod train;
 

@@ -163,7 +163,7 @@ compound       whole copies in width, layers stacked\n  \
 llama-pro      added layers start as the identity, and are meant to be trained alone\n  \
 mslt           copies of the top layers, meant to be trained alone\n  \
 solar          the model without its top, then without its bottom\n  \
-pad, msg       new units that nothing reads yet; hidden size in decoders alone\n\n\
+pad, msg       new units that nothing reads yet; the same, in hidden size, in decoders alone\n\n\
 What is not named follows: heads keep their size, and the intermediate size grows with the hidden \
 size. An embedding model whose hidden size grows n-fold gives each number n times, so cosines stay \
 as they are. A decoder is measured by its next-token logits. The result is a folder that `transformers` loads, with the plan in growth.toml.\n\n\

@@ -12,6 +12,9 @@
 //! | 75 | stopped on request, saved, can go on | resume |
 
 use std::fmt;
+use std::path::Path;
+
+use heirloom_base::Digest;
 
 /// A message for the person, and a code for the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,17 @@ impl Failure {
     /// Data or weights that are not what they should be.
     pub fn input(message: impl Into<String>) -> Self {
         Self { code: 3, message: message.into() }
+    }
+
+    /// What a run folder's plan names in `path` is there and is another thing.
+    pub(crate) fn changed(what: &str, path: &Path, was: Digest, is: Digest) -> Self {
+        Self::input(format!(
+            "{what} `{}` is not the one this run began with (digest {}, was {}); put it back, or \
+             begin a new run",
+            path.display(),
+            is.short(),
+            was.short(),
+        ))
     }
 
     /// A bug of ours.

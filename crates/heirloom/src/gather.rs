@@ -194,7 +194,7 @@ pub fn reopen_to_read(
     let tokenizer_path = places.model("tokenizer.path", &plan.tokenizer.path)?;
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
     if tokenizer.digest() != plan.tokenizer.digest {
-        return Err(changed(
+        return Err(Failure::changed(
             "tokenizer",
             &tokenizer_path,
             plan.tokenizer.digest,
@@ -207,13 +207,13 @@ pub fn reopen_to_read(
     let opened = open_data(plan.data.clone(), second, &folder, tokenizer, &own, keep)?;
     let digest = data_digest(&opened);
     if digest != plan.examples.digest {
-        return Err(changed("data in", &folder, plan.examples.digest, digest));
+        return Err(Failure::changed("data in", &folder, plan.examples.digest, digest));
     }
     let check = |key: &str, path: &str, was: Digest| -> Result<(PathBuf, EncoderConfig), Failure> {
         let path = places.model(key, path)?;
         let (config, ModelFacts { digest, .. }) = model_facts(&path)?;
         if digest != was {
-            return Err(changed("model", &path, was, digest));
+            return Err(Failure::changed("model", &path, was, digest));
         }
         Ok((path, config))
     };
@@ -446,22 +446,11 @@ fn own_tokenizers(plan: &Plan, places: &Places) -> Result<Vec<Option<Tokenizer>>
         let path = places.model("teacher.model", path)?;
         let tokenizer = Tokenizer::open(&path)?;
         if tokenizer.digest() != *digest {
-            return Err(changed("tokenizer", &path, *digest, tokenizer.digest()));
+            return Err(Failure::changed("tokenizer", &path, *digest, tokenizer.digest()));
         }
         Ok(Some(tokenizer))
     };
     plan.teachers().map(open).collect()
-}
-
-/// What a run folder's plan names is there and is another thing.
-fn changed(what: &str, path: &Path, was: Digest, is: Digest) -> Failure {
-    Failure::input(format!(
-        "{what} `{}` is not the one this run began with (digest {}, was {}); put it back, or begin \
-         a new run",
-        path.display(),
-        is.short(),
-        was.short(),
-    ))
 }
 
 /// The first token at which a teacher's tokenizer differs from the run's.

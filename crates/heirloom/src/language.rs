@@ -184,7 +184,7 @@ pub fn reopen_language(
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
     let was = plan.tokenizer.digest;
     if tokenizer.digest() != was {
-        return Err(changed("tokenizer", &tokenizer_path, was, tokenizer.digest()));
+        return Err(Failure::changed("tokenizer", &tokenizer_path, was, tokenizer.digest()));
     }
     let OpenedText { mut train, validation, mut notes, template, .. } =
         open_text(plan.text.clone(), &folder, &tokenizer, kept)?;
@@ -200,13 +200,13 @@ pub fn reopen_language(
     };
     let found = digest(&*train, validation.as_deref());
     if found != plan.examples.digest {
-        return Err(changed("text in", &folder, plan.examples.digest, found));
+        return Err(Failure::changed("text in", &folder, plan.examples.digest, found));
     }
     let check = |key: &str, path: &str, was: Digest| {
         let path = places.model(key, path)?;
         let (config, LanguageModelFacts { digest, .. }) = facts_of(&path)?;
         if digest != was {
-            return Err(changed("model", &path, was, digest));
+            return Err(Failure::changed("model", &path, was, digest));
         }
         Ok::<_, Failure>((path, config))
     };
@@ -372,17 +372,6 @@ fn steps_per_epoch(recipe: &Recipe, train: &dyn Rows, seed: u64) -> Option<u64> 
     let Batch::Tokens(tokens) = recipe.batches().0 else { return None };
     let mut order = Order::new(seed, train.len());
     Some(order.steps_per_epoch(train, 0, BatchRule::Tokens(tokens as usize)))
-}
-
-/// What a run folder's plan names is there and is another thing.
-fn changed(what: &str, path: &Path, was: Digest, is: Digest) -> Failure {
-    Failure::input(format!(
-        "{what} `{}` is not the one this run began with (digest {}, was {}); put it back, or begin \
-         a new run",
-        path.display(),
-        is.short(),
-        was.short(),
-    ))
 }
 
 /// Memory of the device's own for the largest product of `inner` by `columns`.

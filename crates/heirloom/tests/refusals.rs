@@ -218,6 +218,10 @@ fn a_recipe_or_data_folder_that_is_not_there_is_named() {
     exit 2
     error: cannot read the recipe `recipes.toml`: No such file or directory (os error 2); the nearest name there is `recipe.toml`
     ");
+    insta::assert_snapshot!(place.refuses("train nothing/of/the-kind.toml"), @r"
+    exit 2
+    error: cannot read the recipe `nothing/of/the-kind.toml`: No such file or directory (os error 2); a recipe is a TOML file, of which the folder `recipes` of Heirloom's sources has one per feature
+    ");
     insta::assert_snapshot!(place.refuses("train recipe.toml --set task.path=dada"), @r#"
     exit 2
     error: `task.path` is "dada", which is not there; looked at `dada` (the variable HEIRLOOM_DATA is not set); the nearest name there is `data`

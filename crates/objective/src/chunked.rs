@@ -299,9 +299,9 @@ impl ChunkedHead {
                     let sum = device.sum(losses);
                     (sum, sum)
                 }
-                Some(weights) => match &weighing {
+                Some(weights) => match &mut weighing {
                     None => weighted_sum(device, losses, weights),
-                    Some(weighing) => weighing.sums(device, losses, weights),
+                    Some(weighing) => weighing.sums(device, place, losses, weights),
                 },
             };
             parts.push(Nats::of(sum, count(term, signals.counts)), weighted);
@@ -347,7 +347,12 @@ impl ChunkedHead {
         let labels = signals.labels.range(range.clone());
         if let Some(weighing) = weighing {
             let teacher = self.logits_of(device, teachers, 0, range.clone(), &mut at_hand);
-            weighing.decide(device, range.clone(), (z, teacher), labels);
+            let heard = self.terms.iter().position(|term| term.loss.hears_a_teacher());
+            let term = heard.filter(|_| weighing.asks_for_the_teachers_term()).map(|place| {
+                let kept = || known(teachers, self.hears[place]).rows(range.clone());
+                target(self.terms[place].loss, labels, teacher, kept)
+            });
+            weighing.decide(device, range.clone(), (z, teacher), labels, term);
         }
         // What sees all of the student's tokens comes first: then those it shares are all there is.
         let shared = self.other.and_then(|other| other.shared);
@@ -373,19 +378,8 @@ impl ChunkedHead {
                 }
                 teacher = teacher.and(placed);
             }
-            let teacher = || teacher.expect("a term compares with a teacher");
-            let target = match term.loss {
-                TokenLoss::Label => LabelLoss::CrossEntropy.target(Labels::Classes(labels)),
-                TokenLoss::Teacher(wanted) => wanted.target(teacher(), Labels::Classes(labels)),
-                TokenLoss::Sorted(wanted) => wanted.target(teacher()),
-                TokenLoss::Softened { share, temperature } => {
-                    Target::Softened { labels, share, temperature }
-                }
-                TokenLoss::Misses => Target::Misses(labels),
-                TokenLoss::Known(wanted) => {
-                    wanted.target(known(teachers, number).rows(range.clone()))
-                }
-            };
+            let kept = || known(teachers, number).rows(range.clone());
+            let target = target(term.loss, labels, teacher, kept);
             device.row_loss(&RowLoss {
                 x: z,
                 target,
@@ -464,6 +458,27 @@ impl ChunkedHead {
         if let Some(TokenGradients { d_states, .. }) = signals.gradients {
             assert_eq!(d_states.rows(), rows, "gradient of the hidden states");
         }
+    }
+}
+
+/// What a term compares the student's logits with: labels, the logits of its teacher, or what was kept
+/// of the teacher's answers.
+pub(crate) fn target(
+    loss: TokenLoss,
+    labels: Ids,
+    teacher: Option<View>,
+    kept: impl FnOnce() -> KnownTokens,
+) -> Target {
+    let teacher = || teacher.expect("a term compares with a teacher");
+    match loss {
+        TokenLoss::Label => LabelLoss::CrossEntropy.target(Labels::Classes(labels)),
+        TokenLoss::Teacher(wanted) => wanted.target(teacher(), Labels::Classes(labels)),
+        TokenLoss::Sorted(wanted) => wanted.target(teacher()),
+        TokenLoss::Softened { share, temperature } => {
+            Target::Softened { labels, share, temperature }
+        }
+        TokenLoss::Misses => Target::Misses(labels),
+        TokenLoss::Known(wanted) => wanted.target(kept()),
     }
 }
 

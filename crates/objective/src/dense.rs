@@ -2,11 +2,11 @@
 //! model, which guesses few of them.
 
 use heirloom_base::Nats;
-use heirloom_engine::{Device, Ids, RowLoss, Target, View};
+use heirloom_engine::{Device, Ids, RowLoss, View};
 
-use crate::chunked::known;
+use crate::chunked::{known, target};
 use crate::objective::Parts;
-use crate::{LabelLoss, Labels, TeacherTokens, TokenCounts, TokenLoss, TokenTerm, Weighing};
+use crate::{TeacherTokens, TokenCounts, TokenLoss, TokenTerm, Weighing};
 
 /// Everything about one micro-batch of M guessed tokens, all of which have a label.
 #[derive(Clone, Copy, Debug)]
@@ -126,37 +126,36 @@ impl DenseLosses {
     ) -> Parts {
         let (z, rows) = (signals.logits, signals.logits.rows());
         assert!(rows <= self.rows, "{rows} tokens, planned for {}", self.rows);
-        let labels = Labels::Classes(signals.labels);
+        let target = |teachers: &[Option<TeacherTokens>], loss, number| {
+            let computed = match loss {
+                TokenLoss::Teacher(_) | TokenLoss::Sorted(_) => Some(logits(teachers, number)),
+                _ => None,
+            };
+            target(loss, signals.labels, computed, || known(teachers, number))
+        };
         if let Some(weighing) = weighing.as_deref_mut() {
-            weighing.decide(device, 0..rows, (z, signals.teacher), signals.labels);
+            let mut terms = self.terms.iter().zip(&self.hears);
+            let heard = terms.find(|(term, _)| term.loss.hears_a_teacher());
+            let heard = heard.filter(|_| weighing.asks_for_the_teachers_term());
+            let term = heard.map(|(term, &number)| target(teachers, term.loss, number));
+            weighing.decide(device, 0..rows, (z, signals.teacher), signals.labels, term);
         }
         let mut parts = Parts::with_capacity(self.terms.len());
         for (place, (term, &number)) in self.terms.iter().zip(&self.hears).enumerate() {
-            let (target, count) = match term.loss {
-                TokenLoss::Label => (LabelLoss::CrossEntropy.target(labels), step.labelled),
-                TokenLoss::Softened { share, temperature } => {
-                    let labels = signals.labels;
-                    (Target::Softened { labels, share, temperature }, step.labelled)
-                }
-                TokenLoss::Misses => (Target::Misses(signals.labels), step.labelled),
-                TokenLoss::Teacher(wanted) => {
-                    (wanted.target(logits(teachers, number), labels), step.taught)
-                }
-                TokenLoss::Sorted(wanted) => (wanted.target(logits(teachers, number)), step.taught),
-                TokenLoss::Known(wanted) => (wanted.target(known(teachers, number)), step.taught),
-            };
+            let of_teacher = term.loss.hears_a_teacher();
+            let count = if of_teacher { step.taught } else { step.labelled };
+            let target = target(teachers, term.loss, number);
             let first = place * self.rows;
             let losses = self.losses.row_range(first..first + rows);
             let scale = if count == 0 { 0.0 } else { term.weight / count as f64 };
             let (x, dx) = (z, signals.d_logits);
-            let of_teacher = term.loss.hears_a_teacher();
             let weights = weighing.as_deref().map(|weighing| match of_teacher {
                 true => weighing.room.teacher(rows),
                 false => weighing.room.label(rows),
             });
             device.row_loss(&RowLoss { x, target, scale, weights, losses, dx });
-            let (sum, weighted) = match (weighing.as_deref(), weights) {
-                (Some(weighing), Some(weights)) => weighing.sums(device, losses, weights),
+            let (sum, weighted) = match (weighing.as_deref_mut(), weights) {
+                (Some(weighing), Some(weights)) => weighing.sums(device, place, losses, weights),
                 _ => {
                     let sum = device.sum(losses);
                     (sum, sum)

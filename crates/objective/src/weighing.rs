@@ -20,6 +20,8 @@ pub enum TokenMeasure {
     TeacherLoss,
     /// `−Σ s ln s`: how uncertain the student is.
     StudentEntropy,
+    /// The first term that hears a teacher, as it stands in the objective but for its weight.
+    TeacherTerm,
 }
 
 /// Who decides the weights.
@@ -27,9 +29,13 @@ pub trait WeighTokens {
     /// What it asks of each token.
     fn measures(&self) -> &[TokenMeasure];
 
-    /// Weights of the label's and the teacher's loss of some tokens, of which each has a label;
-    /// `measured` has a row of numbers for each measure.
-    fn weigh(&mut self, measured: &[Vec<f64>]) -> Vec<[f64; 2]>;
+    /// Weights of the label's and the teacher's loss of the next `tokens` tokens, of which each has a
+    /// label; `measured` has a row of numbers for each measure.
+    fn weigh(&mut self, tokens: usize, measured: &[Vec<f64>]) -> Vec<[f64; 2]>;
+
+    /// Hears the losses that a term had for the tokens of a micro-batch that have a label, without
+    /// weights: the term at `place`, term by term.
+    fn hear(&mut self, _place: usize, _losses: &[f64]) {}
 }
 
 /// Room for the weights of a micro-batch.
@@ -80,13 +86,20 @@ impl std::fmt::Debug for Weighing<'_> {
 }
 
 impl Weighing<'_> {
-    /// Decides the weights of the tokens of `range`, whose logits and labels on the device are given.
+    /// Whether it asks for the first term that hears a teacher.
+    pub(crate) fn asks_for_the_teachers_term(&self) -> bool {
+        self.by.measures().contains(&TokenMeasure::TeacherTerm)
+    }
+
+    /// Decides the weights of the tokens of `range`, whose logits and labels on the device are given,
+    /// and the target of the first term that hears a teacher, where it asks for that.
     pub(crate) fn decide(
         &mut self,
         device: &mut dyn Device,
         range: Range<usize>,
         (logits, teacher): (View, Option<View>),
         labels: Ids,
+        term: Option<Target>,
     ) {
         let has_label: Vec<bool> =
             self.labels[range.clone()].iter().map(|&label| label != IGNORED).collect();
@@ -103,12 +116,16 @@ impl Weighing<'_> {
                 TokenMeasure::StudentEntropy => {
                     (logits, Target::Softened { labels, share: 1.0, temperature: 1.0 })
                 }
+                TokenMeasure::TeacherTerm => {
+                    (logits, term.expect("a policy that weighs a teacher's term has one to weigh"))
+                }
             };
             device.row_loss(&RowLoss { x, target, scale: 0.0, weights: None, losses, dx: None });
             let found = device.read_f64(losses).into_iter().zip(&has_label);
             measured.push(found.filter(|(_, has)| **has).map(|(loss, _)| loss).collect());
         }
-        let mut decided = self.by.weigh(&measured).into_iter();
+        let tokens = has_label.iter().filter(|has| **has).count();
+        let mut decided = self.by.weigh(tokens, &measured).into_iter();
         let pairs = has_label.iter().map(|has| match has {
             true => decided.next().expect("a pair of weights for each token"),
             false => [0.0; 2],
@@ -119,12 +136,21 @@ impl Weighing<'_> {
     }
 
     /// `Σ losses` over the tokens that have a label, and `Σ weights ∘ losses`, in which a weight of
-    /// zero takes no part.
-    pub(crate) fn sums(&self, device: &dyn Device, losses: View, weights: View) -> (f64, f64) {
+    /// zero takes no part: of the term at `place`.
+    pub(crate) fn sums(
+        &mut self,
+        device: &dyn Device,
+        place: usize,
+        losses: View,
+        weights: View,
+    ) -> (f64, f64) {
         let (losses, weights) = (device.read_f64(losses), device.read_f64(weights));
         let tokens = losses.into_iter().zip(weights).zip(self.labels);
-        let heard = tokens.filter(|(_, label)| **label != IGNORED);
-        heard.fold((0.0, 0.0), |(sum, weighted), ((loss, weight), _)| {
+        let heard: Vec<(f64, f64)> =
+            tokens.filter(|(_, label)| **label != IGNORED).map(|(token, _)| token).collect();
+        let losses: Vec<f64> = heard.iter().map(|(loss, _)| *loss).collect();
+        self.by.hear(place, &losses);
+        heard.into_iter().fold((0.0, 0.0), |(sum, weighted), (loss, weight)| {
             (sum + loss, if weight == 0.0 { weighted } else { weighted + weight * loss })
         })
     }

@@ -44,7 +44,11 @@ impl Recipe {
         let kind = value(&balance.policy)?;
         let written = value(&balance.meta);
         let has_one = LEARN_FROM_A_SECOND_SET.contains(&kind) || (kind == Own && written.is_some());
-        let meta = has_one.then(|| meta(&written.unwrap_or_default()));
+        let source = |keys: &Meta| source(keys, self.is_language());
+        let meta = has_one.then(|| {
+            let keys = written.unwrap_or_default();
+            meta(&keys, source(&keys))
+        });
         Some(BalancePlan { policy: policy(kind, &balance), meta })
     }
 }
@@ -110,9 +114,15 @@ fn policy(kind: PolicyKind, keys: &Balance) -> PolicyPlan {
     }
 }
 
-fn meta(keys: &Meta) -> MetaPlan {
+/// Where the second set comes from: of a language model, other rows of its text.
+fn source(keys: &Meta, is_language: bool) -> MetaFrom {
+    let usual = if is_language { MetaFrom::Train } else { MetaFrom::Split };
+    value(&keys.source).unwrap_or(usual)
+}
+
+fn meta(keys: &Meta, source: MetaFrom) -> MetaPlan {
     MetaPlan {
-        source: match keys.source() {
+        source: match source {
             MetaFrom::Split => MetaSource::Split(keys.split()),
             MetaFrom::Train => MetaSource::Train,
             MetaFrom::File => MetaSource::File(value(&keys.path).unwrap_or_default()),
@@ -178,9 +188,8 @@ fn check_teachers(recipe: &Recipe, policy: &At<PolicyKind>, problems: &mut Probl
         return;
     }
     let kind = policy.value;
-    if !KNOW_SEVERAL_TEACHERS.contains(&kind) {
-        let some =
-            if recipe.is_language() { KNOW_SEVERAL_OF_TOKENS } else { KNOW_SEVERAL_TEACHERS };
+    let some = if recipe.is_language() { KNOW_SEVERAL_OF_TOKENS } else { KNOW_SEVERAL_TEACHERS };
+    if !some.contains(&kind) {
         let needed =
             format!("one `[teacher]` for {kind}; several can be weighed by `{}", one_of(some));
         return needs(policy, "objective.balance.policy", &needed, problems);
@@ -327,7 +336,7 @@ fn check_together(recipe: &Recipe, adoption: &At<Adoption>, problems: &mut Probl
 
 fn check_meta(recipe: &Recipe, at: &At<Meta>, policy: PolicyKind, problems: &mut Problems) {
     let keys = &at.value;
-    let source = keys.source();
+    let source = source(keys, recipe.is_language());
     let name = |key: &str| format!("objective.balance.meta.{key}");
     if let Some(split) = keys.split.as_ref().filter(|_| source != MetaFrom::Split) {
         needs(split, &name("split"), "`source = \"split\"`", problems);

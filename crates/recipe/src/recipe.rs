@@ -537,7 +537,7 @@ section! {
     /// policies together; one that the policy has no use for is refused.
     Balance at "objective.balance" {
         policy: PolicyKind, PolicyKind::ONE, absent "required" as "\"rw_kd\"",
-            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence. With `[text]` it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd.";
+            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence. With `[text]` it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd or meta_weight_net.";
         called: String, TEXT, absent "required with `policy = \"own\"`" as "\"doubt\"",
             "own: the name of a policy that a program brings with the library. The command has none: it plans such a run, and refuses to train it.";
         from: f64 = 1.0, SHARE,
@@ -588,7 +588,7 @@ section! {
             "meta_weight_net: what its network gives: both weights, or the teacher's share.";
         weight_decay: f64, NOT_NEGATIVE, absent "0.0001 for meta_weight_net, 0 for tgeo_kd" as "0.0001",
             "meta_weight_net, tgeo_kd: decay of the network's parameters per step, times its step size.";
-        meta: Meta, META, absent "a tenth of the training set, for rw_kd, l2rw, meta_weight_net and tgeo_kd; none for own" as "{ source = \"split\" }",
+        meta: Meta, META, absent "a tenth of the training set, for rw_kd, l2rw, meta_weight_net and tgeo_kd; other rows with `[text]`; none for own" as "{ source = \"split\" }",
             "The second set that the policy learns from, see below.";
     }
 }
@@ -596,7 +596,7 @@ section! {
 section! {
     /// `[objective.balance.meta]`: the second set, whose loss says which losses help.
     Meta at "objective.balance.meta" {
-        source: MetaFrom = MetaFrom::Split, MetaFrom::ONE,
+        source: MetaFrom, MetaFrom::ONE, absent "`split`; `train` with `[text]`, which has no other" as "\"train\"",
             "Where it comes from: a part of the training set, which is then not trained on; other batches of the training set; or a file.";
         split: f64 = 0.1, PART,
             "Share of the training set that becomes the second set, for `source = \"split\"`. The same examples under every seed.";

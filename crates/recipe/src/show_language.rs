@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::PolicyPlan;
+use crate::balance::{MetaPlan, PolicyPlan};
 use crate::choices::{DocumentShape, Documents, Missing, Packing, ReplayRatio, TextKind};
 use crate::divergence::{Divergence, rounded};
 use crate::language::{
@@ -62,11 +62,14 @@ fn text(plan: &LanguagePlan) -> Vec<String> {
         }
         (shape, _) => format!("{shape}, of which the reply is learnt"),
     };
-    let ends = match text.end.as_deref() {
-        None | Some("") => String::new(),
-        Some(end) => format!(", each ends with {end:?}"),
+    let set = |token: &Option<String>| token.clone().filter(|token| !token.is_empty());
+    let around = match (set(&text.begin), set(&text.end)) {
+        (None, None) => String::new(),
+        (None, Some(end)) => format!(", each ends with {end:?}"),
+        (Some(begin), None) => format!(", each begins with {begin:?}"),
+        (Some(begin), Some(end)) => format!(", each begins with {begin:?} and ends with {end:?}"),
     };
-    lines.push(format!("{documents}{ends}"));
+    lines.push(format!("{documents}{around}"));
     let pack = match text.pack {
         Packing::Documents => "documents end to end, which do not see one another",
         Packing::Stream => "one stream, in which documents are not told apart",
@@ -174,11 +177,16 @@ fn teacher(teacher: &LanguageTeacherPlan) -> Vec<String> {
 
 /// What is said of policies that decide token by token.
 fn of_tokens(policy: &PolicyPlan) -> Option<String> {
-    let each = matches!(
+    let each = !matches!(
         policy,
-        PolicyPlan::Wsl { .. } | PolicyPlan::AdaKd { .. } | PolicyPlan::DynamicKd { .. }
+        PolicyPlan::Fixed | PolicyPlan::Schedule { .. } | PolicyPlan::Uncertainty { .. }
     );
     each.then(|| "each token is weighed by itself".to_owned())
+}
+
+/// The other rows that a policy learns from, and what asking them costs.
+fn second(meta: &MetaPlan) -> Vec<String> {
+    meta.to_string().lines().map(str::to_owned).collect()
 }
 
 /// What each of several teachers has of w₂.
@@ -236,6 +244,7 @@ fn objective(plan: &LanguagePlan) -> Vec<String> {
         ]
         .into_iter()
         .chain(of_tokens(&balance.policy))
+        .chain(balance.meta.iter().flat_map(second))
         .chain((several > 0).then(|| each_teacher(&balance.policy)))
         .collect(),
     };

@@ -5,14 +5,15 @@
 //! file.
 
 use crate::choices::{
-    Adoption, Architecture, DocumentShape, Documents, EvalStrategy, HiddenKind, OnLong, Packing,
-    PolicyKind, Position, RegularizerKind, TeacherVocabulary, TextFormat, TextKind,
+    Adoption, Architecture, DocumentShape, Documents, EstimatorKind, EvalStrategy, HiddenKind,
+    MetaAt, MetaFrom, OnLong, Packing, PolicyKind, Position, RegularizerKind, Sight,
+    TeacherVocabulary, TextFormat, TextKind,
 };
 use crate::decide::{check_terms, missing, needs, value, wrong};
 use crate::language::{Masking, TextPlan};
 use crate::plan::{Limit, Split};
 use crate::problem::{Place, ProblemKind, Problems};
-use crate::recipe::{At, Recipe, StudentConfig, Teacher};
+use crate::recipe::{At, Balance, Recipe, StudentConfig, Teacher};
 use crate::{divergence, policy, regularizer};
 
 /// What evaluation measures, the deciding one first.
@@ -350,10 +351,11 @@ fn check_balance(recipe: &Recipe, problems: &mut Problems) {
     match kind {
         PolicyKind::Fixed | PolicyKind::Schedule => return,
         PolicyKind::Uncertainty | PolicyKind::Wsl | PolicyKind::AdaKd | PolicyKind::DynamicKd => {}
+        PolicyKind::RwKd | PolicyKind::MetaWeightNet => check_second(balance, problems),
         _ => {
-            let needed = "a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd or \
-                          dynamic_kd, which need no second set and of each token no more than its losses and \
-                          its entropy";
+            let needed = "a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd, \
+                          dynamic_kd, rw_kd or meta_weight_net, which need of each token no more than its \
+                          losses, its entropy, and how far these would help other rows";
             return needs(at, KEY, needed, problems);
         }
     }
@@ -386,6 +388,39 @@ fn check_balance(recipe: &Recipe, problems: &mut Problems) {
     if let Some(temperature) = balance.temperature.as_ref().filter(|at| at.value != 1.0) {
         let needed = "to be 1 for a language model, the temperature of the paper";
         needs(temperature, "objective.balance.temperature", needed, problems);
+    }
+}
+
+/// Says what a policy of tokens that learns from other rows cannot have: a token is read once, its
+/// logits stay on the device, and other rows are those of the text.
+fn check_second(balance: &Balance, problems: &mut Problems) {
+    let name = |key: &str| format!("objective.balance.{key}");
+    if let Some(at) = balance.ema.as_ref().filter(|at| at.value != 0.0) {
+        let needed = "to be 0 for a language model, whose tokens are not remembered one by one";
+        needs(at, &name("ema"), needed, problems);
+    }
+    if let Some(at) = balance.sight.as_ref().filter(|at| at.value != Sight::Losses) {
+        let needed = "\"losses\" for a language model, whose logits are never all there";
+        needs(at, &name("sight"), needed, problems);
+    }
+    let Some(meta) = &balance.meta else { return };
+    let meta = &meta.value;
+    if let Some(at) = meta.source.as_ref().filter(|at| at.value != MetaFrom::Train) {
+        let needed = "\"train\" for a language model: other rows of its text";
+        needs(at, &name("meta.source"), needed, problems);
+    }
+    if let Some(at) =
+        meta.estimator.as_ref().filter(|at| at.value != EstimatorKind::FiniteDifference)
+    {
+        let needed =
+            "\"finite_difference\" for a language model, whose last layer is the vocabulary";
+        needs(at, &name("meta.estimator"), needed, problems);
+    }
+    if let Some(at) = meta.at.as_ref().filter(|at| at.value != MetaAt::Here) {
+        needs(at, &name("meta.at"), "\"here\" for a language model", problems);
+    }
+    if let Some(at) = meta.check.as_ref().filter(|at| at.value) {
+        needs(at, &name("meta.check"), "a `[task]`; it compares losses of samples", problems);
     }
 }
 

@@ -199,7 +199,7 @@ fn keys_that_do_not_go_together_are_named_all_at_once() {
             "[teacher]\n",
             "layers = [0]\n[teacher]\nlogits = \"cache\"\nbatch_tokens = 512\ntokenizer = \"own\"\n",
         ),
-        ("policy = \"schedule\"\nfrom = 0.9\nto = 0.1", "policy = \"rw_kd\""),
+        ("policy = \"schedule\"\nfrom = 0.9\nto = 0.1", "policy = \"l2rw\""),
         ("method = \"labo\"", "method = \"margin\""),
         ("[objective]\n", "[objective]\nlabel_loss = \"mse\"\n"),
     ]);
@@ -217,7 +217,7 @@ fn keys_that_do_not_go_together_are_named_all_at_once() {
     r.toml:22:1: `teacher.batch_tokens` needs a `[task]`; a language model's teacher reads what the student reads
     r.toml:23:1: `teacher.tokenizer` needs a `[task]`; a language model's teacher reads the run's
     r.toml:26:1: `objective.label_loss` is "mse", expected `cross_entropy` for a language model
-    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd, which need no second set and of each token no more than its losses and its entropy
+    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd or meta_weight_net, which need of each token no more than its losses, its entropy, and how far these would help other rows
     r.toml:33:1: `objective.regularizer.method` needs a `[task]`; for a language model it is "label_smoothing" or "labo"
     15 problems
     "#);
@@ -422,13 +422,15 @@ fn what_has_no_inside_to_compare_is_refused() {
 #[test]
 fn tokens_are_weighed_by_what_can_be_known_of_each() {
     const SCHEDULE: &str = "policy = \"schedule\"\nfrom = 0.9\nto = 0.1";
-    for policy in ["uncertainty", "wsl", "ada_kd", "dynamic_kd"] {
+    for policy in ["uncertainty", "wsl", "ada_kd", "dynamic_kd", "rw_kd", "meta_weight_net"] {
         let of = format!("policy = \"{policy}\"");
         let plan = with_objective("", &[(SCHEDULE, &of)]).expect("a plan");
         assert!(!plan.objective.is_without_teacher());
         let words = plan.to_string();
         assert!(words.contains("w₂ × KL(q ‖ p)") && words.contains(policy), "{words}");
         assert!(words.contains("each token is weighed") == (policy != "uncertainty"), "{words}");
+        let learns = matches!(policy, "rw_kd" | "meta_weight_net");
+        assert!(words.contains("second set: other batches") == learns, "{words}");
     }
     let said = |policy: &str, lines: &str, changes: &[(&str, &str)]| {
         let of = format!("policy = \"{policy}\"");
@@ -440,7 +442,33 @@ fn tokens_are_weighed_by_what_can_be_known_of_each() {
     for (found, needed) in [
         (
             said("grad_norm", "", &[]),
-            "it is fixed, schedule, uncertainty, wsl, ada_kd or dynamic_kd",
+            "it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd or meta_weight_net",
+        ),
+        (said("rw_kd", "", &cached), "needs `teacher.model` in place of `teacher.cache` for rw_kd"),
+        (said("rw_kd\"\nema = 0.5 #\"", "", &[]), "`objective.balance.ema` needs to be 0"),
+        (
+            said("meta_weight_net\"\nsight = \"teacher_logits", "", &[]),
+            "`objective.balance.sight` needs \"losses\" for a language model",
+        ),
+        (
+            said("rw_kd\"\nmeta = { split = 0.2 } #\"", "", &[]),
+            "`objective.balance.meta.split` needs `source = \"split\"`",
+        ),
+        (
+            said("rw_kd\"\nmeta = { source = \"file\", path = \"x\" } #\"", "", &[]),
+            "`objective.balance.meta.source` needs \"train\" for a language model",
+        ),
+        (
+            said("rw_kd\"\nmeta = { estimator = \"last_layer\" } #\"", "", &[]),
+            "`objective.balance.meta.estimator` needs \"finite_difference\"",
+        ),
+        (
+            said("rw_kd\"\nmeta = { at = \"ahead\" } #\"", "", &[]),
+            "`objective.balance.meta.at` needs \"here\"",
+        ),
+        (
+            said("rw_kd\"\nmeta = { check = true } #\"", "", &[]),
+            "`objective.balance.meta.check` needs a `[task]`",
         ),
         (said("wsl", "", &cached), "needs `teacher.model` in place of `teacher.cache` for wsl"),
         (

@@ -112,6 +112,10 @@ fn recipes_of_language_models_read_the_same_text_in_the_same_steps() {
     assert_eq!((two.text(), two.batches()), (distil.text(), distil.batches()));
     assert_eq!(two.teacher_path(), distil.teacher_path());
     assert_eq!(two.teachers().len(), 2);
+    let weighed = recipe("novels-rw-kd.toml");
+    assert_eq!((weighed.text(), weighed.batches()), (distil.text(), distil.batches()));
+    assert_eq!(weighed.teacher_path(), distil.teacher_path());
+    assert!(weighed.balance().is_some_and(|balance| balance.meta.is_some()));
     let best = |recipe: &Recipe| format!("{}/best", recipe.output_dir());
     assert_eq!(distil.teacher_path(), Some(best(&teacher).as_str()));
     assert_eq!(inherit.teacher_path(), Some(best(&distil).as_str()));

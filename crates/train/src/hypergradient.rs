@@ -13,7 +13,7 @@
 //! Differentiating through the step (Ren et al. 2018, arXiv:1803.09050; Shu et
 //! al. 2019, arXiv:1902.07379) gives the same number, at the price of a second graph.
 
-mod saved;
+pub(crate) mod saved;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -81,27 +81,13 @@ pub fn policy(
             Box::new(balance::Ctkd::new(alpha, range, learning_rate, ramp))
         }
         PolicyPlan::RwKd { normalize, floor, bounds, ema } => {
-            let normalize = match normalize {
-                Normalize::Terms => balance::Normalize::Terms,
-                Normalize::Batch => balance::Normalize::Batch,
-                Normalize::None => balance::Normalize::None,
-            };
+            let normalize = self::normalize(normalize);
             let policy = balance::RwKd::new(examples, normalize, floor, bounds, ema, alpha);
             Box::new(if several { policy.with_teachers(parts) } else { policy })
         }
         PolicyPlan::L2rw { ema } => Box::new(balance::L2rw::new(examples, alpha, ema)),
-        PolicyPlan::MetaWeightNet { sight, output, learning_rate, weight_decay } => {
-            let sight = match sight {
-                Sight::Losses => balance::Sight::Losses,
-                Sight::TeacherLogits => balance::Sight::TeacherLogits,
-            };
-            let output = match output {
-                NetworkOutput::Weights => balance::Output::Weights,
-                NetworkOutput::Share => balance::Output::Share,
-            };
-            let adam = balance::Adam { learning_rate, weight_decay };
-            let policy = balance::MetaWeightNet::new(sight, output, classes, seed, adam);
-            Box::new(policy.with_pace(pace(plan)))
+        PolicyPlan::MetaWeightNet { .. } => {
+            Box::new(network(plan, classes, seed).expect("it is this policy's plan"))
         }
         PolicyPlan::TgeoKd { learning_rate, weight_decay } => {
             let adam = balance::Adam { learning_rate, weight_decay };
@@ -109,6 +95,37 @@ pub fn policy(
         }
         PolicyPlan::Own { .. } => unreachable!("a program's own policy is the program's to make"),
     }
+}
+
+pub(crate) fn normalize(normalize: Normalize) -> balance::Normalize {
+    match normalize {
+        Normalize::Terms => balance::Normalize::Terms,
+        Normalize::Batch => balance::Normalize::Batch,
+        Normalize::None => balance::Normalize::None,
+    }
+}
+
+/// The network of a plan whose policy is `meta_weight_net`.
+pub(crate) fn network(
+    plan: &BalancePlan,
+    classes: usize,
+    seed: u64,
+) -> Option<balance::MetaWeightNet> {
+    let PolicyPlan::MetaWeightNet { sight, output, learning_rate, weight_decay } = plan.policy
+    else {
+        return None;
+    };
+    let sight = match sight {
+        Sight::Losses => balance::Sight::Losses,
+        Sight::TeacherLogits => balance::Sight::TeacherLogits,
+    };
+    let output = match output {
+        NetworkOutput::Weights => balance::Output::Weights,
+        NetworkOutput::Share => balance::Output::Share,
+    };
+    let adam = balance::Adam { learning_rate, weight_decay };
+    let policy = balance::MetaWeightNet::new(sight, output, classes, seed, adam);
+    Some(policy.with_pace(pace(plan)))
 }
 
 /// How a network's steps go over the run.

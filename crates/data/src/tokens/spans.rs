@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tokenizers::EncodeInput;
 
-use super::{CHAT_TEMPLATE, SPECIAL_MAP, Tokenizer, as_json, refused};
+use super::long::{self, Run};
+use super::{CHAT_TEMPLATE, SPECIAL_MAP, Tokenizer, as_json};
 use crate::error::Error;
 
 /// A text's tokens.
@@ -28,13 +28,13 @@ pub struct TextTokens {
 
 impl Tokenizer {
     /// The tokens of `text` as it stands: nothing is cut, and no special token is added. One that
-    /// is written out in the text is found, as in `transformers`.
+    /// is written out in the text is found, as in `transformers`. A long text is taken apart, on
+    /// all threads, and has the tokens that it has as a whole.
     ///
     /// # Errors
     /// Where the tokenizer says no.
     pub fn encode_text(&self, text: &str) -> Result<TextTokens, Error> {
-        let encoding = self.inner.encode(EncodeInput::from(text), false).map_err(refused)?;
-        let spans = encoding.get_offsets().to_vec();
+        let Run { ids, spans } = long::run(self, text, long::Parts::USUAL)?;
         let mut reached = 0;
         let mut bytes: Vec<usize> = spans
             .iter()
@@ -47,7 +47,7 @@ impl Tokenizer {
         if let Some(last) = bytes.last_mut() {
             *last += text.len() - reached;
         }
-        Ok(TextTokens { ids: encoding.get_ids().to_vec(), spans, bytes })
+        Ok(TextTokens { ids, spans, bytes })
     }
 
     /// The id of a token.

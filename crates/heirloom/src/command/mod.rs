@@ -42,8 +42,16 @@ pub(crate) fn recipe_at(path: &Path, set: &[String]) -> Result<Recipe, Failure> 
         return Err(Failure::usage(format!("`{name}` is a folder; a recipe is a TOML file")));
     }
     let bytes = std::fs::read(path).map_err(|error| {
-        let nearest = neighbour(path).filter(|_| !path.exists()).unwrap_or_default();
-        Failure::usage(format!("cannot read the recipe `{name}`: {error}{nearest}"))
+        let next = if path.exists() {
+            String::new()
+        } else {
+            neighbour(path).unwrap_or_else(|| {
+                "; a recipe is a TOML file, of which the folder `recipes` of Heirloom's sources has \
+                 one per feature"
+                    .to_owned()
+            })
+        };
+        Failure::usage(format!("cannot read the recipe `{name}`: {error}{next}"))
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

@@ -18,7 +18,7 @@ use heirloom_recipe::{
 use heirloom_train::{LanguageConfig, LanguageTeacher, TeacherReads, kept_term};
 
 use super::kept::head_of;
-use super::{changed, difference, facts_of, tokenizer_facts};
+use super::{difference, facts_of, tokenizer_facts};
 use crate::failure::Failure;
 use crate::places::Places;
 
@@ -107,7 +107,7 @@ impl OpenedTeacher {
                 let path = places.model("teacher.model", path)?;
                 let (config, facts) = facts_of(&path)?;
                 if facts.digest != *digest {
-                    return Err(changed("model", &path, *digest, facts.digest));
+                    return Err(Failure::changed("model", &path, *digest, facts.digest));
                 }
                 opened.model = Some(TeacherModel { path, config, facts });
             }
@@ -117,7 +117,7 @@ impl OpenedTeacher {
                 let kept = Kept::open(&path, &expected)?;
                 let found = kept.lasting_digest();
                 if found != *digest {
-                    return Err(changed("teacher's kept answers", &path, *digest, found));
+                    return Err(Failure::changed("teacher's kept answers", &path, *digest, found));
                 }
                 opened.head = head_of(&kept, places, ("teacher.model", head.as_deref()))?;
                 opened.kept = Some(Arc::new(kept));

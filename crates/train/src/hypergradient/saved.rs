@@ -8,7 +8,7 @@ use heirloom_engine::{Device, Params, Space, View};
 use crate::Learned;
 
 /// Weights put aside while others stand in their place: all that the second set's gradient reaches.
-pub(super) struct Saved {
+pub(crate) struct Saved {
     /// What moves at every step.
     dense: Space,
     dense_len: usize,
@@ -18,7 +18,7 @@ pub(super) struct Saved {
 }
 
 impl Saved {
-    pub(super) fn new(device: &mut dyn Device) -> Self {
+    pub(crate) fn new(device: &mut dyn Device) -> Self {
         let dense = device.alloc(0);
         Self { dense, dense_len: 0, rows: [(); 3].map(|()| device.alloc(0)), rows_len: 0 }
     }
@@ -40,7 +40,7 @@ impl Saved {
         Some(self.rows.map(|space| View::matrix(space, 0, seen.len(), table.cols())))
     }
 
-    pub(super) fn save(&mut self, device: &mut dyn Device, student: &Learned) {
+    pub(crate) fn save(&mut self, device: &mut dyn Device, student: &Learned) {
         let len = student.dense().iter().map(|span| span.end - span.start).sum();
         if self.dense_len < len {
             device.resize(self.dense, len);
@@ -61,7 +61,7 @@ impl Saved {
     }
 
     /// `θ + h v`.
-    pub(super) fn shift(&self, device: &mut dyn Device, student: &Learned, h: f64) {
+    pub(crate) fn shift(&self, device: &mut dyn Device, student: &Learned, h: f64) {
         for (weights, there) in self.runs(student) {
             device.copy(there, weights);
             device.add_scaled(h, Params::twin(weights, student.grads), weights);
@@ -77,7 +77,7 @@ impl Saved {
     }
 
     /// `h v` more than they are.
-    pub(super) fn nudge(&self, device: &mut dyn Device, student: &Learned, h: f64) {
+    pub(crate) fn nudge(&self, device: &mut dyn Device, student: &Learned, h: f64) {
         for (weights, _) in self.runs(student) {
             device.add_scaled(h, Params::twin(weights, student.grads), weights);
         }
@@ -91,7 +91,7 @@ impl Saved {
         device.set_rows(both, table, seen);
     }
 
-    pub(super) fn restore(&self, device: &mut dyn Device, student: &Learned) {
+    pub(crate) fn restore(&self, device: &mut dyn Device, student: &Learned) {
         for (weights, there) in self.runs(student) {
             device.copy(there, weights);
         }

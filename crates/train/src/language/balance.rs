@@ -3,17 +3,21 @@
 //! In: one or two numbers of each token of a step, or the step's mean losses. Out: weights. Never: the
 //! logits of a token on the host, or a weight that depends on how a step is cut.
 //!
-//! The policies are those of `heirloom_balance` that need no second set and no more of a token than
-//! its losses and its entropy: of V logits for each token the host sees none.
+//! The policies are those of `heirloom_balance` that need no more of a token than its losses, its
+//! entropy, and how far its losses would help other rows ([`Second`](super::second::Second)): of V
+//! logits for each token the host sees none.
 
 use heirloom_balance::{
-    AdaKd, Adoption, At, DynamicKd, Policy, Samples, Summary, Uncertainty, Wsl,
+    AdaKd, Adoption, Alignments, At, DynamicKd, MetaWeightNet, Policy, RwKd, Samples, Summary,
+    Uncertainty, Wsl,
 };
 use heirloom_engine::Device;
 use heirloom_objective::{TokenMeasure, TokenWeights, WeighTokens};
 use heirloom_recipe::{LanguageObjective, LanguagePlan, PolicyPlan};
 
+use super::second::Aligned;
 use crate::BalanceRecord;
+use crate::policy::{network, normalize};
 
 /// The policy of a plan at work.
 #[derive(Clone, Debug)]
@@ -23,6 +27,10 @@ pub(super) struct TokenBalance {
     classes: usize,
     /// The teacher's share of each token of the step under way.
     shares: Vec<f64>,
+    /// Whether alignments were measured in it.
+    measured: bool,
+    /// Losses of tokens that are heard in place of being weighed, `[2][R]`: label, teacher.
+    heard: Option<[Vec<f64>; 2]>,
 }
 
 /// What decides.
@@ -34,7 +42,35 @@ enum Weighs {
     Wsl(Wsl),
     AdaKd,
     DynamicKd(DynamicKd),
+    /// From how far each loss helps other rows; where a step was measured, the weights of its tokens
+    /// that have yet to be handed out, the last first.
+    RwKd(RwKd, Vec<[f64; 2]>),
+    /// From both losses, by a network that learns from the same.
+    Network(Box<MetaWeightNet>),
 }
+
+/// Samples that are tokens with these losses, `[R, 2]`, each with a label.
+struct Tokens {
+    ids: Vec<u32>,
+    labels: Vec<Option<u32>>,
+    losses: Vec<f64>,
+}
+
+impl Tokens {
+    fn with(losses: Vec<f64>) -> Self {
+        let count = losses.len() / 2;
+        Self { ids: vec![u32::MAX; count], labels: vec![Some(0); count], losses }
+    }
+
+    fn samples(&self) -> Samples<'_> {
+        let Self { ids, labels, losses } = self;
+        let (student, teacher, features) = (&[][..], &[][..], &[][..]);
+        Samples { ids, labels, classes: 0, student, teacher, losses, features }
+    }
+}
+
+/// Nothing that a policy of tokens looks at.
+const ANY: At = At { step: 0, total: 1, learning_rate: 0.0 };
 
 impl TokenBalance {
     /// `None` where a share or its schedule is all there is.
@@ -51,9 +87,18 @@ impl TokenBalance {
             PolicyPlan::DynamicKd { .. } => {
                 Weighs::DynamicKd(DynamicKd { alpha: *alpha, adoption: Adoption::Sample })
             }
+            PolicyPlan::RwKd { normalize: to, floor, bounds, .. } => {
+                // A token is read once: there is nothing to remember it by.
+                let policy = RwKd::new(0, normalize(to), floor, bounds, 0.0, *alpha);
+                Weighs::RwKd(policy, Vec::new())
+            }
+            PolicyPlan::MetaWeightNet { .. } => {
+                let policy = network(balance.as_ref()?, classes, plan.training.seed)?;
+                Weighs::Network(Box::new(policy))
+            }
             _ => return None,
         };
-        Some(Self { policy, classes, shares: Vec::new() })
+        Some(Self { policy, classes, shares: Vec::new(), measured: false, heard: None })
     }
 
     /// Weights of the label's and each teacher's term as wholes: 1 each where tokens have their own.
@@ -64,16 +109,42 @@ impl TokenBalance {
                 let (ids, labels, losses) = (&[0][..], &[None][..], &vec![0.0; terms][..]);
                 let (student, teacher, features) = (&[][..], &[][..], &[][..]);
                 let one = Samples { ids, labels, classes: 0, student, teacher, losses, features };
-                let at = At { step: 0, total: 1, learning_rate: 0.0 };
-                policy.decide(&one, at).weights
+                policy.decide(&one, ANY).weights
             }
-            Weighs::Wsl(_) | Weighs::AdaKd | Weighs::DynamicKd(_) => vec![1.0; 2],
+            _ => vec![1.0; 2],
         }
     }
 
     /// Whether tokens have weights of their own.
     pub(super) fn weighs_tokens(&self) -> bool {
-        !self.measures().is_empty()
+        !matches!(self.policy, Weighs::Uncertainty(_))
+    }
+
+    /// Hears how far the losses of all tokens of the coming step would help other rows.
+    pub(super) fn align(&mut self, found: &Aligned, at: At) {
+        let tokens = Tokens::with(found.losses.clone());
+        let alignments = Alignments { samples: tokens.samples(), values: &found.values };
+        match &mut self.policy {
+            Weighs::RwKd(policy, decided) => {
+                policy.align(&alignments, at);
+                let weights = policy.weights(&alignments).into_iter().rev();
+                *decided = weights.map(|of| [of[0], of[1]]).collect();
+            }
+            Weighs::Network(policy) => policy.align(&alignments, at),
+            _ => return,
+        }
+        self.measured = true;
+    }
+
+    /// Whether losses are heard from now on, in place of being weighed.
+    pub(super) fn listen(&mut self, listens: bool) {
+        self.heard = listens.then(Default::default);
+    }
+
+    /// What was heard, `[R][2]`: label, teacher.
+    pub(super) fn heard(&mut self) -> Vec<[f64; 2]> {
+        let [label, teacher] = self.heard.take().unwrap_or_default();
+        label.into_iter().zip(teacher).map(|(label, teacher)| [label, teacher]).collect()
     }
 
     /// Forgets what was noted of a step that did not come to its end.
@@ -99,6 +170,10 @@ impl TokenBalance {
                 teachers = taught.iter().map(|weight| weight / (label + sum)).collect();
             }
         }
+        if let Weighs::RwKd(_, decided) = &mut self.policy {
+            decided.clear();
+        }
+        let measured = std::mem::take(&mut self.measured);
         let summary = Summary::of(std::mem::take(&mut self.shares))?;
         Some(BalanceRecord {
             mean: summary.mean,
@@ -106,7 +181,7 @@ impl TokenBalance {
             label_alone: summary.label_alone,
             teacher_alone: summary.teacher_alone,
             teachers,
-            measured: false,
+            measured,
             check: None,
             temperature: None,
         })
@@ -116,6 +191,8 @@ impl TokenBalance {
     pub(super) fn state(&self) -> Option<Vec<f64>> {
         match &self.policy {
             Weighs::Uncertainty(policy) => Some(policy.state()),
+            Weighs::RwKd(policy, _) => Some(policy.state()),
+            Weighs::Network(policy) => Some(policy.state()),
             Weighs::Wsl(_) | Weighs::AdaKd | Weighs::DynamicKd(_) => None,
         }
     }
@@ -124,6 +201,8 @@ impl TokenBalance {
     pub(super) fn restore(&mut self, state: &[f64]) -> bool {
         match &mut self.policy {
             Weighs::Uncertainty(policy) => policy.restore(state).is_ok(),
+            Weighs::RwKd(policy, _) => policy.restore(state).is_ok(),
+            Weighs::Network(policy) => policy.restore(state).is_ok(),
             Weighs::Wsl(_) | Weighs::AdaKd | Weighs::DynamicKd(_) => false,
         }
     }
@@ -137,16 +216,34 @@ impl TokenBalance {
 impl WeighTokens for TokenBalance {
     fn measures(&self) -> &[TokenMeasure] {
         match &self.policy {
-            Weighs::Uncertainty(_) => &[],
+            _ if self.heard.is_some() => &[],
+            Weighs::Uncertainty(_) | Weighs::RwKd(..) => &[],
+            Weighs::Network(_) => &[TokenMeasure::StudentLoss, TokenMeasure::TeacherTerm],
             Weighs::Wsl(_) => &[TokenMeasure::StudentLoss, TokenMeasure::TeacherLoss],
             Weighs::AdaKd => &[TokenMeasure::TeacherLoss],
             Weighs::DynamicKd(_) => &[TokenMeasure::StudentEntropy],
         }
     }
 
-    fn weigh(&mut self, measured: &[Vec<f64>]) -> Vec<[f64; 2]> {
-        let (policy, classes) = (&self.policy, self.classes);
-        let weights: Vec<[f64; 2]> = match (policy, measured) {
+    fn weigh(&mut self, tokens: usize, measured: &[Vec<f64>]) -> Vec<[f64; 2]> {
+        if self.heard.is_some() {
+            return vec![[1.0; 2]; tokens];
+        }
+        let classes = self.classes;
+        let weights: Vec<[f64; 2]> = match (&mut self.policy, measured) {
+            (Weighs::RwKd(policy, decided), []) if decided.is_empty() => {
+                let usual = policy.usual();
+                vec![[usual[0], usual[1]]; tokens]
+            }
+            (Weighs::RwKd(_, decided), []) => {
+                let next = decided.len().checked_sub(tokens).expect("as many as were measured");
+                decided.drain(next..).rev().collect()
+            }
+            (Weighs::Network(policy), [label, teacher]) => {
+                let losses = label.iter().zip(teacher).flat_map(|(&a, &b)| [a, b]).collect();
+                let decision = policy.decide(&Tokens::with(losses).samples(), ANY);
+                (0..tokens).map(|row| decision.of(row)).collect()
+            }
             (Weighs::Wsl(policy), [student, teacher]) => {
                 student.iter().zip(teacher).map(|(&s, &t)| policy.of_losses(s, t)).collect()
             }
@@ -164,5 +261,11 @@ impl WeighTokens for TokenBalance {
         };
         self.shares.extend(weights.iter().map(share));
         weights
+    }
+
+    fn hear(&mut self, place: usize, losses: &[f64]) {
+        if let Some(heard) = &mut self.heard {
+            heard[place].extend_from_slice(losses);
+        }
     }
 }

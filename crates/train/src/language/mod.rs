@@ -19,6 +19,7 @@ mod objective;
 mod other_tokens;
 mod pass;
 mod rows;
+mod second;
 mod teaching;
 mod trainer;
 mod written;

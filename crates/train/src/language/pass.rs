@@ -163,6 +163,18 @@ impl TextPass {
         }
     }
 
+    /// Whether losses of tokens are to be heard, in place of being weighed, from now on.
+    pub(super) fn listen(&mut self, listens: bool) {
+        if let Some((balance, _)) = &mut self.balance {
+            balance.listen(listens);
+        }
+    }
+
+    /// Losses of the tokens that were run last, `[R][2]`: label, teacher.
+    pub(super) fn heard(&mut self) -> Vec<[f64; 2]> {
+        self.balance.as_mut().map(|(balance, _)| balance.heard()).unwrap_or_default()
+    }
+
     /// Hands over the kept answers of teacher number `at` to the tokens of the batch that is run next,
     /// of which `known` has those at `places`.
     pub(super) fn recall(
@@ -197,12 +209,26 @@ impl TextPass {
         step: StepCounts,
         to: Gradients<'_>,
     ) -> Parts {
+        let said = self.ask(device, network.vocabulary(), teachers);
+        let asked = teachers.iter().any(Option::is_some);
+        self.run_beside(device, network, &said, asked, step, to)
+    }
+
+    /// As [`TextPass::run`], beside what teachers have `said` to the same micro-batch; `asked` is whether
+    /// there are any.
+    pub(super) fn run_beside(
+        &mut self,
+        device: &mut dyn Device,
+        network: &Network,
+        said: &[Option<TeacherTokens>],
+        asked: bool,
+        step: StepCounts,
+        to: Gradients<'_>,
+    ) -> Parts {
         let (grads, noise) = (to.student, to.noise);
         let learnt = self.host.learnt;
         let labels = Ids::at(self.labels, 0, self.host.labels.len());
         device.write_ids(labels, &self.host.labels);
-        let said = self.ask(device, network.vocabulary(), teachers);
-        let asked = teachers.iter().any(Option::is_some);
         let heard = self.other.as_ref().filter(|_| asked).map(Other::heard);
         let counts = TokenCounts {
             labelled: learnt,
@@ -258,7 +284,7 @@ impl TextPass {
                     }),
                 };
                 let parts = match weighing.as_mut() {
-                    None => chunked.evaluate_among(device, &signals, &said, step.tokens),
+                    None => chunked.evaluate_among(device, &signals, said, step.tokens),
                     weighing => chunked.evaluate_weighed(device, &signals, step.tokens, weighing),
                 };
                 let parts = inside(device, reader, parts);
@@ -283,7 +309,7 @@ impl TextPass {
                 }
                 let signals = DenseSignals { logits, labels, teacher, d_logits };
                 let parts = match weighing.as_mut() {
-                    None => losses.evaluate_among(device, &signals, &said, step.tokens),
+                    None => losses.evaluate_among(device, &signals, said, step.tokens),
                     weighing => losses.evaluate_weighed(device, &signals, step.tokens, weighing),
                 };
                 let parts = inside(device, reader, parts);
@@ -298,7 +324,7 @@ impl TextPass {
 
     /// What each teacher says to the batch in `host`: nothing where it is left out, or where only its
     /// inside is asked and there are no logits to compute. `vocabulary` is the student's.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         device: &mut dyn Device,
         vocabulary: usize,

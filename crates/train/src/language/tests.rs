@@ -24,6 +24,7 @@ mod masks;
 mod pairs;
 mod precision;
 mod replay;
+mod second;
 mod teachers;
 
 use super::*;
@@ -470,9 +471,18 @@ fn a_run_that_was_cut_off_ends_in_the_bits_of_one_that_was_not() {
         let sets: Vec<&str> = sets.iter().chain(more).copied().collect();
         cut_off_ends_alike(student, &sets, |threads| Box::new(Cpu::new(threads)));
     }
-    // What a policy has learnt; it decides the share itself.
-    let learnt = "objective.balance={ policy = \"uncertainty\", learning_rate = 0.2 }";
-    cut_off_ends_alike("gpt2", &[sets[0], learnt], |threads| Box::new(Cpu::new(threads)));
+    // What a policy has learnt, also in the middle of the steps between two measurements.
+    for (student, learnt) in [
+        ("gpt2", "policy = \"uncertainty\", learning_rate = 0.2"),
+        ("llama", "policy = \"rw_kd\", meta = { batch_size = 3, every = 3 }"),
+        (
+            "gpt2",
+            "policy = \"meta_weight_net\", learning_rate = 0.1, meta = { batch_size = 2, every = 3, loss = \"hard\" }",
+        ),
+    ] {
+        let learnt = format!("objective.balance={{ {learnt} }}");
+        cut_off_ends_alike(student, &[sets[0], &learnt], |threads| Box::new(Cpu::new(threads)));
+    }
 }
 
 /// Runs on devices of so many threads: left alone, and cut off and gone on with by two threads.

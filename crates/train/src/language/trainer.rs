@@ -28,6 +28,7 @@ use super::objective::{self, terms};
 use super::other_tokens::heard_in;
 use super::pass::{Planned, TextPass, bytes_needed};
 use super::rows::rows_of_run;
+use super::second::{self, Second};
 use super::teaching::{Teaching, asked, beside};
 use super::written::{self, Writer};
 use crate::average::Averaging;
@@ -56,20 +57,22 @@ pub struct LanguageTrainer {
     /// The teachers at work; none where no step hears one.
     pub(super) teachers: Vec<Teaching>,
     pub(super) pass: TextPass,
-    capacity: LanguageCapacity,
+    pub(super) capacity: LanguageCapacity,
     pub(super) order: Order,
     /// What hides tokens of training.
     masker: Option<Masker>,
-    masked: Masked,
+    pub(super) masked: Masked,
     /// The rows of the step, and its tokens, each once where somebody looks them up.
     pub(super) rows: Vec<Row>,
-    words: Vec<u32>,
+    pub(super) words: Vec<u32>,
     /// How many of the rows are the step's.
     pub(super) held: usize,
     /// The same rows of both models, where the teacher reads its own tokens.
     pairs: Vec<Paired>,
     /// The student's own batches, and what it wrote last.
     pub(super) writer: Option<Writer>,
+    /// The other rows that a policy learns from.
+    pub(super) second: Option<Second>,
     written: Vec<Row>,
     pub(super) stages: Stages<LanguageConfig>,
 }
@@ -169,6 +172,7 @@ impl LanguageTrainer {
             Network::Decoder(student) => Writer::new(device, student, &job),
             Network::Encoder(_) => None,
         };
+        let second = pass.balance.as_ref().and_then(|_| Second::new(device, &job));
         Ok(Self {
             device: boxed,
             network,
@@ -189,6 +193,7 @@ impl LanguageTrainer {
             held: 0,
             pairs: Vec::new(),
             writer,
+            second,
             written: Vec::new(),
             stages,
             job,
@@ -247,6 +252,7 @@ impl LanguageTrainer {
         let step_rule = rule(self.job.plan.training.batch);
         let (chosen, after) = self.order.next_step(&self.job.train, cursor, step_rule);
         self.recall(&chosen)?;
+        self.align(&chosen);
         let (names, parts, cuts) = self.accumulate(&chosen);
         let tokens = self.rows[..self.held].iter().map(|row| row.ids.len() as u64).sum();
         let sequences = self.held as u64;
@@ -498,7 +504,7 @@ impl LanguageTrainer {
 }
 
 /// Rows as their lengths.
-struct Lengths<'a>(&'a [Row]);
+pub(super) struct Lengths<'a>(pub(super) &'a [Row]);
 
 impl Examples for Lengths<'_> {
     fn length(&self, row: usize) -> usize {
@@ -556,7 +562,7 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
         let needed = bytes_needed(&job.student, (&beside, inside), capacity, purpose);
         let weighed = balance(job).is_some_and(|balance| balance.weighs_tokens());
         let weights = if weighed { TokenWeights::bytes(capacity.tokens).0 } else { 0 };
-        Bytes(needed.0 + writing + weights)
+        Bytes(needed.0 + writing + weights + second::memory(job).0)
     };
     let evaluation = job.validation.as_ref().map_or(Bytes(0), |rows| {
         let masking = job.plan.text.masking;
