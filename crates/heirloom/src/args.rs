@@ -42,7 +42,7 @@ pub(crate) enum Command {
     /// Measure a model folder or a run's best model on labelled data, or a language model on text
     Eval(EvalArgs),
     /// Show whom a run's balance policy trusts (λ), or what its regularizer teaches in place of labels,
-    /// over the training set and at both ends of it
+    /// over the training set and at both ends of it; of a language model token by token
     Explain(ExplainArgs),
     /// Read texts from stdin (JSONL or plain lines), print predictions as JSONL
     Predict(PredictArgs),
@@ -132,7 +132,7 @@ pub(crate) struct EvalArgs {
 pub(crate) struct ExplainArgs {
     /// The run folder; of a run over several seeds, one of its seed-N
     pub(crate) run: PathBuf,
-    /// Examples to show at each end
+    /// Examples, or tokens, to show at each end
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) top: usize,
 }

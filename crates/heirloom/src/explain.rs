@@ -5,6 +5,7 @@
 //! Never: writes, sweeps or locks anything; a run under way may be looked at.
 
 mod targets;
+mod tokens;
 
 use std::path::Path;
 
@@ -26,6 +27,7 @@ use crate::gather::reopen_to_read;
 use crate::places::Places;
 
 pub use targets::{Noise as TargetNoise, TargetRow, Targets, targets};
+pub use tokens::{TokenExplanation, TokenRow, is_of_tokens, tokens};
 
 /// Tokens that teacher and student read at once.
 const TOKENS_AT_ONCE: usize = 2048;
@@ -202,15 +204,21 @@ fn at_checkpoint(path: &Path) -> Result<(Plan, Step), Failure> {
         // Nothing to explain, with a checkpoint or without.
         return Ok((plan, steps.last().copied().unwrap_or_default()));
     }
-    let Some(&step) = steps.last() else {
-        return Err(Failure::usage(format!(
-            "`{shown}` has no checkpoint yet; wait for its first, or go on with: heirloom resume \
-             {shown}"
-        )));
-    };
     // The folder may have been moved since.
     plan.output.dir.clone_from(&shown);
-    Ok((plan, step))
+    Ok((plan, newest(path)?))
+}
+
+/// The step of a run's newest checkpoint.
+fn newest(path: &Path) -> Result<Step, Failure> {
+    let steps = RunFolder::steps(&RealDisk, path)?;
+    steps.last().copied().ok_or_else(|| {
+        let shown = path.display();
+        Failure::usage(format!(
+            "`{shown}` has no checkpoint yet; wait for its first, or go on with: heirloom resume \
+             {shown}"
+        ))
+    })
 }
 
 /// The student's config at a checkpoint; it may have grown later or before.
@@ -235,6 +243,16 @@ fn answers_of(
 }
 
 fn plan_of(path: &Path) -> Result<Plan, Failure> {
+    match any_plan(path)? {
+        AnyPlan::Task(plan) => Ok(*plan),
+        AnyPlan::Language(_) => Err(Failure::usage(format!(
+            "the run in `{}` is of a language model, which has no labelled examples",
+            path.display(),
+        ))),
+    }
+}
+
+fn any_plan(path: &Path) -> Result<AnyPlan, Failure> {
     let file = path.join(PLAN);
     if !file.is_file() {
         return Err(Failure::usage(format!(
@@ -242,17 +260,8 @@ fn plan_of(path: &Path) -> Result<Plan, Failure> {
             path.display()
         )));
     }
-    let plan = AnyPlan::from_toml(&RunFolder::plan_text(&RealDisk, path)?)
-        .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))?;
-    match plan {
-        AnyPlan::Task(plan) => Ok(*plan),
-        AnyPlan::Language(_) => Err(Failure::usage(format!(
-            "the run in `{}` is of a language model, and `explain` shows labelled examples; measure it \
-             with: heirloom eval {}",
-            path.display(),
-            path.display()
-        ))),
-    }
+    AnyPlan::from_toml(&RunFolder::plan_text(&RealDisk, path)?)
+        .map_err(|error| Failure::input(format!("`{}` holds no plan: {error}", file.display())))
 }
 
 /// An example and its share.

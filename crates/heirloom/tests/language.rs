@@ -241,6 +241,78 @@ fn a_run_in_bf16_says_so_weighs_its_tokens_and_grows_beside_kept_answers() {
 }
 
 #[test]
+fn a_policy_learns_from_other_text_and_its_tokens_can_be_looked_at() {
+    let place = Place::with_texts();
+    place.says(&["train", "teacher.toml", "--into", "teacher"]);
+    let weighed = "[teacher]\nmodel = \"teacher/best\"\n[objective.balance]\npolicy = \"rw_kd\"\n\
+                   meta = { batch_size = 4, every = 3, loss = \"hard\" }\n";
+    place.write("weighed.toml", &recipe(1, weighed));
+    let short = ["--set", "training.max_steps=10", "--set", "training.save_total_limit=9"];
+    for run in ["alone", "cut"] {
+        place.says(&[&["train", "weighed.toml", "--into", run][..], &short].concat());
+    }
+    // Between two measurements, which are at steps 1, 4, 7 and 10.
+    for later in [6, 8, 10] {
+        fs::remove_dir_all(place.path(&format!("cut/step-{later:09}"))).unwrap();
+    }
+    place.says(&["resume", "cut"]);
+    assert!(place.outcome("cut") == place.outcome("alone"));
+    let record = fs::read_to_string(place.path("alone/run.jsonl")).unwrap();
+    assert_eq!(record.matches("\"measured\":true").count(), 4, "{record}");
+
+    let folder = || -> Vec<(std::ffi::OsString, std::time::SystemTime)> {
+        let entries = fs::read_dir(place.path("alone")).unwrap().map(Result::unwrap);
+        let mut all: Vec<_> = entries
+            .map(|of| (of.file_name(), of.metadata().unwrap().modified().unwrap()))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = folder();
+    let told = place.json(&["explain", "alone", "--top", "3", "--json"]);
+    let text = place.says(&["explain", "alone", "--top", "3"]);
+    assert!(folder() == before, "nothing is written");
+    assert_eq!((&told["step"], &told["rows"]), (&10.into(), &32.into()), "{told}");
+    assert!(told["tokens"].as_u64().unwrap() > 500, "{told}");
+    let rows = |end: &str| told[end].as_array().unwrap().clone();
+    let (most, least) = (rows("most"), rows("least"));
+    assert_eq!((most.len(), least.len()), (3, 3));
+    let share = |row: &Value| row["share"].as_f64().unwrap();
+    assert!(share(&most[2]) > share(&least[2]), "{told}");
+    for row in most.iter().chain(&least) {
+        let [student, teacher] = ["student", "teacher"].map(|name| row[name].as_f64().unwrap());
+        assert!(student > 0.0 && student < 1.0 && teacher > 0.0 && teacher < 1.0, "{row}");
+        // The row holds what stands before the token, and then the token.
+        let token = row["token"].as_str().unwrap().trim();
+        assert!(!token.is_empty(), "{row}");
+    }
+    for part in ["step 10, rw_kd", "of the 32 rows that come next", "the teacher is trusted least"]
+    {
+        assert!(text.contains(part), "`{part}` in:\n{text}");
+    }
+
+    // Hidden tokens have text on both sides.
+    let masked = "[text]\nkind = \"masked\"\npath = \"texts\"\ntrain = [\"train.txt\"]\n\
+         validation = [\"dev.txt\"]\ndocuments = \"blank_line\"\nsequence_length = 32\n\
+         [tokenizer]\npath = \"words\"\n[student]\nconfig = { model_type = \"bert\", hidden_size = 32, \
+         num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 64, \
+         max_position_embeddings = 32 }\n";
+    let training = "[training]\nmax_steps = 3\nbatch_size = 8\neval_steps = 3\nseed = 7\n";
+    place.write("bert.toml", &format!("{masked}{training}"));
+    place.says(&["train", "bert.toml", "--into", "bert"]);
+    let by_network = "[teacher]\nmodel = \"bert/best\"\n[objective.balance]\npolicy = \"meta_weight_net\"\n\
+                      output = \"share\"\n";
+    place.write("taught.toml", &format!("{masked}{by_network}{training}"));
+    place.says(&["train", "taught.toml", "--into", "taught"]);
+    let told = place.json(&["explain", "taught", "--top", "40", "--json"]);
+    let after = |row: &Value| row["after"].as_str().is_some_and(|after| !after.is_empty());
+    assert!(told["most"].as_array().unwrap().iter().any(after), "{told}");
+    let (code, said) = place.refusal(&["explain", "bert"]);
+    assert_eq!(code, 2);
+    assert!(said.contains("weighs all tokens alike"), "{said}");
+}
+
+#[test]
 fn an_encoder_learns_to_guess_hidden_tokens_and_is_measured_by_it() {
     let place = Place::with_texts();
     let recipe = "[text]\nkind = \"masked\"\npath = \"texts\"\ntrain = [\"train.txt\"]\n\

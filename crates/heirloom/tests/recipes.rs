@@ -140,10 +140,12 @@ impl StandIn {
                 .collect();
             self.write(&format!("data/text/novels/{name}.txt"), &texts.join("\n"));
         }
-        let train = ["tokenizer", "train", "--kind", "bpe", "--vocab-size", "300", "--out"];
-        let files = ["models/tokenizers/novels", "text/novels"];
-        let output = self.heirloom(&[&train[..], &files].concat());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for (kind, name) in [("bpe", "novels"), ("wordpiece", "pieces")] {
+            let out = format!("models/tokenizers/{name}");
+            let train = ["tokenizer", "train", "--kind", kind, "--vocab-size", "300", "--out"];
+            let output = self.heirloom(&[&train[..], &[&out, "text/novels"]].concat());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
         let recipe = recipes().join("novels-teacher.toml");
         for (run, layers) in [("runs/novels-teacher", 4), ("runs/novels-distil", 1)] {
             let config = format!(

@@ -274,6 +274,17 @@ impl<'d> RunFolder<'d> {
     /// less than `trainer`'s ([`crate::Trainer::at_stage`]).
     pub fn restore(&mut self, trainer: &mut dyn Trains, step: Step) -> Result<(), Error> {
         let committed = Committed::open_step(self.disk, &self.path, step)?;
+        Self::read(&committed, trainer)?;
+        self.record.truncate_to(committed.manifest().record_len)?;
+        self.parent = Some(step);
+        Ok(())
+    }
+
+    /// Puts `trainer` where a checkpoint was, without a lock on its run, which stays as it is.
+    ///
+    /// # Errors
+    /// As [`RunFolder::restore`].
+    pub fn read(committed: &Committed, trainer: &mut dyn Trains) -> Result<(), Error> {
         let foreign = |found: String, expected: String| Error::Foreign {
             folder: committed.folder().display().to_string(),
             found,
@@ -282,7 +293,7 @@ impl<'d> RunFolder<'d> {
         let text = std::fs::read(committed.file(PROGRESS)?).unwrap_or_default();
         let progress: Progress = serde_json::from_slice(&text)
             .map_err(|error| foreign(format!("a {PROGRESS} with {error}"), "progress".into()))?;
-        let stages = Self::stages(&committed)?;
+        let stages = Self::stages(committed)?;
         let grown = trainer.stages().map_or(0, |stages| stages.grown);
         if stages.grown != grown {
             let times = |grown: usize| format!("a student that has grown {grown} times");
@@ -313,7 +324,7 @@ impl<'d> RunFolder<'d> {
         }
         let files: Vec<&str> = trainer.notes().into_iter().map(|(file, _)| file).collect();
         for file in files {
-            let numbers = numbers(&committed, file)?;
+            let numbers = numbers(committed, file)?;
             if !trainer.take_back(file, &numbers) {
                 let found = format!("{file} of {} numbers", numbers.len());
                 let expected = match file {
@@ -325,8 +336,6 @@ impl<'d> RunFolder<'d> {
             }
         }
         trainer.resumed(progress);
-        self.record.truncate_to(committed.manifest().record_len)?;
-        self.parent = Some(step);
         Ok(())
     }
 

@@ -53,8 +53,8 @@ pub use grows::Grows;
 pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
 pub use lag::Candidate;
 pub use language::{
-    Foreseen, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer, LanguageWeights,
-    TeacherReads, foresee, kept_term, language_memory, rows_of_run, rows_read,
+    Foreseen, JudgedToken, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer,
+    LanguageWeights, TeacherReads, foresee, kept_term, language_memory, rows_of_run, rows_read,
 };
 pub use learned::{Adam, Learned};
 pub use mask::MaskCourse;

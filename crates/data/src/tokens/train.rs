@@ -203,7 +203,7 @@ fn feed(
             None
         }
     });
-    let trained = inner.train(trainer, heard.fuse());
+    let trained = inner.train(trainer, heard.fuse().flat_map(|text| parts(&text, PART)));
     if let Some(error) = failed {
         return Err(error);
     }
@@ -212,6 +212,27 @@ fn feed(
         return Err(corpus.no_documents(0));
     }
     Ok(())
+}
+
+/// Bytes of a text whose words are counted at a time: a book takes no more memory than its parts, and
+/// all threads have some.
+const PART: usize = 1 << 17;
+
+/// `text` in parts of about so many bytes, cut before blanks between letters or digits of ASCII, where
+/// both kinds of tokenizer part words whatever stands around.
+fn parts(text: &str, length: usize) -> Vec<String> {
+    let bytes = text.as_bytes();
+    let parts_words = |&at: &usize| {
+        let is = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
+        bytes[at] == b' ' && is(at - 1) && is(at + 1)
+    };
+    let (mut parts, mut start) = (Vec::new(), 0);
+    while let Some(cut) = (start + length.max(1)..bytes.len()).find(parts_words) {
+        parts.push(text[start..cut].to_owned());
+        start = cut;
+    }
+    parts.push(text[start..].to_owned());
+    parts
 }
 
 /// The characters of the words, the most frequent ones, ascending.
@@ -226,11 +247,15 @@ fn alphabet(
         progress(read);
     });
     // Sums of counts, so the order in which texts come does not matter.
-    let counts = heard.par_bridge().map(|text| characters(&text?, normalizer));
-    let counts = counts.try_reduce(BTreeMap::new, |mut all, more| {
+    let add = |mut all: BTreeMap<char, u64>, more: BTreeMap<char, u64>| {
         more.into_iter().for_each(|(char, count)| *all.entry(char).or_default() += count);
         Ok(all)
-    })?;
+    };
+    let counts = heard.par_bridge().map(|text| {
+        let parts = parts(&text?, PART);
+        parts.par_iter().map(|part| characters(part, normalizer)).try_reduce(BTreeMap::new, add)
+    });
+    let counts = counts.try_reduce(BTreeMap::new, add)?;
     let mut chars: Vec<(char, u64)> = counts.into_iter().collect();
     // Stable: of equal counts the first characters stay.
     chars.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
@@ -255,4 +280,38 @@ fn characters(text: &str, normalizer: &BertNormalizer) -> Result<BTreeMap<char, 
     };
     count().map_err(|error| refused(&error.to_string()))?;
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words that are counted: of `text` as a whole, and of its parts.
+    #[test]
+    fn parts_have_the_words_of_the_whole() {
+        let byte_level = ByteLevel::new(false, false, true);
+        let text =
+            "The cat's 12 cats,\r\nnaïve  cats \t sat\n\non the mat; 日本 cats . a b c\u{a0}d \
+                    and some more of the same kind , e f"
+                .repeat(5);
+        let words = |part: &str, bytes: bool| -> Vec<String> {
+            let mut found = PreTokenizedString::from(part);
+            match bytes {
+                true => byte_level.pre_tokenize(&mut found).expect("words"),
+                false => BertPreTokenizer.pre_tokenize(&mut found).expect("words"),
+            }
+            let splits = found.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            splits.into_iter().map(|(word, _, _)| word.to_owned()).collect()
+        };
+        for length in [0, 1, 7, 40, 10_000] {
+            let parts = parts(&text, length);
+            assert_eq!(parts.concat(), text);
+            assert!((parts.len() == 1) == (length > text.len()), "{} of {length}", parts.len());
+            for bytes in [true, false] {
+                let found: Vec<String> = parts.iter().flat_map(|part| words(part, bytes)).collect();
+                assert_eq!(found, words(&text, bytes), "{length}");
+            }
+        }
+        assert_eq!(self::parts("", 3), [""]);
+    }
 }

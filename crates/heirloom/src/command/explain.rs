@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use heirloom::explain::{
-    Explanation, Noise, Row, Said, Spread, TargetRow, Targets, explain, has_targets_alone, targets,
+    Explanation, Noise, Row, Said, Spread, TargetRow, Targets, TokenExplanation, TokenRow, explain,
+    has_targets_alone, is_of_tokens, targets, tokens,
 };
 use heirloom::failure::Failure;
 use heirloom::places::Places;
@@ -20,6 +21,15 @@ const TEXT_SHOWN: usize = 72;
 
 pub(crate) fn run(args: &ExplainArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     refuse_several(&args.run)?;
+    if is_of_tokens(&args.run)? {
+        let told = tokens(&args.run, &Places::from_environment(), threads, args.top)?;
+        if show.json {
+            show.json(&told);
+        } else {
+            show.data(&text_of_tokens(&told));
+        }
+        return Ok(0);
+    }
     if has_targets_alone(&args.run)? {
         let places = Places::from_environment();
         let told = targets(&args.run, &places, threads, args.top, &Own::default())?;
@@ -52,6 +62,63 @@ fn refuse_several(run: &Path) -> Result<(), Failure> {
         run.display(),
         named.join(", "),
     )))
+}
+
+fn text_of_tokens(told: &TokenExplanation) -> String {
+    let TokenExplanation { step, policy_words, rows, tokens, shares, .. } = told;
+    let mut text = format!("step {}, {policy_words}\n", step.0);
+    text +=
+        "λ = w₂ / (w₁ + w₂), the teacher's share of a token at the checkpoint, without dropout\n\n";
+    text += &format!("{tokens} tokens of the {rows} rows that come next\n");
+    text += &spread("λ", shares);
+    if shares.smallest == shares.largest {
+        text += "\nλ is the same for every token: none is trusted more than another\n";
+        return text;
+    }
+    for (title, rows, equal) in [
+        ("the teacher is trusted most", &told.most, shares.at_largest),
+        ("the teacher is trusted least", &told.least, shares.at_smallest),
+    ] {
+        if !rows.is_empty() {
+            let more = match equal > rows.len() {
+                true => format!(": {} of the {equal} tokens that share this λ", rows.len()),
+                false => String::new(),
+            };
+            text += &format!("\n{title}{more}\n{}", table_of_tokens(rows).text());
+        }
+    }
+    text
+}
+
+/// Tokens in rows: p, how probable each model finds it, and what stands beside it.
+fn table_of_tokens(rows: &[TokenRow]) -> Table {
+    let mut table = Table::new(["λ", "row", "token", "teacher", "student", "text"]);
+    for row in rows {
+        let beside = match row.after.is_empty() {
+            true => format!("{}▁", row.before.trim_start()),
+            false => format!("{} ▁ {}", row.before.trim(), row.after.trim()),
+        };
+        table.row([
+            Cell::score(Some(row.share)),
+            Cell::Count(u64::from(row.row)),
+            Cell::Text(format!("{:?}", row.token)),
+            Cell::score(Some(row.teacher)),
+            Cell::score(Some(row.student)),
+            Cell::Text(in_one_line(&beside)),
+        ]);
+    }
+    table
+}
+
+/// A text without its line ends, and of a long one the end.
+fn in_one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = words.join(" ");
+    let count = line.chars().count();
+    match count > TEXT_SHOWN {
+        true => format!("…{}", line.chars().skip(count - TEXT_SHOWN).collect::<String>()),
+        false => line,
+    }
 }
 
 fn text_of_targets(told: &Targets) -> String {

@@ -29,8 +29,17 @@ pub(super) struct TokenBalance {
     shares: Vec<f64>,
     /// Whether alignments were measured in it.
     measured: bool,
-    /// Losses of tokens that are heard in place of being weighed, `[2][R]`: label, teacher.
-    heard: Option<[Vec<f64>; 2]>,
+    /// Numbers of tokens that are heard in place of being weighed, and those heard so far, `[2][R]`.
+    heard: Option<(Heard, [Vec<f64>; 2])>,
+}
+
+/// Which two numbers of a token are heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The label's term and the teacher's.
+    Terms,
+    /// `−ln s_y` and `−ln t_y`.
+    Labels,
 }
 
 /// What decides.
@@ -136,15 +145,28 @@ impl TokenBalance {
         self.measured = true;
     }
 
-    /// Whether losses are heard from now on, in place of being weighed.
-    pub(super) fn listen(&mut self, listens: bool) {
-        self.heard = listens.then(Default::default);
+    /// The same for a policy that decides by what was measured alone, and not for one that would learn
+    /// from it.
+    pub(super) fn align_alone(&mut self, found: &Aligned, at: At) {
+        if matches!(self.policy, Weighs::RwKd(..)) {
+            self.align(found, at);
+        }
     }
 
-    /// What was heard, `[R][2]`: label, teacher.
+    /// Which numbers are heard from now on, in place of being weighed; `None` weighs.
+    pub(super) fn listen(&mut self, to: Option<Heard>) {
+        self.heard = to.map(|to| (to, Default::default()));
+    }
+
+    /// What was heard, `[R][2]`.
     pub(super) fn heard(&mut self) -> Vec<[f64; 2]> {
-        let [label, teacher] = self.heard.take().unwrap_or_default();
-        label.into_iter().zip(teacher).map(|(label, teacher)| [label, teacher]).collect()
+        let (_, [first, second]) = self.heard.take().unwrap_or((Heard::Terms, Default::default()));
+        first.into_iter().zip(second).map(|(first, second)| [first, second]).collect()
+    }
+
+    /// The teacher's share of each token that was weighed since [`TokenBalance::begin`].
+    pub(super) fn shares(&self) -> &[f64] {
+        &self.shares
     }
 
     /// Forgets what was noted of a step that did not come to its end.
@@ -215,18 +237,21 @@ impl TokenBalance {
 
 impl WeighTokens for TokenBalance {
     fn measures(&self) -> &[TokenMeasure] {
-        match &self.policy {
-            _ if self.heard.is_some() => &[],
-            Weighs::Uncertainty(_) | Weighs::RwKd(..) => &[],
-            Weighs::Network(_) => &[TokenMeasure::StudentLoss, TokenMeasure::TeacherTerm],
-            Weighs::Wsl(_) => &[TokenMeasure::StudentLoss, TokenMeasure::TeacherLoss],
-            Weighs::AdaKd => &[TokenMeasure::TeacherLoss],
-            Weighs::DynamicKd(_) => &[TokenMeasure::StudentEntropy],
+        const LABELS: &[TokenMeasure] = &[TokenMeasure::StudentLoss, TokenMeasure::TeacherLoss];
+        match (&self.heard, &self.policy) {
+            (Some((Heard::Terms, _)), _) => &[],
+            (Some((Heard::Labels, _)), _) => LABELS,
+            (None, Weighs::Uncertainty(_) | Weighs::RwKd(..)) => &[],
+            (None, Weighs::Network(_)) => &[TokenMeasure::StudentLoss, TokenMeasure::TeacherTerm],
+            (None, Weighs::Wsl(_)) => LABELS,
+            (None, Weighs::AdaKd) => &[TokenMeasure::TeacherLoss],
+            (None, Weighs::DynamicKd(_)) => &[TokenMeasure::StudentEntropy],
         }
     }
 
     fn weigh(&mut self, tokens: usize, measured: &[Vec<f64>]) -> Vec<[f64; 2]> {
-        if self.heard.is_some() {
+        if let Some((_, heard)) = &mut self.heard {
+            heard.iter_mut().zip(measured).for_each(|(heard, row)| heard.extend(row));
             return vec![[1.0; 2]; tokens];
         }
         let classes = self.classes;
@@ -264,7 +289,7 @@ impl WeighTokens for TokenBalance {
     }
 
     fn hear(&mut self, place: usize, losses: &[f64]) {
-        if let Some(heard) = &mut self.heard {
+        if let Some((Heard::Terms, heard)) = &mut self.heard {
             heard[place].extend_from_slice(losses);
         }
     }

@@ -13,6 +13,7 @@ mod evaluate;
 mod growing;
 mod inside;
 mod job;
+mod judged;
 mod masking;
 mod network;
 mod objective;
@@ -26,6 +27,7 @@ mod written;
 
 pub use evaluate::{Foreseen, foresee};
 pub use job::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights, TeacherReads};
+pub use judged::JudgedToken;
 pub use objective::kept_term;
 pub use rows::{rows_of_run, rows_read};
 pub use trainer::{LanguageTrainer, language_memory};

@@ -15,7 +15,7 @@ use heirloom_objective::{
     TokenTerm, TokenWeights, Weighing,
 };
 
-use super::balance::TokenBalance;
+use super::balance::{Heard, TokenBalance};
 use super::batch::TextBatch;
 use super::beside::{Beside, KnownRoom, Side, of_teacher};
 use super::capacity::LanguageCapacity;
@@ -163,14 +163,14 @@ impl TextPass {
         }
     }
 
-    /// Whether losses of tokens are to be heard, in place of being weighed, from now on.
-    pub(super) fn listen(&mut self, listens: bool) {
+    /// Which numbers of tokens are to be heard from now on, in place of being weighed.
+    pub(super) fn listen(&mut self, to: Option<Heard>) {
         if let Some((balance, _)) = &mut self.balance {
-            balance.listen(listens);
+            balance.listen(to);
         }
     }
 
-    /// Losses of the tokens that were run last, `[R][2]`: label, teacher.
+    /// Those of the tokens that were run since, `[R][2]`.
     pub(super) fn heard(&mut self) -> Vec<[f64; 2]> {
         self.balance.as_mut().map(|(balance, _)| balance.heard()).unwrap_or_default()
     }

@@ -22,6 +22,7 @@ use heirloom_models::Noise;
 use heirloom_objective::{TokenCounts, TokenTerm};
 use heirloom_recipe::{Estimator, MetaLoss, MetaPlan, Preconditioner};
 
+use super::balance::Heard;
 use super::inside::{Gradients, StepCounts};
 use super::job::LanguageJob;
 use super::masking::hide;
@@ -67,7 +68,7 @@ impl Second {
         past.is_some_and(|past| past.is_multiple_of(self.plan.every))
     }
 
-    fn next(&mut self, train: &Arc<dyn Rows>, cursor: Cursor) -> (Vec<u32>, Cursor) {
+    pub(super) fn next(&mut self, train: &Arc<dyn Rows>, cursor: Cursor) -> (Vec<u32>, Cursor) {
         self.order.next_step(train, cursor, BatchRule::Sequences(self.plan.batch_size as usize))
     }
 
@@ -107,7 +108,7 @@ impl LanguageTrainer {
     }
 
     /// Where the run is.
-    fn at(&self) -> At {
+    pub(super) fn at(&self) -> At {
         let training = &self.job.plan.training;
         let step = self.progress.cursor.step;
         let learning_rate = learning_rate(training, Step(step));
@@ -211,12 +212,12 @@ impl LanguageTrainer {
                 let second = self.second.as_ref().expect("it has just been asked");
                 second.saved.shift(device, &self.student, h);
                 let to = Gradients { noise, ..Gradients::default() };
-                self.pass.listen(true);
+                self.pass.listen(Some(Heard::Terms));
                 self.pass.run_beside(device, &self.network, &said, true, counts, to);
                 found.extend(self.pass.heard());
             }
         }
-        self.pass.listen(false);
+        self.pass.listen(None);
         let second = self.second.as_ref().expect("it has just been asked");
         second.saved.restore(&mut *self.device, &self.student);
         self.student.clear_seen(&mut *self.device);
@@ -225,7 +226,10 @@ impl LanguageTrainer {
 
     /// Sets those of the label's and the teacher's terms that `asks` wants, which hears whether one is
     /// a teacher's; counts and micro-batches of the rows that were read.
-    fn begin_measured(&mut self, asks: impl Fn(bool) -> bool) -> (StepCounts, Vec<Range<usize>>) {
+    pub(super) fn begin_measured(
+        &mut self,
+        asks: impl Fn(bool) -> bool,
+    ) -> (StepCounts, Vec<Range<usize>>) {
         let both = (&[false][..], Some(vec![1.0; 2]));
         let named = terms(&self.job.plan, self.at(), both, self.network.vocabulary());
         let wanted: Vec<(TokenTerm, usize)> = named
@@ -263,7 +267,7 @@ impl LanguageTrainer {
 }
 
 /// The teacher, where it is asked.
-fn live(teachers: &[Teaching], asked: bool) -> Vec<Option<&Network>> {
+pub(super) fn live(teachers: &[Teaching], asked: bool) -> Vec<Option<&Network>> {
     teachers.iter().map(|of| of.network.as_ref().filter(|_| asked)).collect()
 }
 
