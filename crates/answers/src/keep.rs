@@ -18,7 +18,7 @@ use heirloom_store::Disk;
 use rayon::prelude::*;
 
 use crate::about::{About, Kind};
-use crate::choose::choose;
+use crate::choose::{Room, choose};
 use crate::error::Error;
 use crate::held::Held;
 use crate::part::PartWriter;
@@ -207,13 +207,14 @@ impl<'a> Reader<'a> {
                 .par_chunks(vocabulary as usize)
                 .zip(&self.inputs.places[places])
                 .skip(skip)
-                .map(|(logits, place)| {
+                .map_init(Room::default, |room, (logits, place)| {
                     let &(row, position, learnt) = place;
                     if !learnt {
                         return Ok(Vec::new());
                     }
                     finite(logits, place)?;
-                    Ok(code.known(&choose(kind, logits, temperature, seed, (row, position))))
+                    let place = (row, position);
+                    Ok(code.known(&choose(room, kind, logits, temperature, seed, place)))
                 })
                 .collect::<Result<Vec<_>, Error>>()?;
             answers.iter().try_for_each(|answer| each(answer))

@@ -26,7 +26,7 @@ mod record;
 mod values;
 
 pub use about::{ABOUT, About, Expected, FORMAT, Kind};
-pub use choose::{samples, top_k};
+pub use choose::{Room, samples, top_k};
 pub use error::{Damage, Difference, Error};
 pub use held::{Held, Wanted};
 pub use keep::{Progress, Shard, keep};

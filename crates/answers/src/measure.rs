@@ -5,7 +5,7 @@ use heirloom_data::text::Rows;
 use heirloom_engine::{Device, IGNORED};
 use heirloom_models::Decoder;
 
-use crate::choose::{choose, ln_total};
+use crate::choose::{Room, choose, ln_total};
 use crate::keep::Reader;
 use crate::record::Code;
 use crate::{About, Error, Kept, Kind, KnownRows, Values};
@@ -70,7 +70,7 @@ pub fn trial(
     place: (usize, usize),
 ) -> Trial {
     let code = Code { kind, values, vocabulary: logits.len() as u32 };
-    let bytes = code.known(&choose(kind, logits, temperature, seed, place));
+    let bytes = code.known(&choose(&mut Room::default(), kind, logits, temperature, seed, place));
     let (mut ids, mut probabilities) = (Vec::new(), Vec::new());
     let rest = code.read_known(&bytes, &mut ids, &mut probabilities).expect("was just written");
     let distance = distance(logits, temperature, (&ids, &probabilities, rest));

@@ -25,7 +25,7 @@ mod sparse;
 mod view;
 
 pub use arena::{ArenaPlan, Mark};
-pub use cpu::Cpu;
+pub use cpu::{Cpu, exponentials, sum};
 pub use device::{
     Activation, AdamW, AdamWRows, AddNorm, AddNormBackward, Ahead, Attention, AttentionBackward,
     CachedAttention, Device, Dropout, Gate, GateBackward, HiddenDistance, IGNORED, Linear,

@@ -286,10 +286,28 @@ fn a_policy_learns_from_other_text_and_its_tokens_can_be_looked_at() {
         let token = row["token"].as_str().unwrap().trim();
         assert!(!token.is_empty(), "{row}");
     }
-    for part in ["step 10, rw_kd", "of the 32 rows that come next", "the teacher is trusted least"]
-    {
+    for part in ["step 10, rw_kd", "tokens of 32 rows", "the teacher is trusted least"] {
         assert!(text.contains(part), "`{part}` in:\n{text}");
     }
+
+    // Beside answers that were kept, here all of each: the same shares but for rounding.
+    let words = fs::read_to_string(place.path("words/vocab.txt")).unwrap().lines().count();
+    let all = ["--top-k", &words.to_string(), "--values", "f32", "--out", "kept"];
+    let recipe = ["--recipe", "weighed.toml", "--set", "training.max_steps=10"];
+    place.says(&[&["cache", "--teacher", "teacher/best"][..], &recipe, &all].concat());
+    let kept = fs::read_to_string(place.path("weighed.toml")).unwrap();
+    place.write("kept.toml", &kept.replace("model = \"teacher/best\"", "cache = \"kept\""));
+    place.says(&[&["train", "kept.toml", "--into", "beside-kept"][..], &short].concat());
+    let shares = |run: &str| -> Vec<f64> {
+        let record = fs::read_to_string(place.path(run).join("run.jsonl")).unwrap();
+        let records = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let measured = records.filter(|record| record["balance"]["measured"] == true);
+        measured.map(|record| record["balance"]["mean"].as_f64().unwrap()).collect()
+    };
+    let (live, beside_kept) = (shares("alone"), shares("beside-kept"));
+    assert!((live[0] - beside_kept[0]).abs() < 1e-3, "{live:?} {beside_kept:?}");
+    let told = place.json(&["explain", "beside-kept", "--top", "2", "--json"]);
+    assert!(told["most"][0]["teacher"].is_null() && told["most"][0]["student"].is_f64(), "{told}");
 
     // Hidden tokens have text on both sides.
     let masked = "[text]\nkind = \"masked\"\npath = \"texts\"\ntrain = [\"train.txt\"]\n\
@@ -396,5 +414,5 @@ fn what_cannot_work_is_refused_before_anything_is_there() {
 
     let (code, said) = place.refusal(&["explain", "teacher"]);
     assert_eq!(code, 2);
-    assert!(said.contains("is of a language model"), "{said}");
+    assert!(said.contains("weighs all tokens alike"), "{said}");
 }

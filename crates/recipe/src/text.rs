@@ -4,6 +4,7 @@
 //! In: a [`Recipe`] with a `[text]`. Out: the [`TextPlan`], or what is wrong. Never: looks at a
 //! file.
 
+use crate::balance::MetaLoss;
 use crate::choices::{
     Adoption, Architecture, DocumentShape, Documents, EstimatorKind, EvalStrategy, HiddenKind,
     MetaAt, MetaFrom, OnLong, Packing, PolicyKind, Position, RegularizerKind, Sight,
@@ -369,9 +370,18 @@ fn check_balance(recipe: &Recipe, problems: &mut Problems) {
         return;
     }
     let of_tokens = "whose logits are those of the student's tokens";
-    if recipe.teacher.cache.is_some() {
+    let learns = matches!(kind, PolicyKind::RwKd | PolicyKind::MetaWeightNet);
+    if recipe.teacher.cache.is_some() && !learns {
         let needed = format!(
             "`teacher.model` in place of `teacher.cache` for {kind}; it weighs token by token"
+        );
+        needs(at, KEY, &needed, problems);
+    }
+    let hard = value(&balance.meta).is_some_and(|meta| meta.loss() == MetaLoss::Hard);
+    if recipe.teacher.cache.is_some() && learns && !hard {
+        let needed = format!(
+            "`meta = {{ loss = \"hard\" }}` for {kind} beside `teacher.cache`; no answers to other rows \
+             were kept"
         );
         needs(at, KEY, &needed, problems);
     }

@@ -444,7 +444,10 @@ fn tokens_are_weighed_by_what_can_be_known_of_each() {
             said("grad_norm", "", &[]),
             "it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd or meta_weight_net",
         ),
-        (said("rw_kd", "", &cached), "needs `teacher.model` in place of `teacher.cache` for rw_kd"),
+        (
+            said("rw_kd", "", &cached),
+            "needs `meta = { loss = \"hard\" }` for rw_kd beside `teacher.cache`",
+        ),
         (said("rw_kd\"\nema = 0.5 #\"", "", &[]), "`objective.balance.ema` needs to be 0"),
         (
             said("meta_weight_net\"\nsight = \"teacher_logits", "", &[]),

@@ -182,9 +182,9 @@ impl Shape {
     }
 }
 
-/// Longest document, in bytes. Tokens of one document are found in one go, with their places, which
-/// takes some hundred times its length of memory.
-pub(crate) const LONGEST_DOCUMENT: u64 = 32 << 20;
+/// Longest document, in bytes. All tokens of one document are there at once, with their places, which
+/// takes some twenty times its length of memory.
+pub(crate) const LONGEST_DOCUMENT: u64 = 128 << 20;
 
 /// A document as its file holds it.
 #[derive(Clone, Debug, PartialEq)]

@@ -274,7 +274,7 @@ fn put_pairs(file: &mut DraftFile<'_>, pairs: &[(u64, u64)]) -> Result<(), Store
 struct Tokenised {
     ids: Vec<u32>,
     /// Bytes of text of each, and whether it is to be foreseen.
-    marks: Vec<(usize, bool)>,
+    marks: Vec<(u32, bool)>,
     text_tokens: u64,
     unknown: u64,
     bytes: u64,
@@ -338,7 +338,9 @@ impl<'a> Tokenise<'a> {
             None => true,
             Some(parts) => parts.iter().any(|part| inside(start, end, part)),
         };
-        let marks = tokens.bytes.iter().copied().zip(tokens.spans.iter().map(is_learnt));
+        // A document has fewer bytes than 32 bits count.
+        let bytes = tokens.bytes.iter().map(|&bytes| bytes as u32);
+        let marks = bytes.zip(tokens.spans.iter().map(is_learnt));
         // A tokenizer may use one token for the unknown and, written out in a text, for something
         // else, as GPT-2 its end of a text.
         let unknown = self.tokenizer.special().unk;
@@ -422,13 +424,13 @@ impl<'a> Stream<'a> {
         let mut marks = Vec::with_capacity(document.ids.len() * 9);
         for (&id, &(bytes, learnt)) in document.ids.iter().zip(&document.marks) {
             ids.extend(id.to_le_bytes());
-            marks.extend((bytes as u64).to_le_bytes());
+            marks.extend(u64::from(bytes).to_le_bytes());
             marks.push(u8::from(learnt));
         }
         self.hasher.part(&ids).part(&marks);
         for (&(bytes, _), at) in document.marks.iter().zip(counts.tokens..) {
-            if bytes >= usize::from(IN_WIDE) {
-                self.wide.push((at, bytes as u64));
+            if bytes >= u32::from(IN_WIDE) {
+                self.wide.push((at, u64::from(bytes)));
             }
         }
         counts.documents += 1;
@@ -457,7 +459,7 @@ impl<'a> Stream<'a> {
                 file.write(&id.to_le_bytes()[..id_bytes as usize])?;
             }
             marks.extend(document.marks[self.written..end].iter().map(|&(bytes, learnt)| {
-                let bytes = bytes.min(usize::from(IN_WIDE)) as u8;
+                let bytes = bytes.min(u32::from(IN_WIDE)) as u8;
                 if learnt { bytes | LEARNT } else { bytes }
             }));
             self.written = end;

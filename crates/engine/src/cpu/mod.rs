@@ -10,6 +10,7 @@ mod cached;
 mod columns;
 mod divergences;
 mod double;
+mod exponentials;
 mod gate;
 mod lanes;
 mod losses;
@@ -37,6 +38,7 @@ use crate::device::{
 };
 use crate::{IdSpace, Ids, Precision, Space, View};
 
+pub use exponentials::{exponentials, sum};
 use lanes::{sum2_f64, vectorised};
 use memory::{Marks, Memory};
 use optimise::Factors;

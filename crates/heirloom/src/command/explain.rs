@@ -69,7 +69,7 @@ fn text_of_tokens(told: &TokenExplanation) -> String {
     let mut text = format!("step {}, {policy_words}\n", step.0);
     text +=
         "λ = w₂ / (w₁ + w₂), the teacher's share of a token at the checkpoint, without dropout\n\n";
-    text += &format!("{tokens} tokens of the {rows} rows that come next\n");
+    text += &format!("{tokens} tokens of {rows} rows of the text\n");
     text += &spread("λ", shares);
     if shares.smallest == shares.largest {
         text += "\nλ is the same for every token: none is trusted more than another\n";
@@ -102,7 +102,7 @@ fn table_of_tokens(rows: &[TokenRow]) -> Table {
             Cell::score(Some(row.share)),
             Cell::Count(u64::from(row.row)),
             Cell::Text(format!("{:?}", row.token)),
-            Cell::score(Some(row.teacher)),
+            Cell::score(row.teacher),
             Cell::score(Some(row.student)),
             Cell::Text(in_one_line(&beside)),
         ]);

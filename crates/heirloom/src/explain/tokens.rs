@@ -4,6 +4,7 @@
 //! and the tokens at both ends of it, with what stands beside them and what both models think of them.
 //! Never: as [`explain`](super::explain).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use heirloom_base::Step;
@@ -31,7 +32,7 @@ pub struct TokenExplanation {
     pub policy: PolicyPlan,
     /// The policy in words.
     pub policy_words: String,
-    /// Rows of the training text that come next.
+    /// Rows of the training text: those that come next, or, where answers were kept, the run's first.
     pub rows: usize,
     /// Their tokens that are learnt.
     pub tokens: usize,
@@ -59,8 +60,8 @@ pub struct TokenRow {
     pub after: String,
     /// Its probability by the student, at temperature 1.
     pub student: f64,
-    /// Its probability by the teacher, likewise.
-    pub teacher: f64,
+    /// Its probability by the teacher, likewise; `None` where its kept answers name a few tokens.
+    pub teacher: Option<f64>,
 }
 
 /// Whether the run in `path` is of a language model, whose tokens are explained by [`tokens`].
@@ -104,7 +105,7 @@ pub fn tokens(
     let mut trainer = LanguageTrainer::at_stage(job, stages, &mut |_| Box::new(Cpu::new(threads)))?;
     RunFolder::read(&committed, &mut trainer)?;
     let tokenizer = Tokenizer::open(&places.model("tokenizer.path", &plan.tokenizer.path)?)?;
-    let found = trainer.judge(ROWS).unwrap_or_default();
+    let found = trainer.judge(ROWS)?;
     let shares: Vec<f64> = found.iter().map(|token| token.share).collect();
     let order = judged(&shares);
     let Some(spread) = spread(&order) else {
@@ -120,7 +121,7 @@ pub fn tokens(
         step,
         policy_words: policy.words(plan.objective.alpha),
         policy,
-        rows: ROWS.min(trainer.job().train.len()),
+        rows: found.iter().map(|token| token.row).collect::<BTreeSet<u32>>().len(),
         tokens: found.len(),
         shares: spread,
         most: rows(most)?,

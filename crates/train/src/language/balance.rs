@@ -40,6 +40,8 @@ pub(super) enum Heard {
     Terms,
     /// `−ln s_y` and `−ln t_y`.
     Labels,
+    /// `−ln s_y`, twice.
+    OwnLabel,
 }
 
 /// What decides.
@@ -241,6 +243,7 @@ impl WeighTokens for TokenBalance {
         match (&self.heard, &self.policy) {
             (Some((Heard::Terms, _)), _) => &[],
             (Some((Heard::Labels, _)), _) => LABELS,
+            (Some((Heard::OwnLabel, _)), _) => &[TokenMeasure::StudentLoss; 2],
             (None, Weighs::Uncertainty(_) | Weighs::RwKd(..)) => &[],
             (None, Weighs::Network(_)) => &[TokenMeasure::StudentLoss, TokenMeasure::TeacherTerm],
             (None, Weighs::Wsl(_)) => LABELS,

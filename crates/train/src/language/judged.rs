@@ -3,13 +3,14 @@
 //! In: a trainer where a checkpoint was. Out: the tokens of the rows that come next, each with its share
 //! and what both models think of it. Never: a step; the trainer is for nothing else afterwards.
 
-use heirloom_data::order::BatchRule;
+use heirloom_data::order::{BatchRule, Cursor};
 use heirloom_data::text::NOT_LEARNT;
 
 use super::balance::Heard;
 use super::inside::{Gradients, StepCounts};
 use super::second::live;
 use super::trainer::LanguageTrainer;
+use crate::Error;
 
 /// A token that is learnt.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +27,9 @@ pub struct JudgedToken {
     pub share: f64,
     /// Probability that the student gives it, at temperature 1.
     pub student: f64,
-    /// Probability that the teacher gives it, likewise.
-    pub teacher: f64,
+    /// Probability that the teacher gives it, likewise; `None` where its kept answers name a few
+    /// tokens.
+    pub teacher: Option<f64>,
 }
 
 impl JudgedToken {
@@ -36,12 +38,21 @@ impl JudgedToken {
 }
 
 impl LanguageTrainer {
-    /// The tokens of the next `count` rows as the policy weighs them now, without dropout; `None` where
-    /// no policy weighs tokens. `rw_kd` is measured with other rows, as in a step.
-    pub fn judge(&mut self, count: usize) -> Option<Vec<JudgedToken>> {
-        self.pass.balance.as_ref().filter(|(balance, _)| balance.weighs_tokens())?;
-        let rule = BatchRule::Sequences(count);
-        let (chosen, _) = self.order.next_step(&self.job.train, self.progress.cursor, rule);
+    /// The tokens of the next `count` rows as the policy weighs them now, without dropout, or of the
+    /// run's first rows, where the teacher's answers were kept; empty where no policy weighs tokens.
+    /// `rw_kd` is measured with other rows, as in a step.
+    ///
+    /// # Errors
+    /// Where kept answers cannot be read.
+    pub fn judge(&mut self, count: usize) -> Result<Vec<JudgedToken>, Error> {
+        if !self.pass.balance.as_ref().is_some_and(|(balance, _)| balance.weighs_tokens()) {
+            return Ok(Vec::new());
+        }
+        // Answers were kept to the rows that the run reads, and the next may be none of them.
+        let kept = self.job.teachers.iter().any(|teacher| teacher.kept().is_some());
+        let from = if kept { Cursor::default() } else { self.progress.cursor };
+        let chosen = self.rows_from(from, count.min(self.job.train.len()));
+        self.recall(&chosen)?;
         if let Some(second) = &mut self.second {
             let (others, _) = second.next(&self.job.train, self.progress.second);
             let (at, found) = (self.at(), self.measure(&chosen, &others));
@@ -49,14 +60,18 @@ impl LanguageTrainer {
                 balance.align_alone(&found, at);
             }
         }
-        let probabilities = self.read_through(&chosen, Some(Heard::Labels));
+        // An answer that names a few tokens need not name the label.
+        let whole = self.job.teachers.iter().all(|teacher| teacher.model().is_some());
+        let heard = if whole { Heard::Labels } else { Heard::OwnLabel };
+        let losses = self.read_through(&chosen, Some(heard));
         self.read_through(&chosen, None);
-        let (balance, _) = self.pass.balance.as_ref()?;
-        let mut numbers = probabilities.into_iter().zip(balance.shares().to_vec());
+        let shares = self.pass.balance.as_ref().map(|(balance, _)| balance.shares().to_vec());
+        let mut numbers = losses.into_iter().zip(shares.unwrap_or_default());
         let mut judged = Vec::new();
         for (row, &number) in self.rows[..self.held].iter().zip(&chosen) {
             for place in (0..row.ids.len()).filter(|&place| row.labels[place] != NOT_LEARNT) {
-                let ([student, teacher], share) = numbers.next()?;
+                let ([student, teacher], share) =
+                    numbers.next().expect("a pair of losses and a share for each token");
                 let starts = row.starts.iter().map(|&start| start as usize);
                 let first = starts.clone().filter(|&start| start <= place).max().unwrap_or(0);
                 let end = starts.filter(|&start| start > place).min().unwrap_or(row.ids.len());
@@ -73,11 +88,24 @@ impl LanguageTrainer {
                     after: row.ids.get(behind..to).unwrap_or_default().to_vec(),
                     share,
                     student: (-student).exp(),
-                    teacher: (-teacher).exp(),
+                    teacher: whole.then(|| (-teacher).exp()),
                 });
             }
         }
-        Some(judged)
+        Ok(judged)
+    }
+
+    /// `count` rows, each once, as the run reads them from `cursor` on.
+    fn rows_from(&mut self, mut cursor: Cursor, count: usize) -> Vec<u32> {
+        let mut chosen: Vec<u32> = Vec::new();
+        while chosen.len() < count {
+            let rule = BatchRule::Sequences(count - chosen.len());
+            let (more, after) = self.order.next_step(&self.job.train, cursor, rule);
+            cursor = after;
+            let new = more.iter().filter(|row| !chosen.contains(row)).copied();
+            chosen.extend(new.collect::<Vec<u32>>());
+        }
+        chosen
     }
 
     /// Reads the rows with both models, and weighs their tokens, or hears `heard` of them.
@@ -85,19 +113,17 @@ impl LanguageTrainer {
         self.read(chosen, true);
         let (counts, ranges) = self.begin_measured(|_| true);
         let counts = StepCounts { weighed: true, ..counts };
-        let teachers = live(&self.teachers, true);
         if let Some((balance, _)) = &mut self.pass.balance {
             balance.begin();
         }
         self.pass.listen(heard);
+        let mut place = 0;
         for range in ranges {
-            let rows = &self.rows[range.clone()];
-            if rows.iter().all(|row| row.learnt() == 0) {
-                continue;
+            if self.load(range, &mut place) {
+                let teachers = live(&self.teachers, true);
+                let device = &mut *self.device;
+                self.pass.run(device, &self.network, &teachers, counts, Gradients::default());
             }
-            self.pass.host.refill(rows, range.start, self.network.masked());
-            let device = &mut *self.device;
-            self.pass.run(device, &self.network, &teachers, counts, Gradients::default());
         }
         self.pass.heard()
     }

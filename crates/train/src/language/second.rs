@@ -198,14 +198,12 @@ impl LanguageTrainer {
         let noise = Some(Noise { seed, step });
         let second = self.second.as_mut().expect("it has just been asked");
         second.saved.save(&mut *self.device, &self.student);
-        let mut found = [Vec::new(), Vec::new()];
-        let teachers = live(&self.teachers, true);
+        let (mut found, mut place) = ([Vec::new(), Vec::new()], 0);
         for range in ranges {
-            let rows = &self.rows[range.clone()];
-            if rows.iter().all(|row| row.learnt() == 0) {
+            if !self.load(range, &mut place) {
                 continue;
             }
-            self.pass.host.refill(rows, range.start, self.network.masked());
+            let teachers = live(&self.teachers, true);
             let device = &mut *self.device;
             let said = self.pass.ask(device, self.network.vocabulary(), &teachers);
             for (h, found) in [h, -h].into_iter().zip(&mut found) {
@@ -222,6 +220,23 @@ impl LanguageTrainer {
         second.saved.restore(&mut *self.device, &self.student);
         self.student.clear_seen(&mut *self.device);
         found
+    }
+
+    /// Puts the micro-batch of these rows where the pass looks for it, with what was kept of the teacher's
+    /// answers to them, which are those from token `place` of the step on; `false` where nothing of it
+    /// is learnt.
+    pub(super) fn load(&mut self, range: Range<usize>, place: &mut usize) -> bool {
+        let rows = &self.rows[range.clone()];
+        let places = *place..*place + rows.iter().map(|row| row.ids.len()).sum::<usize>();
+        *place = places.end;
+        if rows.iter().all(|row| row.learnt() == 0) {
+            return false;
+        }
+        self.pass.host.refill(rows, range.start, self.network.masked());
+        for (at, teaching) in self.teachers.iter().enumerate() {
+            teaching.recall(&mut *self.device, &mut self.pass, at, places.clone());
+        }
+        true
     }
 
     /// Sets those of the label's and the teacher's terms that `asks` wants, which hears whether one is
