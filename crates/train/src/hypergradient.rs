@@ -32,6 +32,7 @@ use heirloom_recipe::{Estimator, MetaAt, MetaLoss, MetaPlan, Preconditioner};
 use heirloom_regularize::ln_softmax;
 
 use crate::Learned;
+use crate::full::in_full;
 use crate::pass::Pass;
 use crate::regularizing::Rows;
 use crate::teacher::TeacherAnswers;
@@ -258,7 +259,8 @@ impl Hypergradient {
         self.saved.save(device, student);
         let both = [h, -h].map(|h| {
             self.saved.shift(device, student, h);
-            read(device)
+            // Rounded weights would hardly know that they were moved.
+            in_full(device, &mut read)
         });
         self.saved.restore(device, student);
         student.clear_seen(device);
@@ -405,7 +407,7 @@ impl Hypergradient {
                 self.step(device, student, &base.spans, update);
             }
             self.saved.nudge(device, student, h);
-            self.second_loss(device, pass, coming, second)
+            in_full(device, |device| self.second_loss(device, pass, coming, second))
         });
         self.saved.restore(device, student);
         student.clear_seen(device);

@@ -16,6 +16,7 @@ mod balancing;
 mod capacity;
 mod error;
 mod folder;
+mod full;
 mod grows;
 mod hypergradient;
 mod job;

@@ -13,11 +13,11 @@
 //! second time.
 
 use heirloom_engine::{
-    AdamW, Device, Init, Linear, LinearBackward, Param, Params, ParamsBuilder, Precision, Role,
-    Space, View,
+    AdamW, Device, Init, Linear, LinearBackward, Param, Params, ParamsBuilder, Role, Space, View,
 };
 use heirloom_growth::{Operator, Part};
 
+use crate::full::in_full;
 use crate::grows::Student;
 
 /// β₁ and β₂ of the optimiser that learns an operator.
@@ -175,6 +175,7 @@ impl DeviceOperator {
 
     /// Computes the large model's weights.
     pub(crate) fn apply(&self, device: &mut dyn Device) {
+        // Weights that were rounded once more would be the large model's for good.
         in_full(device, |device| self.parts.iter().for_each(|part| part.apply(device)));
     }
 
@@ -340,14 +341,6 @@ fn stacked(params: &Params, names: &[String]) -> View {
         assert_eq!((param.offset, param.len()), (first + at * distance, len), "{}", param.name);
     }
     View::matrix(params.weights(), first, found.len(), distance).columns(0..len)
-}
-
-/// Does `work` with factors as they are, whatever the run rounds its own to: weights that were rounded
-/// once more would be the large model's for good.
-fn in_full(device: &mut dyn Device, work: impl FnOnce(&mut dyn Device)) {
-    let before = device.set_precision(Precision::F32);
-    work(device);
-    device.set_precision(before);
 }
 
 /// `to ← a b`.

@@ -17,7 +17,7 @@ use heirloom_base::{Bytes, Step};
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::micro_ranges;
 use heirloom_data::text::{Masker, Rows};
-use heirloom_engine::{Device, Move, Reference};
+use heirloom_engine::{Device, Move, Precision, Reference};
 use heirloom_models::Noise;
 use heirloom_objective::{TokenCounts, TokenTerm};
 use heirloom_recipe::{Estimator, MetaLoss, MetaPlan, Preconditioner};
@@ -196,6 +196,8 @@ impl LanguageTrainer {
         let counts = StepCounts { weighed: true, ..counts };
         let (seed, step) = (self.job.plan.training.seed, self.progress.cursor.step);
         let noise = Some(Noise { seed, step });
+        // Rounded weights would hardly know that they were moved.
+        let rounds = self.device.set_precision(Precision::F32);
         let second = self.second.as_mut().expect("it has just been asked");
         second.saved.save(&mut *self.device, &self.student);
         let (mut found, mut place) = ([Vec::new(), Vec::new()], 0);
@@ -216,6 +218,7 @@ impl LanguageTrainer {
             }
         }
         self.pass.listen(None);
+        self.device.set_precision(rounds);
         let second = self.second.as_ref().expect("it has just been asked");
         second.saved.restore(&mut *self.device, &self.student);
         self.student.clear_seen(&mut *self.device);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use heirloom_engine::{Cpu, Reference};
+use heirloom_engine::{Cpu, Precision, Reference};
 use heirloom_growth::{Anatomy, GrowthPlan, Method, Target, Tensor, Tensors};
 use heirloom_models::{Decoder, DecoderConfig, EncoderConfig, Head, Model};
 

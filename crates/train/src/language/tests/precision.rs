@@ -110,3 +110,19 @@ fn a_run_in_bf16_that_was_cut_off_ends_in_the_bits_of_one_that_was_not() {
     let own_words = [OWN_WORDS[0], OWN_WORDS[1], sets[0], sets[1]];
     cut_off_ends_alike("gpt2", &own_words, half);
 }
+
+/// The second forward passes are at weights that differ by less than bfloat16 tells apart.
+#[test]
+fn alignments_in_a_run_that_rounds_are_those_of_one_that_does_not() {
+    let set = "objective.balance={ policy = \"rw_kd\", meta = { batch_size = 3 } }";
+    for student in ["gpt2", "llama"] {
+        let measured = |device: fn() -> crate::Device| {
+            let sets = [set, "training.precision=\"bf16\""];
+            let job = job(Setting { student, sets: &sets, ..TAUGHT }, pairs());
+            let found = trainer(job, device).measure(&[0, 1, 2, 3, 4], &[7, 5, 9]);
+            found.expect("a gradient").values
+        };
+        let apart = apart(&measured(single), &measured(|| half(1)));
+        assert!(apart > 0.0 && apart < 0.02, "{student}: {apart}");
+    }
+}
