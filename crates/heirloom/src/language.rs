@@ -335,6 +335,7 @@ fn joined(
         train,
         validation,
         plan,
+        own: heirloom_train::Own::default(),
     };
     let cost = memory(&job)?;
     Ok(GatheredLanguage { job, cost, notes })

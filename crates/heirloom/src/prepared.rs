@@ -145,13 +145,7 @@ impl Prepared {
                 Box::new(Trainer::at_stage(job, stages, &RealDisk, &mut device)?)
             }
             (Self::Language(gathered), AnyPlan::Language(plan)) => {
-                if !own.is_empty() {
-                    return Err(Failure::usage(
-                        "the run is a language model's: policies and regularizers of a program's own \
-                         are for classifiers",
-                    ));
-                }
-                let job = LanguageJob { plan: *plan, ..gathered.job.clone() };
+                let job = LanguageJob { plan: *plan, own: own.clone(), ..gathered.job.clone() };
                 Box::new(LanguageTrainer::at_stage(job, stages, &mut device)?)
             }
             _ => unreachable!("a run's plans are all of its kind"),

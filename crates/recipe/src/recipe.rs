@@ -537,7 +537,7 @@ section! {
     /// policies together; one that the policy has no use for is refused.
     Balance at "objective.balance" {
         policy: PolicyKind, PolicyKind::ONE, absent "required" as "\"rw_kd\"",
-            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence. With `[text]` it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd or meta_weight_net.";
+            "The policy. `objective.alpha` is then the share that fixed, dynamic_kd, ctkd and l2rw keep and rw_kd begins with; the others decide it themselves. annealing_kd and continuation_kd need `divergence = \"mse_logits\"`, ctkd the forward divergence. With `[text]` it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd, meta_weight_net or own.";
         called: String, TEXT, absent "required with `policy = \"own\"`" as "\"doubt\"",
             "own: the name of a policy that a program brings with the library. The command has none: it plans such a run, and refuses to train it.";
         from: f64 = 1.0, SHARE,

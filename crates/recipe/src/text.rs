@@ -352,10 +352,12 @@ fn check_balance(recipe: &Recipe, problems: &mut Problems) {
     match kind {
         PolicyKind::Fixed | PolicyKind::Schedule => return,
         PolicyKind::Uncertainty | PolicyKind::Wsl | PolicyKind::AdaKd | PolicyKind::DynamicKd => {}
-        PolicyKind::RwKd | PolicyKind::MetaWeightNet => check_second(balance, problems),
+        PolicyKind::RwKd | PolicyKind::MetaWeightNet | PolicyKind::Own => {
+            check_second(balance, problems);
+        }
         _ => {
             let needed = "a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd, \
-                          dynamic_kd, rw_kd or meta_weight_net, which need of each token no more than its \
+                          dynamic_kd, rw_kd, meta_weight_net or own, which need of each token no more than its \
                           losses, its entropy, and how far these would help other rows";
             return needs(at, KEY, needed, problems);
         }
@@ -370,14 +372,17 @@ fn check_balance(recipe: &Recipe, problems: &mut Problems) {
         return;
     }
     let of_tokens = "whose logits are those of the student's tokens";
-    let learns = matches!(kind, PolicyKind::RwKd | PolicyKind::MetaWeightNet);
+    let learns = matches!(kind, PolicyKind::RwKd | PolicyKind::MetaWeightNet | PolicyKind::Own);
     if recipe.teacher.cache.is_some() && !learns {
         let needed = format!(
             "`teacher.model` in place of `teacher.cache` for {kind}; it weighs token by token"
         );
         needs(at, KEY, &needed, problems);
     }
-    let hard = value(&balance.meta).is_some_and(|meta| meta.loss() == MetaLoss::Hard);
+    let hard = match value(&balance.meta) {
+        Some(meta) => meta.loss() == MetaLoss::Hard,
+        None => kind == PolicyKind::Own,
+    };
     if recipe.teacher.cache.is_some() && learns && !hard {
         let needed = format!(
             "`meta = {{ loss = \"hard\" }}` for {kind} beside `teacher.cache`; no answers to other rows \

@@ -217,7 +217,7 @@ fn keys_that_do_not_go_together_are_named_all_at_once() {
     r.toml:22:1: `teacher.batch_tokens` needs a `[task]`; a language model's teacher reads what the student reads
     r.toml:23:1: `teacher.tokenizer` needs a `[task]`; a language model's teacher reads the run's
     r.toml:26:1: `objective.label_loss` is "mse", expected `cross_entropy` for a language model
-    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd or meta_weight_net, which need of each token no more than its losses, its entropy, and how far these would help other rows
+    r.toml:31:1: `objective.balance.policy` needs a `[task]`; for a language model it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd, meta_weight_net or own, which need of each token no more than its losses, its entropy, and how far these would help other rows
     r.toml:33:1: `objective.regularizer.method` needs a `[task]`; for a language model it is "label_smoothing" or "labo"
     15 problems
     "#);
@@ -442,7 +442,7 @@ fn tokens_are_weighed_by_what_can_be_known_of_each() {
     for (found, needed) in [
         (
             said("grad_norm", "", &[]),
-            "it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd or meta_weight_net",
+            "it is fixed, schedule, uncertainty, wsl, ada_kd, dynamic_kd, rw_kd, meta_weight_net or own",
         ),
         (
             said("rw_kd", "", &cached),

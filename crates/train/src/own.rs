@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use heirloom_balance::Policy;
-use heirloom_recipe::{Plan, PolicyPlan, RegularizerPlan};
+use heirloom_recipe::{BalancePlan, LanguagePlan, Plan, PolicyPlan, RegularizerPlan};
 use heirloom_regularize::Target;
 
 use crate::{Error, OwnRecord};
@@ -101,31 +101,15 @@ impl Own {
     /// [`Error::OwnMissing`], [`Error::OwnUnasked`], [`Error::OwnNeeds`].
     pub fn check(&self, plan: &Plan) -> Result<(), Error> {
         let objective = &plan.objective;
-        let policy = match objective.balance.as_ref().map(|balance| &balance.policy) {
-            Some(PolicyPlan::Own { called }) => Some(called),
-            _ => None,
-        };
+        self.check_policy(objective.balance.as_ref())?;
         let regularizer = match &objective.regularizer {
             Some(RegularizerPlan::Own { called }) => Some(called),
             _ => None,
         };
-        agree(POLICY, policy, self.policy.as_ref().map(|own| &own.called))?;
         agree(REGULARIZER, regularizer, self.regularizer.as_ref().map(|own| &own.called))?;
-        let needs = |key, called: Option<&String>, what: &str| {
-            let called = called.cloned().unwrap_or_default();
-            Err(Error::OwnNeeds { key, called, needs: what.to_owned() })
-        };
-        let has_second_set = |meta: Option<&heirloom_recipe::MetaPlan>| meta.is_some();
-        if let Some(made) = self.policy() {
-            let balance = objective.balance.as_ref();
-            let second_set = has_second_set(balance.and_then(|balance| balance.meta.as_ref()));
-            if made.needs().alignments && !second_set {
-                return needs(POLICY, policy, "a second set, [objective.balance.meta]");
-            }
-        }
         if let Some(made) = self.regularizer() {
             let asked = made.needs();
-            if asked.second_set && !has_second_set(objective.regularizer_meta.as_ref()) {
+            if asked.second_set && objective.regularizer_meta.is_none() {
                 return needs(
                     REGULARIZER,
                     regularizer,
@@ -146,6 +130,46 @@ impl Own {
         }
         Ok(())
     }
+
+    /// The same for a language model, whose policy sees tokens and of each its losses.
+    ///
+    /// # Errors
+    /// As [`Own::check`].
+    pub fn check_language(&self, plan: &LanguagePlan) -> Result<(), Error> {
+        let called = self.check_policy(plan.objective.balance.as_ref())?;
+        // No such plan asks for a regularizer.
+        agree(REGULARIZER, None, self.regularizer.as_ref().map(|own| &own.called))?;
+        let Some(asked) = self.policy().map(|made| made.needs()) else { return Ok(()) };
+        if asked.features {
+            let what = "what a classifier sees of a sample, which a token does not have";
+            return needs(POLICY, called.as_ref(), what);
+        }
+        if asked.together {
+            let what = "all tokens of a step at once, of which it is shown a part at a time";
+            return needs(POLICY, called.as_ref(), what);
+        }
+        Ok(())
+    }
+
+    /// The name of the policy that the plan asks for.
+    fn check_policy(&self, balance: Option<&BalancePlan>) -> Result<Option<String>, Error> {
+        let called = match balance.map(|balance| &balance.policy) {
+            Some(PolicyPlan::Own { called }) => Some(called),
+            _ => None,
+        };
+        agree(POLICY, called, self.policy.as_ref().map(|own| &own.called))?;
+        let has_second_set = balance.is_some_and(|balance| balance.meta.is_some());
+        if self.policy().is_some_and(|made| made.needs().alignments) && !has_second_set {
+            needs(POLICY, called, "a second set, [objective.balance.meta]")?;
+        }
+        Ok(called.cloned())
+    }
+}
+
+/// What is brought asks for something that is not there.
+fn needs(key: &'static str, called: Option<&String>, what: &str) -> Result<(), Error> {
+    let called = called.cloned().unwrap_or_default();
+    Err(Error::OwnNeeds { key, called, needs: what.to_owned() })
 }
 
 /// Whether what is brought is what the plan names.

@@ -15,7 +15,8 @@ use super::written::Writer;
 use crate::folder::{BALANCE, REPLAY};
 use crate::trains::{averaged, reconsider};
 use crate::{
-    Error, GrowthRecord, Judged, Learned, Outside, Progress, StagesState, StepRecord, Trains, Work,
+    Error, GrowthRecord, Judged, Learned, Outside, OwnRecord, Progress, StagesState, StepRecord,
+    Trains, Work,
 };
 
 impl Trains for LanguageTrainer {
@@ -77,6 +78,10 @@ impl Trains for LanguageTrainer {
             REPLAY => self.writer.as_mut().is_some_and(|writer| writer.restore(numbers)),
             _ => self.pass.balance.as_mut().is_some_and(|(balance, _)| balance.restore(numbers)),
         }
+    }
+
+    fn own(&self) -> Option<OwnRecord> {
+        self.job.own.record()
     }
 
     fn stages(&self) -> Option<&StagesState> {

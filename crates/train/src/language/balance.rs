@@ -17,15 +17,17 @@ use heirloom_recipe::{LanguageObjective, LanguagePlan, PolicyPlan};
 
 use super::second::Aligned;
 use crate::BalanceRecord;
+use crate::Own;
 use crate::policy::{network, normalize};
 
 /// The policy of a plan at work.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct TokenBalance {
     policy: Weighs,
     /// V.
     classes: usize,
-    /// The teacher's share of each token of the step under way.
+    /// The step under way, and the teacher's share of each of its tokens.
+    at: At,
     shares: Vec<f64>,
     /// Whether alignments were measured in it.
     measured: bool,
@@ -45,7 +47,7 @@ pub(super) enum Heard {
 }
 
 /// What decides.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Weighs {
     /// From the step's mean losses.
     Uncertainty(Uncertainty),
@@ -58,6 +60,8 @@ enum Weighs {
     RwKd(RwKd, Vec<[f64; 2]>),
     /// From both losses, by a network that learns from the same.
     Network(Box<MetaWeightNet>),
+    /// From both losses, by a policy that the program brings; tokens have neither ids nor logits.
+    Own(Box<dyn Policy>),
 }
 
 /// Samples that are tokens with these losses, `[R, 2]`, each with a label.
@@ -73,6 +77,10 @@ impl Tokens {
         Self { ids: vec![u32::MAX; count], labels: vec![Some(0); count], losses }
     }
 
+    fn beside(label: &[f64], teacher: &[f64]) -> Self {
+        Self::with(label.iter().zip(teacher).flat_map(|(&a, &b)| [a, b]).collect())
+    }
+
     fn samples(&self) -> Samples<'_> {
         let Self { ids, labels, losses } = self;
         let (student, teacher, features) = (&[][..], &[][..], &[][..]);
@@ -80,12 +88,27 @@ impl Tokens {
     }
 }
 
+/// What a policy decides for tokens.
+fn pairs(policy: &dyn Policy, samples: &Samples<'_>, at: At) -> Vec<[f64; 2]> {
+    let decision = policy.decide(samples, at);
+    let (found, wanted) = (decision.weights.len(), 2 * samples.len());
+    assert!(
+        decision.terms == 2 && found == wanted,
+        "a policy decides {wanted} weights of tokens, label and teacher; {policy:?} gave {found}"
+    );
+    assert!(
+        decision.temperature.is_none() && decision.teacher_scale.is_none(),
+        "a policy of tokens decides weights alone; {policy:?} changes the teacher's term"
+    );
+    (0..samples.len()).map(|row| decision.of(row)).collect()
+}
+
 /// Nothing that a policy of tokens looks at.
 const ANY: At = At { step: 0, total: 1, learning_rate: 0.0 };
 
 impl TokenBalance {
     /// `None` where a share or its schedule is all there is.
-    pub(super) fn of(plan: &LanguagePlan, classes: usize) -> Option<Self> {
+    pub(super) fn of(plan: &LanguagePlan, classes: usize, own: &Own) -> Option<Self> {
         let LanguageObjective { alpha, balance, .. } = &plan.objective;
         let policy = match balance.as_ref()?.policy {
             PolicyPlan::Uncertainty { learning_rate, bound } => {
@@ -107,9 +130,11 @@ impl TokenBalance {
                 let policy = network(balance.as_ref()?, classes, plan.training.seed)?;
                 Weighs::Network(Box::new(policy))
             }
+            PolicyPlan::Own { .. } => Weighs::Own(own.policy()?),
             _ => return None,
         };
-        Some(Self { policy, classes, shares: Vec::new(), measured: false, heard: None })
+        let shares = Vec::new();
+        Some(Self { policy, classes, at: ANY, shares, measured: false, heard: None })
     }
 
     /// Weights of the label's and each teacher's term as wholes: 1 each where tokens have their own.
@@ -142,6 +167,7 @@ impl TokenBalance {
                 *decided = weights.map(|of| [of[0], of[1]]).collect();
             }
             Weighs::Network(policy) => policy.align(&alignments, at),
+            Weighs::Own(policy) => policy.align(&alignments, at),
             _ => return,
         }
         self.measured = true;
@@ -171,15 +197,25 @@ impl TokenBalance {
         &self.shares
     }
 
-    /// Forgets what was noted of a step that did not come to its end.
-    pub(super) fn begin(&mut self) {
+    /// Begins the step `at`, and forgets what was noted of one that did not come to its end.
+    pub(super) fn begin(&mut self, at: At) {
+        self.at = at;
         self.shares.clear();
     }
 
     /// Ends a step in which the terms had these means, label and teachers, 0 where one was not there.
     pub(super) fn learn(&mut self, means: &[f64], at: At) {
-        if let Weighs::Uncertainty(policy) = &mut self.policy {
-            policy.learn(means, at);
+        match &mut self.policy {
+            Weighs::Uncertainty(policy) => policy.learn(means, at),
+            Weighs::Own(policy) => policy.learn(means, at),
+            _ => (),
+        }
+    }
+
+    /// The same of a step that was left out.
+    pub(super) fn leave_out(&mut self) {
+        if let Weighs::Own(policy) = &mut self.policy {
+            policy.leave_out();
         }
     }
 
@@ -217,6 +253,7 @@ impl TokenBalance {
             Weighs::Uncertainty(policy) => Some(policy.state()),
             Weighs::RwKd(policy, _) => Some(policy.state()),
             Weighs::Network(policy) => Some(policy.state()),
+            Weighs::Own(policy) => Some(policy.state()),
             Weighs::Wsl(_) | Weighs::AdaKd | Weighs::DynamicKd(_) => None,
         }
     }
@@ -227,6 +264,7 @@ impl TokenBalance {
             Weighs::Uncertainty(policy) => policy.restore(state).is_ok(),
             Weighs::RwKd(policy, _) => policy.restore(state).is_ok(),
             Weighs::Network(policy) => policy.restore(state).is_ok(),
+            Weighs::Own(policy) => policy.restore(state).is_ok(),
             Weighs::Wsl(_) | Weighs::AdaKd | Weighs::DynamicKd(_) => false,
         }
     }
@@ -245,7 +283,9 @@ impl WeighTokens for TokenBalance {
             (Some((Heard::Labels, _)), _) => LABELS,
             (Some((Heard::OwnLabel, _)), _) => &[TokenMeasure::StudentLoss; 2],
             (None, Weighs::Uncertainty(_) | Weighs::RwKd(..)) => &[],
-            (None, Weighs::Network(_)) => &[TokenMeasure::StudentLoss, TokenMeasure::TeacherTerm],
+            (None, Weighs::Network(_) | Weighs::Own(_)) => {
+                &[TokenMeasure::StudentLoss, TokenMeasure::TeacherTerm]
+            }
             (None, Weighs::Wsl(_)) => LABELS,
             (None, Weighs::AdaKd) => &[TokenMeasure::TeacherLoss],
             (None, Weighs::DynamicKd(_)) => &[TokenMeasure::StudentEntropy],
@@ -268,9 +308,14 @@ impl WeighTokens for TokenBalance {
                 decided.drain(next..).rev().collect()
             }
             (Weighs::Network(policy), [label, teacher]) => {
-                let losses = label.iter().zip(teacher).flat_map(|(&a, &b)| [a, b]).collect();
-                let decision = policy.decide(&Tokens::with(losses).samples(), ANY);
-                (0..tokens).map(|row| decision.of(row)).collect()
+                let tokens = Tokens::beside(label, teacher);
+                pairs(&**policy, &tokens.samples(), self.at)
+            }
+            (Weighs::Own(policy), [label, teacher]) => {
+                let tokens = Tokens::beside(label, teacher);
+                let decided = pairs(&**policy, &tokens.samples(), self.at);
+                policy.observe(&tokens.samples(), self.at);
+                decided
             }
             (Weighs::Wsl(policy), [student, teacher]) => {
                 student.iter().zip(teacher).map(|(&s, &t)| policy.of_losses(s, t)).collect()

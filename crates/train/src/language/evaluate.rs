@@ -76,8 +76,8 @@ impl Examiner {
     ) -> Self {
         let capacity = capacity(rows, masking);
         let purpose = &Purpose::Infer;
-        let planned = Planned { capacity, purpose, teachers: &[], inside: None, balance: None };
-        let mut pass = TextPass::new(device, network, planned);
+        let planned = Planned { capacity, purpose, teachers: &[], inside: None };
+        let mut pass = TextPass::new(device, network, planned, None);
         pass.set_terms(&TERMS);
         Self { pass, capacity, rows: Vec::new(), masked: Masked::default() }
     }

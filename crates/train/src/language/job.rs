@@ -9,6 +9,8 @@ use heirloom_data::text::{Masker, PairedRows, Rows};
 use heirloom_models::{DecoderConfig, EncoderConfig};
 use heirloom_recipe::LanguagePlan;
 
+use crate::Own;
+
 /// The shape of a language model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LanguageConfig {
@@ -133,6 +135,8 @@ pub struct LanguageJob {
     pub teachers: Vec<LanguageTeacher>,
     /// Files of the tokenizer, by name, for saved model folders.
     pub tokenizer_files: BTreeMap<String, Vec<u8>>,
+    /// What the program brings of its own, where the plan names it.
+    pub own: Own,
 }
 
 impl std::fmt::Debug for LanguageJob {

@@ -113,8 +113,9 @@ impl LanguageTrainer {
         self.read(chosen, true);
         let (counts, ranges) = self.begin_measured(|_| true);
         let counts = StepCounts { weighed: true, ..counts };
+        let at = self.at();
         if let Some((balance, _)) = &mut self.pass.balance {
-            balance.begin();
+            balance.begin(at);
         }
         self.pass.listen(heard);
         let mut place = 0;

@@ -44,8 +44,6 @@ pub(super) struct Planned<'a> {
     pub(super) teachers: &'a [Beside<'a, Network>],
     /// Terms on what is inside student and teacher.
     pub(super) inside: Option<&'a InsideTerms>,
-    /// A policy that weighs label and teacher.
-    pub(super) balance: Option<&'a TokenBalance>,
 }
 
 /// The room for micro-batches of a model, alone or beside a teacher.
@@ -70,9 +68,14 @@ pub(super) struct TextPass {
 }
 
 impl TextPass {
-    /// Asks the device for all memory, once.
-    pub(super) fn new(device: &mut dyn Device, network: &Network, room: Planned<'_>) -> Self {
-        let Planned { capacity, purpose, teachers, inside, balance } = room;
+    /// Asks the device for all memory, once; `balance` is a policy that weighs label and teacher.
+    pub(super) fn new(
+        device: &mut dyn Device,
+        network: &Network,
+        room: Planned<'_>,
+        balance: Option<TokenBalance>,
+    ) -> Self {
+        let Planned { capacity, purpose, teachers, inside } = room;
         let train = matches!(purpose, Purpose::Train(_) | Purpose::Recompute(_));
         let tokens = capacity.tokens;
         let terms = most_terms(teachers.len());
@@ -103,8 +106,10 @@ impl TextPass {
         let sides = teachers.iter().map(side).collect();
         let heard = View::matrix(device.alloc(tokens), 0, tokens, 1);
         let labels = device.alloc_ids(tokens);
-        let weights = balance.and_then(|balance| balance.room(device, tokens));
-        let balance = balance.map(|balance| (balance.clone(), weights));
+        let balance = balance.map(|balance| {
+            let weights = balance.room(device, tokens);
+            (balance, weights)
+        });
         let host = TextBatch::default();
         let judges = Vec::new();
         Self { reader, sides, losses, judges, inside, balance, labels, heard, other, host }

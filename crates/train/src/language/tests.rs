@@ -182,6 +182,7 @@ pub(super) fn job(setting: Setting<'_>, rows: Vec<Row>) -> LanguageJob {
         weights: LanguageWeights::Fresh,
         teachers: teacher.iter().map(|name| decoder_of(name)).collect(),
         tokenizer_files: [("tokenizer.json".to_owned(), b"{}".to_vec())].into(),
+        own: crate::Own::default(),
     }
 }
 

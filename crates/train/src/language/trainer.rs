@@ -14,7 +14,7 @@ use heirloom_data::text::{Masked, Masker, Paired, Row};
 use heirloom_engine::Move;
 use heirloom_models::{Loaded, Noise, Purpose};
 use heirloom_objective::{Parts, TokenCounts, TokenTerm, TokenWeights};
-use heirloom_recipe::LanguagePlan;
+use heirloom_recipe::{LanguagePlan, PolicyPlan};
 
 use super::balance::TokenBalance;
 use super::capacity::{LanguageCapacity, capacity_of, language_capacity};
@@ -105,6 +105,7 @@ impl LanguageTrainer {
         state: StagesState,
         new_device: &mut dyn FnMut(crate::Work) -> crate::Device,
     ) -> Result<Self, Error> {
+        job.own.check_language(&job.plan)?;
         let stages = Stages::new(&job.plan.training, &job.student, state)?;
         check_names(&job, &stages)?;
         for kept in job.teachers.iter().filter_map(LanguageTeacher::kept) {
@@ -154,9 +155,9 @@ impl LanguageTrainer {
         let networks = teachers.iter().map(|teaching| teaching.network.as_ref());
         let beside = beside(&job, networks);
         let balance = balance(&job);
-        let (inside, balance) = (inside.as_ref(), balance.as_ref());
-        let planned = Planned { capacity, purpose, teachers: &beside, inside, balance };
-        let pass = TextPass::new(device, &network, planned);
+        let inside = inside.as_ref();
+        let planned = Planned { capacity, purpose, teachers: &beside, inside };
+        let pass = TextPass::new(device, &network, planned, balance);
         let projected = pass.inside.as_ref().filter(|inside| inside.params().count() > 0);
         let projections = projected.map(|inside| {
             // A seed of their own, so that projections do not repeat the first weights' words.
@@ -341,6 +342,8 @@ impl LanguageTrainer {
             let (total, rate) = (training.total_steps, learning_rate(training, Step(step)));
             let means: Vec<f64> = means.iter().map(|mean| mean.unwrap_or(0.0)).collect();
             balance.learn(&means, At { step, total, learning_rate: rate });
+        } else {
+            balance.leave_out();
         }
         balance.record(whole)
     }
@@ -368,7 +371,7 @@ impl LanguageTrainer {
         let silent: Vec<bool> = (0..count).map(|at| self.progress.is_silent(at)).collect();
         let alone = silent.iter().all(|silent| *silent);
         if let Some((balance, _)) = &mut self.pass.balance {
-            balance.begin();
+            balance.begin(at);
         }
         let balanced = self.pass.balance.as_ref().map(|(balance, _)| balance.whole());
         let vocabulary = self.network.vocabulary();
@@ -546,7 +549,8 @@ fn purpose(plan: &LanguagePlan, inside: Option<&InsideTerms>) -> Purpose {
 
 /// The policy that weighs label and teacher, where the plan has one and the teacher a part.
 fn balance(job: &LanguageJob) -> Option<TokenBalance> {
-    TokenBalance::of(&job.plan, job.student.vocab_size()).filter(|_| !asked(job).is_empty())
+    TokenBalance::of(&job.plan, job.student.vocab_size(), &job.own)
+        .filter(|_| !asked(job).is_empty())
 }
 
 /// The memory of a language model's run besides weights, gradients and moments: of a step, of a step
@@ -560,7 +564,9 @@ pub fn language_memory(job: &LanguageJob) -> [Bytes; 3] {
     let inside = inside.as_ref();
     let step = |purpose: &Purpose| {
         let needed = bytes_needed(&job.student, (&beside, inside), capacity, purpose);
-        let weighed = balance(job).is_some_and(|balance| balance.weighs_tokens());
+        let policy = job.plan.objective.balance.as_ref().map(|balance| &balance.policy);
+        let weighed = balance(job).is_some_and(|balance| balance.weighs_tokens())
+            || matches!(policy, Some(PolicyPlan::Own { .. }));
         let weights = if weighed { TokenWeights::bytes(capacity.tokens).0 } else { 0 };
         Bytes(needed.0 + writing + weights + second::memory(job).0)
     };

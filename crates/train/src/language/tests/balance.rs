@@ -1,6 +1,8 @@
 //! Policies that weigh tokens one by one: as they weigh samples, and never dependent on chunks.
 
-use heirloom_balance::{AdaKd, Adoption, At, DynamicKd, Policy, Samples, Wsl};
+use heirloom_balance::{
+    AdaKd, Adoption, At, Decision, DynamicKd, Needs, Policy, Restored, Samples, Wsl,
+};
 use heirloom_base::Bytes;
 use heirloom_engine::{Device, Divergence, IGNORED, Ids, View};
 use heirloom_objective::{
@@ -111,7 +113,7 @@ fn a_token_is_weighed_as_a_sample_of_its_logits() {
                 gradients: Some(TokenGradients { d_states, d_head: Some(d_head) }),
             };
             let parts = if decides {
-                let mut by = TokenBalance::of(&plan, V).expect("a policy");
+                let mut by = TokenBalance::of(&plan, V, &crate::Own::default()).expect("a policy");
                 let room = TokenWeights::new(device, N);
                 let mut weighing = Weighing { room, labels: &given, by: &mut by };
                 let parts = chunked.evaluate_weighed(device, &signals, counts, Some(&mut weighing));
@@ -153,5 +155,95 @@ fn a_step_says_how_its_tokens_were_weighed() {
         }
         trainer.progress.overtaken = Some(1);
         assert!(trainer.take_step().expect("a step").balance.is_none(), "{policy}");
+    }
+}
+
+/// A program's own: the teacher's share is half of the label's loss over the largest so far, at most 0.8.
+#[derive(Debug, Default)]
+struct ByLoss {
+    largest: f64,
+    heard: f64,
+}
+
+impl Policy for ByLoss {
+    fn decide(&self, samples: &Samples<'_>, _: At) -> Decision {
+        assert!(samples.student.is_empty() && samples.labels.iter().all(Option::is_some));
+        let share = |row| (0.5 * samples.losses(row)[0] / self.largest.max(1.0)).min(0.8);
+        let weights = (0..samples.len()).flat_map(|row| [1.0 - share(row), share(row)]).collect();
+        Decision { weights, ..Decision::default() }
+    }
+    fn observe(&mut self, samples: &Samples<'_>, _: At) {
+        let losses = (0..samples.len()).map(|row| samples.losses(row)[0]);
+        self.heard = losses.fold(self.heard, f64::max);
+    }
+    fn learn(&mut self, means: &[f64], _: At) {
+        assert_eq!(means.len(), 2);
+        self.largest = self.largest.max(std::mem::take(&mut self.heard));
+    }
+    fn leave_out(&mut self) {
+        self.heard = 0.0;
+    }
+    fn state(&self) -> Vec<f64> {
+        vec![self.largest]
+    }
+    fn restore(&mut self, state: &[f64]) -> Result<(), Restored> {
+        let &[largest] = state else { return Err(Restored { expected: 1, found: state.len() }) };
+        self.largest = largest;
+        Ok(())
+    }
+}
+
+const BY_LOSS: &str = "objective.balance={ policy = \"own\", called = \"by_loss\" }";
+
+fn by_loss(rows: Vec<Row>, more: &str) -> LanguageJob {
+    let mut job = job(Setting { sets: &[BY_LOSS, more], dropout: 0.1, ..TAUGHT }, rows);
+    job.own = crate::Own::default().with_policy("by_loss", ByLoss::default);
+    job
+}
+
+#[test]
+fn a_programs_own_policy_weighs_tokens_and_goes_on_with_its_bits() {
+    let cpu = |threads| -> crate::Device { Box::new(Cpu::new(threads)) };
+    let steps = ends_alike("own", &|| by_loss(pairs(), "training.micro_batch_size=2"), cpu);
+    let shares: Vec<f64> =
+        steps.iter().filter_map(|step| Some(step.balance.as_ref()?.mean)).collect();
+    assert_eq!(shares.len(), steps.len(), "tokens were weighed in every step");
+    assert!(shares[0] > shares[1], "it has learnt which loss is large: {shares:?}");
+    // However the step is cut.
+    let of = |micro: &str| {
+        loss_and_gradient(&mut trainer(by_loss(pairs(), micro), double), &[0, 1, 2, 3, 4])
+    };
+    let (whole, cut) = (of("training.micro_batch_size=5"), of("training.micro_batch_size=2"));
+    assert!(apart(&[whole.0], &[cut.0]) < 1e-12 && apart(&whole.1, &cut.1) < 1e-11);
+}
+
+#[test]
+fn a_policy_that_is_not_brought_or_asks_for_more_than_a_token_has_is_refused() {
+    #[derive(Debug)]
+    struct Asks(Needs);
+    impl Policy for Asks {
+        fn needs(&self) -> Needs {
+            self.0
+        }
+        fn decide(&self, samples: &Samples<'_>, _: At) -> Decision {
+            Decision::uniform(samples.len(), 1.0, 1.0)
+        }
+    }
+    let refused = |own: crate::Own| {
+        let mut job = by_loss(pairs(), "training.micro_batch_size=5");
+        job.own = own;
+        let made = LanguageTrainer::new(job, &mut |_| single());
+        made.map(|_| ()).expect_err("what cannot be").to_string()
+    };
+    let asks =
+        |needs: Needs| refused(crate::Own::default().with_policy("by_loss", move || Asks(needs)));
+    for (said, part) in [
+        (refused(crate::Own::default()), "by_loss"),
+        (refused(crate::Own::default().with_policy("other", ByLoss::default)), "other"),
+        (asks(Needs { alignments: true, ..Needs::default() }), "[objective.balance.meta]"),
+        (asks(Needs { features: true, ..Needs::default() }), "a token does not have"),
+        (asks(Needs { together: true, ..Needs::default() }), "all tokens of a step at once"),
+    ] {
+        assert!(said.contains(part), "`{part}` in: {said}");
     }
 }

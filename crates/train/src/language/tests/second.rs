@@ -156,8 +156,6 @@ fn a_network_sees_both_losses_of_each_token_and_learns() {
     let at = heirloom_balance::At { step: 0, total: 8, learning_rate: 0.0 };
     let shares: Vec<f64> = fresh.decide(&samples, at).shares().collect();
     let want = shares.iter().sum::<f64>() / count as f64;
-    let (balance, _) = trainer.pass.balance.as_mut().expect("a policy");
-    balance.begin();
     trainer.accumulate(&STEP);
     trainer.clear_gradients();
     let (balance, _) = trainer.pass.balance.as_mut().expect("a policy");
