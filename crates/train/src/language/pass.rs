@@ -94,7 +94,7 @@ impl TextPass {
         };
         let reader = Reader::new(device, network, capacity, purpose);
         let other = teachers.iter().find_map(|teacher| match teacher {
-            Beside::Model(_, of) => Other::new(device, *of, capacity, network.width()),
+            Beside::Model(of, tokens) => Other::new(device, *tokens, capacity, of.width()),
             Beside::States(_) | Beside::Known(_) => None,
         });
         let looked_into = inside.zip(teachers.iter().find_map(Beside::model));

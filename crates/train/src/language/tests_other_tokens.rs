@@ -130,6 +130,10 @@ fn by_rank(sets: &[&str], top: u64) -> LanguageJob {
     let rows = PairedRows::build(&corpus, tokenizers, [20, 18]).expect("rows");
     assert!(rows.len() >= 4 && rows.dropped() == 0, "{} rows", rows.len());
     let mut job = job(Setting { sets, ..TAUGHT }, pairs());
+    // As wide as no teacher is.
+    if let crate::LanguageConfig::Decoder(config) = &mut job.student {
+        (config.hidden_size, config.head_size, config.intermediate_size) = (24, 6, 48);
+    }
     let rows = Arc::new(rows);
     job.train = Arc::clone(&rows) as Arc<dyn Rows>;
     job.plan.objective.uld = Some(UldPlan { top, sequence_length: 18 });
