@@ -80,10 +80,7 @@ fn text_of_tokens(told: &TokenExplanation) -> String {
         ("the teacher is trusted least", &told.least, shares.at_smallest),
     ] {
         if !rows.is_empty() {
-            let more = match equal > rows.len() {
-                true => format!(": {} of the {equal} tokens that share this λ", rows.len()),
-                false => String::new(),
-            };
+            let more = more_alike(rows.len(), equal, "tokens");
             text += &format!("\n{title}{more}\n{}", table_of_tokens(rows).text());
         }
     }
@@ -215,7 +212,7 @@ fn text(explained: &Explanation) -> String {
         ("the teacher is trusted least", &explained.least, shares.at_smallest),
     ] {
         if !rows.is_empty() {
-            let more = more_alike(rows.len(), equal);
+            let more = more_alike(rows.len(), equal, "examples");
             text += &format!("\n{title}{more}\n{}", table(rows).text());
         }
     }
@@ -223,9 +220,9 @@ fn text(explained: &Explanation) -> String {
 }
 
 /// Said where the examples shown are only some of those at the very end.
-fn more_alike(shown: usize, equal: usize) -> String {
+fn more_alike(shown: usize, equal: usize, what: &str) -> String {
     match equal > shown {
-        true => format!(": {shown} of the {equal} examples that share this λ"),
+        true => format!(": {shown} of the {equal} {what} that share this λ"),
         false => String::new(),
     }
 }

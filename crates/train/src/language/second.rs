@@ -135,22 +135,21 @@ impl LanguageTrainer {
     /// Tells the optimiser which tokens the step and the other rows look up.
     fn see_both(&mut self, chosen: &[u32], others: &[u32]) {
         self.words.clear();
-        self.read(chosen, false);
-        self.note_words();
-        self.read_others(others);
-        self.note_words();
+        if self.network.looked_up().is_some() {
+            self.read(chosen, false);
+            self.note_words();
+            self.read_others(others);
+            self.note_words();
+        }
         self.words.sort_unstable();
         self.words.dedup();
         self.student.coming(&mut *self.device, self.progress.updates + 1);
         self.student.see(&mut *self.device, &self.words);
     }
 
-    /// Notes the tokens of the rows that were read, where somebody looks them up.
+    /// Notes the tokens of the rows that were read.
     fn note_words(&mut self) {
-        if self.network.looked_up().is_some() {
-            let rows = &self.rows[..self.held];
-            self.words.extend(rows.iter().flat_map(|row| &row.ids));
-        }
+        self.words.extend(self.rows[..self.held].iter().flat_map(|row| &row.ids));
     }
 
     /// Writes the gradient of the rows' mean loss into the student's, as the optimiser would follow
