@@ -188,6 +188,11 @@ impl Dataset {
         self.texts.as_ref().map(|texts| &texts[example])
     }
 
+    /// What the text of an example is; the same text, or pair, has the same digest everywhere.
+    pub fn text_digest(&self, example: usize) -> Digest {
+        self.text_digests[example]
+    }
+
     /// What labels can be.
     pub fn labels(&self) -> &Labels {
         &self.labels
@@ -288,6 +293,35 @@ impl Dataset {
         part
     }
 
+    /// These examples and, behind them, those of `other`, which has the same labels.
+    #[must_use]
+    pub fn followed_by(mut self, other: &Self) -> Self {
+        assert_eq!(self.labels, other.labels, "both parts are of one task");
+        let tokens = self.ids.len();
+        if self.has_label_noise() || other.has_label_noise() {
+            self.classes_before.resize(self.len(), None);
+            self.classes_before.extend((0..other.len()).map(|at| other.class_before_noise(at)));
+        }
+        self.ids.extend_from_slice(&other.ids);
+        self.type_ids.extend_from_slice(&other.type_ids);
+        self.starts.extend(other.starts[1..].iter().map(|start| tokens + start));
+        self.example_labels.extend_from_slice(&other.example_labels);
+        self.text_digests.extend_from_slice(&other.text_digests);
+        self.truncated.extend_from_slice(&other.truncated);
+        self.texts = self.texts.zip(other.texts.as_ref()).map(|(mut texts, others)| {
+            texts.extend_from_slice(others);
+            texts
+        });
+        self.skipped += other.skipped;
+        let mut hasher = Hasher::new();
+        for digest in [self.digest, other.digest] {
+            hasher.part(digest.to_string().as_bytes());
+        }
+        self.digest = hasher.part(b"followed by").digest();
+        self.tokens_digest = self.digest_of_tokens();
+        self
+    }
+
     /// The first `count` examples.
     pub fn limit(self, count: usize) -> Self {
         if self.len() <= count {
@@ -373,7 +407,8 @@ pub fn overlap(train: &Dataset, validation: &Dataset) -> Overlap {
 /// Rows tokenised before their encodings are laid flat.
 const TOKENISED_AT_ONCE: usize = 8192;
 
-fn text_digest(text: &str, pair: Option<&str>) -> Digest {
+/// What a text, or a pair, is; the same in every dataset.
+pub(crate) fn text_digest(text: &str, pair: Option<&str>) -> Digest {
     let mut hasher = Hasher::new();
     hasher.part(text.as_bytes());
     if let Some(pair) = pair {

@@ -17,6 +17,31 @@ pub enum Error {
     /// A row is not what the source says rows are.
     #[error("{0}\n  mend it, or leave bad rows out with `task.on_bad_line = \"skip\"`")]
     BadRow(Box<BadRow>),
+    /// A line of a file of answers that is none.
+    #[error(
+        "{0}\n  expected a text with `logits`, `probabilities` or `value`, as `heirloom predict` writes \
+         them"
+    )]
+    BadAnswer(Box<BadRow>),
+    /// Examples to which a file of answers says nothing.
+    #[error(
+        "`{}` has no answer to {missing} of {of} {what} examples{}; have the teacher answer them too, \
+         or remove them", file.display(), text.as_ref().map_or_else(String::new, |text| {
+            format!(", the first of which reads `{text}`")
+        })
+    )]
+    Unanswered {
+        /// The file.
+        file: PathBuf,
+        /// Examples without an answer.
+        missing: usize,
+        /// All examples.
+        of: usize,
+        /// What they are: training, second set.
+        what: &'static str,
+        /// The first of them.
+        text: Option<String>,
+    },
     /// More rows were left out than the recipe allows.
     #[error(
         "more than {limit} bad rows ({}); the last is {last}\n  \
@@ -387,6 +412,29 @@ pub enum Problem {
         /// What it should hold.
         expected: String,
     },
+    /// A field of a teacher's answer that is not as it should be.
+    #[error("`{field}` {reason}")]
+    Answer {
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A text that was answered before, otherwise.
+    #[error("another answer to the text of line {first}")]
+    SecondAnswer {
+        /// The line of the first one.
+        first: u64,
+    },
+    /// A label without a visible character.
+    #[error(
+        "field `{field}` is empty, expected a label; texts without one go into a file of their own, \
+             `task.unlabelled`"
+    )]
+    EmptyLabel {
+        /// The field.
+        field: String,
+    },
     /// Bytes that are not UTF-8, in a file that can only be UTF-8.
     #[error("not UTF-8, expected UTF-8 text; convert the file, as with `iconv -f latin1 -t utf-8`")]
     NotText,
@@ -460,6 +508,9 @@ impl Problem {
             Self::Null { .. } => "null",
             Self::WrongType { .. } => "wrong type",
             Self::UnknownLabel { .. } => "unknown label",
+            Self::Answer { .. } => "answer",
+            Self::SecondAnswer { .. } => "second answer",
+            Self::EmptyLabel { .. } => "empty label",
             Self::NotText => "not text",
             Self::DocumentTooLong { .. } => "document too long",
             Self::Message { .. } => "message",

@@ -30,6 +30,7 @@ pub mod align;
 pub mod cache;
 pub mod dataset;
 mod error;
+pub mod given;
 mod jsonl;
 pub mod label;
 mod lines;

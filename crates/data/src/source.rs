@@ -12,8 +12,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use heirloom_base::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::text_digest;
 use crate::error::{BadRow, Error, Problem, excerpt, reading};
 use crate::label::{Labels, RawLabel};
 use crate::lines::LONGEST_LINE;
@@ -30,6 +32,14 @@ pub struct Row {
     pub pair: Option<String>,
     /// The label.
     pub label: RawLabel,
+}
+
+impl Row {
+    /// What its text is, or its pair of texts: [`Dataset::text_digest`](crate::dataset::Dataset::text_digest)
+    /// of the example that it becomes.
+    pub fn text_digest(&self) -> Digest {
+        text_digest(&self.text, self.pair.as_deref())
+    }
 }
 
 /// How rows lie in a file.
@@ -53,6 +63,8 @@ pub struct SourceSpec {
     pub label: Option<Column>,
     /// A label in text ends before this character: `COARSE:fine` is `COARSE` with `:`.
     pub label_separator: Option<char>,
+    /// An empty label is a label: none of several. Elsewhere it is a bad row.
+    pub empty_labels: bool,
 }
 
 /// The format of a file.
@@ -188,6 +200,7 @@ impl SourceSpec {
             pair: None,
             label: None,
             label_separator: None,
+            empty_labels: false,
         }
     }
 }
@@ -366,9 +379,15 @@ impl Sink<'_> {
             }
             (label, _) => label,
         };
+        let field = || self.spec.label.as_ref().map(Column::to_string).unwrap_or_default();
+        if let RawLabel::Text(text) = &label
+            && text.trim().is_empty()
+            && !self.spec.empty_labels
+        {
+            return Err(Bad { column, problem: Problem::EmptyLabel { field: field() } });
+        }
         if let Some(Err(wrong)) = self.labels.map(|labels| labels.resolve(&label)) {
-            let field = self.spec.label.as_ref().map(Column::to_string).unwrap_or_default();
-            let (found, expected) = (wrong.found, wrong.expected);
+            let (field, found, expected) = (field(), wrong.found, wrong.expected);
             return Err(Bad { column, problem: Problem::UnknownLabel { field, found, expected } });
         }
         Ok(label)

@@ -18,7 +18,7 @@ use heirloom_models::{EncoderConfig, Model};
 use heirloom_recipe::{AnyPlan, Plan, PolicyPlan};
 use heirloom_report::probability::{answer, softmax};
 use heirloom_store::{Committed, RealDisk, TensorFolder};
-use heirloom_train::{Job, Predictor, RunFolder, head_of};
+use heirloom_train::{Job, Predictor, RunFolder, TeacherJob, head_of};
 use serde::Serialize;
 
 use crate::answer::PLAN;
@@ -335,9 +335,17 @@ fn rows(
         answers_of(job, committed.folder(), &config_then(job, committed)?, &set, threads)?;
     let mut teachers = Vec::new();
     for (_, teacher) in job.teachers() {
-        let own = teacher.own.as_ref().map(|own| own.train.select(&examples));
-        let set = own.as_ref().unwrap_or(&set);
-        teachers.push(answers_of(job, &teacher.path, &teacher.config, set, threads)?);
+        teachers.push(match teacher {
+            TeacherJob::Model(teacher) => {
+                let own = teacher.own.as_ref().map(|own| own.train.select(&examples));
+                let set = own.as_ref().unwrap_or(&set);
+                answers_of(job, &teacher.path, &teacher.config, set, threads)?
+            }
+            TeacherJob::Answers(given) => {
+                let row = |&example: &u32| given.train.row(example as usize);
+                examples.iter().flat_map(row).copied().collect()
+            }
+        });
     }
     let Some((teacher, others)) = teachers.split_first() else {
         return Err(Failure::input("the plan has a balance policy and no teacher; it was edited"));

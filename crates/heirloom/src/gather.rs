@@ -17,16 +17,18 @@ use heirloom_objective::Objective;
 use heirloom_recipe::{
     Cost, Counts, DataPlan, Evaluate, EvaluateOn, Facts, LabelNoise, LabelNoiseKind, MetaSource,
     ModelFacts, Plan, Recipe, Split, StudentSource, TeacherFacts, TeacherPlan, TeacherTokenizer,
-    TeacherTokens, TokenDifference, TokenizerFacts, cost, resolve,
+    TeacherTokens, TokenDifference, TokenizerFacts, Unlabelled, cost, resolve,
 };
 use heirloom_train::{
-    EVALUATION_TOKENS, Job, Own, OwnTokens, Predictor, StudentWeights, TeacherJob, Trainer,
-    head_of, student_purpose, terms,
+    EVALUATION_TOKENS, Job, Own, OwnTokens, Predictor, StudentWeights, TeacherJob, TeacherModel,
+    Trainer, head_of, student_purpose, terms,
 };
 
 use crate::failure::Failure;
+use crate::given::{self, Given};
 use crate::opened::{
     apply_layout, config_of_shape, dataset, known_labels, labels, model_facts, rows,
+    unlabelled_rows,
 };
 use crate::places::Places;
 use crate::process;
@@ -56,6 +58,8 @@ struct Opened {
     meta: Option<Dataset>,
     /// For each teacher, the same examples in its own tokens, where it reads those.
     own: Vec<Option<OwnTokens>>,
+    /// For each teacher, what its file says, where it has one in place of a model.
+    given: Vec<Option<Given>>,
     notes: Vec<String>,
 }
 
@@ -83,21 +87,25 @@ pub fn gather(
         path.map(|path| places.model(key, path)).transpose()
     };
     let student_path = model("student.model", recipe.student_path())?;
-    let mut teacher_paths = Vec::new();
+    // Of each teacher, the folder of its model or the file of its answers.
+    let (mut teacher_paths, mut answers) = (Vec::new(), Vec::new());
     for (path, teacher) in recipe.teachers() {
-        let written = teacher.model.as_ref().map(|at| at.value.as_str());
-        teacher_paths.extend(model(&format!("{path}.model"), written)?);
+        let [written, given] =
+            [&teacher.model, &teacher.answers].map(|at| at.as_ref().map(|at| at.value.as_str()));
+        let file = |given| places.data(&format!("{path}.answers"), given);
+        answers.push(given.map(file).transpose()?);
+        teacher_paths.push(model(&format!("{path}.model"), written)?);
     }
     let tokenizer_path = tokenizer_path(recipe, places)?;
     // Configs and tokenizers first: what is wrong with them is known within a moment.
     let student = student_path.as_deref().map(model_facts).transpose()?;
     let mut teachers = Vec::new();
     for path in &teacher_paths {
-        teachers.push(model_facts(path)?);
+        teachers.push(path.as_deref().map(model_facts).transpose()?);
     }
     let tokenizer = Tokenizer::open(&tokenizer_path)?;
     let theirs: Vec<Option<Tokenizer>> =
-        teacher_paths.iter().map(|path| Tokenizer::open(path).ok()).collect();
+        teacher_paths.iter().map(|path| Tokenizer::open(path.as_deref()?).ok()).collect();
     let own = recipe.teachers().into_iter().zip(&theirs).map(|((_, teacher), tokenizer)| {
         tokenizer.as_ref().filter(|_| teacher.tokenizer() == TeacherTokenizer::Own)
     });
@@ -107,13 +115,18 @@ pub fn gather(
         // As `heirloom_recipe::smoke` does to the plan, but before anything is tokenised.
         data.train_limit = heirloom_recipe::Limit::First(data.train_limit.of(200));
         data.validation_limit = heirloom_recipe::Limit::First(data.validation_limit.of(200));
+        if let Unlabelled::Some { limit, .. } = &mut data.unlabelled {
+            *limit = heirloom_recipe::Limit::First(limit.of(200));
+        }
     }
     let meta = recipe.meta();
     let second = meta.as_ref().map(|meta| &meta.source);
-    let opened = open_data(data, second, &folder, tokenizer, &own, KeepTexts::No)?;
+    let both = (own.as_slice(), answers.as_slice());
+    let opened = open_data(data, second, &folder, tokenizer, both, KeepTexts::No)?;
     let lengths = opened.train.lengths();
     let facts = Facts {
         train_examples: opened.train.len() as u64,
+        unlabelled_examples: opened.train.unlabelled() as u64,
         train_tokens: lengths.map_or(Tokens(0), |lengths| lengths.total),
         validation_examples: opened.validation.as_ref().map_or(0, |set| set.len() as u64),
         labels: opened.train.labels().names.clone(),
@@ -124,17 +137,18 @@ pub fn gather(
             .and_then(|one| difference(&opened.tokenizer, one.as_ref())),
         teacher_tokenizer: theirs.first().and_then(|one| one.as_ref().map(tokenizer_facts)),
         student: student.as_ref().map(|(_, facts)| facts.clone()),
-        teacher: teachers.first().map(|(_, facts)| facts.clone()),
+        teacher: teachers.first().and_then(|one| Some(one.as_ref()?.1.clone())),
         other_teachers: teachers
             .iter()
             .zip(&theirs)
             .skip(1)
-            .map(|((_, model), tokenizer)| TeacherFacts {
-                model: model.clone(),
+            .map(|(model, tokenizer)| TeacherFacts {
+                model: model.as_ref().map(|(_, facts)| facts.clone()),
                 tokenizer: tokenizer.as_ref().map(tokenizer_facts),
                 first_difference: difference(&opened.tokenizer, tokenizer.as_ref()),
             })
             .collect(),
+        answers: opened.given.iter().map(|one| Some(one.as_ref()?.digest)).collect(),
         memory: available_memory(),
         threads: threads as u64,
         steps_per_epoch: None,
@@ -148,7 +162,7 @@ pub fn gather(
     let student_config = match &student {
         Some((config, _)) => config.clone(),
         None => match (&plan.student.source, teachers.first()) {
-            (StudentSource::Teacher { .. }, Some((config, _))) => config.clone(),
+            (StudentSource::Teacher { .. }, Some(Some((config, _)))) => config.clone(),
             _ => config_of_shape(&plan.student.shape, opened.tokenizer.special().pad.unwrap_or(0))?,
         },
     };
@@ -156,7 +170,8 @@ pub fn gather(
         student: student_path,
         teachers: teacher_paths
             .into_iter()
-            .zip(teachers.into_iter().map(|(config, _)| config))
+            .zip(teachers)
+            .map(|(path, facts)| Some((path?, facts?.0)))
             .collect(),
     };
     let (job, notes) = joined(plan, opened, student_config, models)?;
@@ -204,7 +219,13 @@ pub fn reopen_to_read(
     let second = plan.objective.meta().map(|meta| &meta.source);
     let own = own_tokenizers(plan, places)?;
     let own: Vec<Option<&Tokenizer>> = own.iter().map(Option::as_ref).collect();
-    let opened = open_data(plan.data.clone(), second, &folder, tokenizer, &own, keep)?;
+    let answers = plan.teachers().map(|teacher| match teacher {
+        TeacherPlan::Answers { path, .. } => places.data("teacher.answers", path).map(Some),
+        TeacherPlan::Nobody | TeacherPlan::Model { .. } => Ok(None),
+    });
+    let answers = answers.collect::<Result<Vec<_>, Failure>>()?;
+    let both = (own.as_slice(), answers.as_slice());
+    let opened = open_data(plan.data.clone(), second, &folder, tokenizer, both, keep)?;
     let digest = data_digest(&opened);
     if digest != plan.examples.digest {
         return Err(Failure::changed("data in", &folder, plan.examples.digest, digest));
@@ -218,10 +239,16 @@ pub fn reopen_to_read(
         Ok((path, config))
     };
     let mut teachers = Vec::new();
-    for teacher in plan.teachers() {
-        if let TeacherPlan::Model { path, digest, .. } = teacher {
-            teachers.push(check("teacher.model", path, *digest)?);
-        }
+    for (teacher, given) in plan.teachers().zip(&opened.given) {
+        teachers.push(match (teacher, given) {
+            (TeacherPlan::Model { path, digest, .. }, _) => {
+                Some(check("teacher.model", path, *digest)?)
+            }
+            (TeacherPlan::Answers { digest, .. }, Some(given)) if given.digest != *digest => {
+                return Err(Failure::changed("answers in", &given.path, *digest, given.digest));
+            }
+            (TeacherPlan::Answers { .. } | TeacherPlan::Nobody, _) => None,
+        });
     }
     let (student_config, student) = match &plan.student.source {
         StudentSource::Fresh => {
@@ -233,7 +260,8 @@ pub fn reopen_to_read(
             (config, Some(path))
         }
         StudentSource::Teacher { .. } => {
-            let (_, config) = teachers.first().expect("a student from a teacher has a teacher");
+            let first = teachers.iter().flatten().next();
+            let (_, config) = first.expect("a student from a teacher has a teacher");
             (config.clone(), None)
         }
     };
@@ -243,7 +271,8 @@ pub fn reopen_to_read(
 /// Folders of models.
 struct Models {
     student: Option<PathBuf>,
-    teachers: Vec<(PathBuf, EncoderConfig)>,
+    /// Of each teacher; `None` where it is a file of answers.
+    teachers: Vec<Option<(PathBuf, EncoderConfig)>>,
 }
 
 /// The job, and what a person should hear of it.
@@ -258,7 +287,9 @@ fn joined(
     let folder = match &student.source {
         StudentSource::Fresh => None,
         StudentSource::Model { .. } => models.student,
-        StudentSource::Teacher { .. } => models.teachers.first().map(|(path, _)| path.clone()),
+        StudentSource::Teacher { .. } => {
+            models.teachers.iter().flatten().next().map(|(path, _)| path.clone())
+        }
     };
     let (student_weights, config) = match folder {
         None => (StudentWeights::Fresh, source_config),
@@ -274,8 +305,12 @@ fn joined(
         classifier_dropout: student.shape.classifier_dropout as f32,
         ..config
     };
-    let teachers = models.teachers.into_iter().zip(opened.own);
-    let mut teachers = teachers.map(|((path, config), own)| TeacherJob { path, config, own });
+    let teachers = models.teachers.into_iter().zip(opened.own).zip(opened.given);
+    let mut teachers = teachers.filter_map(|((model, own), given)| {
+        let given = given.map(|given| TeacherJob::Answers(given.answers));
+        let model = model.map(|(path, config)| TeacherModel { path, config, own });
+        given.or(model.map(TeacherJob::Model))
+    });
     let cache_dir = cache_dir(&plan);
     let job = Job {
         train: opened.train.into(),
@@ -322,7 +357,7 @@ fn open_data(
     second: Option<&MetaSource>,
     folder: &Path,
     tokenizer: Tokenizer,
-    own: &[Option<&Tokenizer>],
+    (own, answers): (&[Option<&Tokenizer>], &[Option<PathBuf>]),
     keep: KeepTexts,
 ) -> Result<Opened, Failure> {
     let mut notes = Vec::new();
@@ -347,6 +382,18 @@ fn open_data(
     };
     let (train, meta) = second_set::take(train, second, read)?;
     notes.extend(meta.as_ref().map(|set| second_set::about(set, &train)));
+    let labelled = train.len();
+    let (train, more) = match &data.unlabelled {
+        Unlabelled::Nothing => (train, Vec::new()),
+        Unlabelled::Some { file, limit } => {
+            let rows = unlabelled_rows(&data, folder, file)?;
+            let set = Dataset::build(&rows, labels.clone(), &tokenizer, max_length, keep)?;
+            (train.followed_by(&limited(set, *limit)), rows.rows)
+        }
+    };
+    let sets = (&train, meta.as_ref());
+    let rows_of = [train_rows.rows.as_slice(), more.as_slice()];
+    let given = given::read(answers, &data, sets, &rows_of, tokenizer.digest())?;
     let own = own.iter().map(|tokenizer| {
         let Some(tokenizer) = tokenizer else { return Ok(None) };
         let whole = Dataset::build(&train_rows, labels.clone(), tokenizer, max_length, keep)?;
@@ -357,7 +404,7 @@ fn open_data(
         notes.push(format!(
             "{LABEL_NOISE}: {} of {} training labels are wrong on purpose (`task.label_noise`)",
             train.noisy_labels(),
-            train.len(),
+            labelled,
         ));
     }
     let validation = match (data.evaluate_on, data.validation.first()) {
@@ -411,7 +458,7 @@ fn open_data(
             notes.push(text);
         }
     }
-    Ok(Opened { data, tokenizer, train, validation, meta, own, notes })
+    Ok(Opened { data, tokenizer, train, validation, meta, own, given, notes })
 }
 
 /// The examples of the run as another tokenizer reads them: cut, limited and set apart by the same
@@ -432,7 +479,13 @@ fn own_tokens(
         let files = std::slice::from_ref(file);
         dataset(data, folder, files, labels, tokenizer, KeepTexts::No)
     };
-    let (train, meta) = second_set::take(limited(train, data.train_limit), second, read)?;
+    let (mut train, meta) = second_set::take(limited(train, data.train_limit), second, read)?;
+    if let Unlabelled::Some { file, limit } = &data.unlabelled {
+        let (rows, keep) = (unlabelled_rows(data, folder, file)?, KeepTexts::No);
+        let length = data.max_length as usize;
+        let set = Dataset::build(&rows, labels.clone(), tokenizer, length, keep)?;
+        train = train.followed_by(&limited(set, *limit));
+    }
     Ok(OwnTokens { train: train.into(), meta: meta.map(Into::into) })
 }
 
@@ -520,7 +573,12 @@ fn memory(job: &Job, more: u64) -> Result<Cost, Failure> {
     let (mut live, mut answering) = (Vec::new(), 0);
     let mut other = process::resident_memory().unwrap_or(Bytes(5 * plan.examples.train_tokens.0)).0;
     for (plan_of, teacher) in job.teachers() {
-        let TeacherPlan::Model { logits, batch_tokens, .. } = plan_of else { continue };
+        let (TeacherPlan::Model { logits, batch_tokens, .. }, TeacherJob::Model(teacher)) =
+            (plan_of, teacher)
+        else {
+            other += FLOAT * (job.train.len() * head.width(student)) as u64;
+            continue;
+        };
         if *logits == heirloom_recipe::Logits::Live || inside {
             live.push(teacher);
         } else {

@@ -135,6 +135,7 @@ pub mod explain;
 pub mod failure;
 pub mod gather;
 pub mod generated;
+pub mod given;
 pub mod grow;
 pub mod judge;
 pub mod language;

@@ -42,6 +42,7 @@ pub fn spec(data: &DataPlan) -> SourceSpec {
         pair: data.texts.get(1).map(column),
         label: Some(column(&data.label)),
         label_separator: data.label_separator.chars().next(),
+        empty_labels: data.kind == TaskKind::MultiLabel,
     }
 }
 
@@ -135,6 +136,22 @@ pub fn rows(
     files: &[String],
     labels: Option<&Labels>,
 ) -> Result<Rows, Failure> {
+    rows_as(data, &spec(data), folder, files, labels)
+}
+
+/// Rows of a plan's texts without labels; a label column is not read.
+pub fn unlabelled_rows(data: &DataPlan, folder: &Path, file: &str) -> Result<Rows, Failure> {
+    let spec = SourceSpec { label: None, label_separator: None, ..spec(data) };
+    rows_as(data, &spec, folder, &[file.to_owned()], None)
+}
+
+fn rows_as(
+    data: &DataPlan,
+    spec: &SourceSpec,
+    folder: &Path,
+    files: &[String],
+    labels: Option<&Labels>,
+) -> Result<Rows, Failure> {
     let paths: Vec<PathBuf> = files.iter().map(|file| folder.join(file)).collect();
     for (name, path) in files.iter().zip(&paths) {
         if !path.exists() {
@@ -145,7 +162,7 @@ pub fn rows(
         heirloom_recipe::OnBadLine::Error => OnBadLine::Error,
         heirloom_recipe::OnBadLine::Skip => OnBadLine::Skip { limit: data.bad_line_limit },
     };
-    Ok(read(&paths, &spec(data), labels, on_bad_line)?)
+    Ok(read(&paths, spec, labels, on_bad_line)?)
 }
 
 /// A data file that a recipe misspells or that was not fetched.

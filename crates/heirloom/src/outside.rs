@@ -14,8 +14,8 @@ use heirloom_report::evaluate::Evaluation;
 use heirloom_report::language::Foresight;
 use heirloom_store::{Log, RealDisk};
 use heirloom_train::{
-    Candidate, Device, Error, EvaluationRecord, Foreseen, GrowthRecord, Judged, Outside,
-    StepRecord, Trains, Work,
+    BalanceRecord, Candidate, Device, Error, EvaluationRecord, Foreseen, GrowthRecord, Judged,
+    Outside, StepRecord, Trains, Work,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -62,6 +62,7 @@ pub(crate) struct World<'a> {
     /// Steps between lines, where there is no bar.
     every: u64,
     loss: Smoothed,
+    shares: Shares,
     /// The last evaluation of labels.
     last: Option<Evaluation>,
     /// The last evaluation of a language model.
@@ -81,6 +82,50 @@ impl Smoothed {
         let mean = self.0.map_or(value, |mean| mean + Self::SHARE * (value - mean));
         self.0 = Some(mean);
         mean
+    }
+}
+
+/// How a balance policy shares out the samples of late.
+#[derive(Debug, Default)]
+struct Shares {
+    /// The teacher's share, λ.
+    mean: Smoothed,
+    /// Part of the samples that hear the label alone, and the teacher alone.
+    alone: [Smoothed; 2],
+    /// Whether a second set has a say.
+    learnt: bool,
+    warned: bool,
+}
+
+impl Shares {
+    /// With more than this part of the samples on one side nothing is balanced any more.
+    const ALONE: f64 = 0.95;
+
+    fn hear(&mut self, record: &BalanceRecord) {
+        self.mean.add(record.mean);
+        self.alone[0].add(record.label_alone);
+        self.alone[1].add(record.teacher_alone);
+        self.learnt |= record.measured;
+    }
+
+    /// For a line that is printed anyway.
+    fn shown(&self) -> String {
+        self.mean.0.map_or(String::new(), |mean| format!(" · λ {mean:.2}"))
+    }
+
+    /// Said once, where what is learnt has come to an end on one side.
+    fn warning(&mut self) -> Option<String> {
+        let sides =
+            self.alone.iter().zip([("below 0.05", "labels"), ("above 0.95", "the teacher")]);
+        let (part, (bound, who)) = sides
+            .filter_map(|(part, side)| Some((part.0?, side)))
+            .find(|(part, _)| self.learnt && !self.warned && *part > Self::ALONE)?;
+        self.warned = true;
+        Some(format!(
+            "note: λ is {bound} for {:.0} % of the samples: they hear {who} alone. If the second set \
+             should not have said so, give the policy a smaller step size or more samples at once",
+            100.0 * part
+        ))
     }
 }
 
@@ -123,6 +168,7 @@ impl<'a> World<'a> {
             tokens: 0,
             every: (total / 10).max(1),
             loss: Smoothed::default(),
+            shares: Shares::default(),
             last: None,
             foresight: None,
             failure: None,
@@ -167,7 +213,11 @@ impl Outside for World<'_> {
         let seconds = self.clock.seconds();
         let speed = self.tokens as f64 / seconds.max(1e-9);
         let loss = self.loss.add(record.loss);
-        let message = format!("loss {loss:.4} · {speed:.0} tokens/s");
+        if let Some(balance) = &record.balance {
+            self.shares.hear(balance);
+        }
+        let shares = self.shares.shown();
+        let message = format!("loss {loss:.4}{shares} · {speed:.0} tokens/s");
         // A record of times that cannot be written is no reason to stop: nothing depends on it.
         let _ = self.times.append(&json!({
             "step": record.step, "seconds": seconds, "tokens_per_second": speed,
@@ -217,6 +267,10 @@ impl Outside for World<'_> {
     }
 
     fn evaluated(&mut self, record: &EvaluationRecord) {
+        if let Some(warning) = self.shares.warning() {
+            self.line(&warning);
+        }
+        let shares = self.shares.shown();
         let best = if record.best { " · best so far" } else { "" };
         let of = record.averaged.map_or(String::new(), |n| format!(" · average of {n}"));
         if let Some(found) = &self.foresight {
@@ -224,7 +278,7 @@ impl Outside for World<'_> {
                 Some(value) => format!("{} {value:.4}", name.replace('_', " ")),
                 None => format!("{} has no value", name.replace('_', " ")),
             });
-            self.line(&format!("step {}: {}{of}{best}", record.step, said.join(" · ")));
+            self.line(&format!("step {}: {}{shares}{of}{best}", record.step, said.join(" · ")));
             return;
         }
         let Some(evaluation) = &self.last else { return };
@@ -237,7 +291,8 @@ impl Outside for World<'_> {
             })
             .collect();
         let loss = evaluation.loss.map_or(String::new(), |loss| format!(" · loss {loss:.4}"));
-        self.line(&format!("step {}: {}{loss}{of}{best}", record.step, scores.join(" · ")));
+        let scores = scores.join(" · ");
+        self.line(&format!("step {}: {scores}{loss}{shares}{of}{best}", record.step));
     }
 
     fn device(&mut self, work: Work) -> Device {
@@ -259,5 +314,39 @@ impl Outside for World<'_> {
 
     fn asked_to_stop(&mut self) -> bool {
         self.stop.asked()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(mean: f64, label_alone: f64, measured: bool) -> BalanceRecord {
+        BalanceRecord {
+            mean,
+            quantiles: [mean; 3],
+            label_alone,
+            teacher_alone: 0.0,
+            teachers: Vec::new(),
+            measured,
+            check: None,
+            temperature: None,
+        }
+    }
+
+    #[test]
+    fn a_balance_that_has_come_to_an_end_is_said_once_and_only_where_it_was_learnt() {
+        let mut shares = Shares::default();
+        assert_eq!((shares.shown(), shares.warning()), (String::new(), None));
+        // A course that ends with the labels was asked for.
+        shares.hear(&record(0.0, 1.0, false));
+        assert_eq!((shares.shown().as_str(), shares.warning()), (" · λ 0.00", None));
+        shares.hear(&record(0.0, 1.0, true));
+        insta::assert_snapshot!(shares.warning().unwrap(), @"note: λ is below 0.05 for 100 % of the samples: they hear labels alone. If the second set should not have said so, give the policy a smaller step size or more samples at once");
+        assert_eq!(shares.warning(), None);
+        // Samples at both ends are what a policy is for.
+        let mut shares = Shares::default();
+        (0..200).for_each(|_| shares.hear(&record(0.5, 0.5, true)));
+        assert_eq!(shares.warning(), None);
     }
 }

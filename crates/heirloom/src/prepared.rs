@@ -139,7 +139,8 @@ impl Prepared {
         Ok(match (self, plan) {
             (Self::Task(gathered), AnyPlan::Task(plan)) => {
                 let job = Job { plan: *plan, own: own.clone(), ..gathered.job.clone() };
-                if job.teacher.is_some() && !job.cache_dir.is_dir() {
+                let asks = job.teachers().any(|(_, teacher)| teacher.model().is_some());
+                if asks && !job.cache_dir.is_dir() {
                     heirloom_store::new_folder(&RealDisk, &job.cache_dir)?;
                 }
                 Box::new(Trainer::at_stage(job, stages, &RealDisk, &mut device)?)

@@ -96,6 +96,15 @@ impl StandIn {
                 fs::copy(&path, target.join(path.file_name().unwrap())).unwrap();
             }
         }
+        // As the comment of sst2-answers.toml says.
+        let train = fs::read_to_string(self.root.path().join("data/glue/SST-2/train.tsv")).unwrap();
+        let texts = train.lines().skip(1).map(|line| line.split('\t').next().unwrap());
+        self.write("texts", &texts.collect::<Vec<_>>().join("\n"));
+        let mut predict = self.command(&["predict", "runs/sst2-teacher/seed-1/best"]);
+        let texts = fs::File::open(self.root.path().join("texts")).unwrap();
+        let output = predict.stdin(texts).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.write("runs/sst2-answers.jsonl", std::str::from_utf8(&output.stdout).unwrap());
         // A pretrained encoder has no classifier; its config says so.
         let config = self.root.path().join("models/all-MiniLM-L6-v2/config.json");
         let text = fs::read_to_string(&config).unwrap();
@@ -203,14 +212,18 @@ impl StandIn {
         fs::copy(target.join("model.safetensors"), path).unwrap();
     }
 
-    fn heirloom(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_heirloom"))
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heirloom"));
+        command
             .args(arguments)
             .current_dir(self.root.path())
             .env("HEIRLOOM_DATA", self.root.path().join("data"))
-            .env("HEIRLOOM_MODELS", self.root.path().join("models"))
-            .output()
-            .unwrap()
+            .env("HEIRLOOM_MODELS", self.root.path().join("models"));
+        command
+    }
+
+    fn heirloom(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
     }
 }
 

@@ -158,6 +158,7 @@ const RULES: &[(&str, Rule)] = &[
     ("teacher", Fixed(TEACHER)),
     ("other_teachers", Fixed(TEACHER)),
     ("teacher.model.path", Free),
+    ("teacher.answers.path", Free),
     ("teacher.model.vocabulary", Fixed(TEACHER)),
     ("teacher.kept.path", Free),
     ("teacher.model.logits", Free),

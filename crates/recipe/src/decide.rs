@@ -24,6 +24,7 @@ use crate::text;
 pub(crate) const ALTERNATIVES: &[(&str, &[&str])] = &[
     ("task", &["preset", "kind"]),
     ("student", &["model", "config", "from_teacher"]),
+    ("teacher", &["model", "answers"]),
     ("training", &["epochs", "max_steps"]),
     ("training", &["batch_size", "batch_tokens"]),
     ("training", &["micro_batch_size", "micro_batch_tokens"]),
@@ -186,9 +187,14 @@ fn check_teacher(recipe: &Recipe, path: &str, teacher: &Teacher, problems: &mut 
     if let Some(at) = teacher.cache.as_ref().filter(|_| !recipe.is_language()) {
         needs(at, &key("cache"), "a `[text]`; a task's teacher keeps its answers itself", problems);
     }
-    if let (Some(place), None, None) = (&teacher.place, &teacher.model, &teacher.cache) {
+    if let Some(at) = &teacher.answers {
+        check_answers(recipe, (path, teacher), at, problems);
+    } else if let (Some(place), None, None) = (&teacher.place, &teacher.model, &teacher.cache) {
         let meaning = match recipe.is_language() {
-            false => "the folder of a model fine-tuned on the task; or remove [teacher]",
+            false => {
+                "the folder of a model fine-tuned on the task, or in its place `answers`, a file of \
+                 them; or remove [teacher]"
+            }
             true => {
                 "the folder of a trained model, or in its place `cache`, that of kept answers; or remove \
                  [teacher]"
@@ -205,6 +211,7 @@ fn check_teacher(recipe: &Recipe, path: &str, teacher: &Teacher, problems: &mut 
         needs(at, &key("weight"), needed, problems);
     }
     if let Some(at) = &teacher.tokenizer
+        && teacher.answers.is_none()
         && at.value == TeacherTokenizer::Own
         && (value(&teacher.logits) == Some(Logits::Live)
             || value(&recipe.objective.hidden).is_some_and(|hidden| !hidden.is_empty()))
@@ -212,6 +219,43 @@ fn check_teacher(recipe: &Recipe, path: &str, teacher: &Teacher, problems: &mut 
         let needed = "`logits = \"cache\"` and no `[[objective.hidden]]`; a teacher that answers at \
                       every step reads the student's tokens";
         needs(at, &key("tokenizer"), needed, problems);
+    }
+}
+
+/// What a file of answers cannot be asked for.
+fn check_answers(
+    recipe: &Recipe,
+    (path, teacher): (&str, &Teacher),
+    at: &At<String>,
+    problems: &mut Problems,
+) {
+    let key = |name: &str| format!("{path}.{name}");
+    if recipe.is_language() {
+        let needed =
+            "a `[task]`; answers to a `[text]` are those of `heirloom cache`, under `cache`";
+        return needs(at, &key("answers"), needed, problems);
+    }
+    let without = "no `answers`; a file of answers stands in the place of a model";
+    // Of one `[teacher]` that was said before.
+    if let Some(at) = teacher.model.as_ref().filter(|_| !recipe.other_teachers.is_empty()) {
+        needs(at, &key("model"), without, problems);
+    }
+    if let Some(at) = &teacher.batch_tokens {
+        needs(at, &key("batch_tokens"), without, problems);
+    }
+    if let Some(at) = &teacher.tokenizer {
+        needs(at, &key("tokenizer"), without, problems);
+    }
+    if let Some(at) = teacher.logits.as_ref().filter(|at| at.value == Logits::Live) {
+        needs(at, &key("logits"), without, problems);
+    }
+    if let Some(hidden) = recipe.objective.hidden.as_ref().filter(|hidden| !hidden.value.is_empty())
+    {
+        let needed = "`teacher.model` in place of `teacher.answers`, which have no inside";
+        needs(hidden, "objective.hidden", needed, problems);
+    }
+    if let Some(at) = &recipe.student.from_teacher {
+        needs(at, "student.from_teacher", "`teacher.model`, whose weights it copies", problems);
     }
 }
 

@@ -11,6 +11,8 @@ use crate::plan::ModelShape;
 pub struct Facts {
     /// Examples to train on, after the split.
     pub train_examples: u64,
+    /// How many of them have no label; they are all that `unlabelled_limit` leaves.
+    pub unlabelled_examples: u64,
     /// Their tokens, each example cut to `max_length`.
     pub train_tokens: Tokens,
     /// Steps of one pass over the training set, counted by packing what split and limits leave of
@@ -35,6 +37,9 @@ pub struct Facts {
     pub teacher: Option<ModelFacts>,
     /// The other teachers' folders, in the recipe's order.
     pub other_teachers: Vec<TeacherFacts>,
+    /// For each teacher of a task, in the recipe's order: digest of the file of its answers, where it
+    /// has one in place of a model.
+    pub answers: Vec<Option<Digest>>,
     /// Memory available, for [`cost`](crate::cost()).
     pub memory: Bytes,
     /// Cores available.
@@ -44,8 +49,8 @@ pub struct Facts {
 /// One of several teachers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TeacherFacts {
-    /// Its folder.
-    pub model: ModelFacts,
+    /// Its folder; `None` where it is a file of answers.
+    pub model: Option<ModelFacts>,
     /// Its own tokenizer, where its folder has one.
     pub tokenizer: Option<TokenizerFacts>,
     /// The first token at which that and the run's differ.

@@ -59,7 +59,7 @@ pub use plan::{
     Average, Batch, Compare, DataPlan, EarlyStopping, Evaluate, Examples, HiddenTermPlan,
     LabelNoise, Labels, Length, Limit, ModelShape, Moments, NotAPlan, ObjectivePlan, OutputPlan,
     Plan, Save, Split, StudentPlan, StudentSource, TeacherPlan, TeacherTokens, TokenizerPlan,
-    TrainingPlan,
+    TrainingPlan, Unlabelled,
 };
 pub use preset::Preset;
 pub use problem::{Place, Problem, ProblemKind, Problems};

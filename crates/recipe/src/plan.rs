@@ -194,6 +194,9 @@ pub struct DataPlan {
     pub label_noise: LabelNoise,
     /// Training examples used.
     pub train_limit: Limit,
+    /// Texts trained on without a label. Not written where there are none.
+    #[serde(default, skip_serializing_if = "Unlabelled::is_nothing")]
+    pub unlabelled: Unlabelled,
     /// Validation examples used.
     pub validation_limit: Limit,
     /// Whether examples may be in both training and validation files.
@@ -244,6 +247,33 @@ impl LabelNoise {
     }
 }
 
+/// Whether a count is of nothing.
+fn none(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Texts without a label, from which the student learns a teacher's answers alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unlabelled {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those of a file.
+    Some {
+        /// The file, in the data's folder.
+        file: String,
+        /// How many of its texts are used.
+        limit: Limit,
+    },
+}
+
+impl Unlabelled {
+    fn is_nothing(&self) -> bool {
+        *self == Self::Nothing
+    }
+}
+
 /// How many examples are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -267,8 +297,11 @@ impl Limit {
 /// How much data there is, after split and limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Examples {
-    /// Examples trained on.
+    /// Examples trained on, those without a label with them.
     pub train: u64,
+    /// How many of them have no label. Not written where all have one.
+    #[serde(default, skip_serializing_if = "none")]
+    pub unlabelled: u64,
     /// Their tokens, cut to `max_length`.
     pub train_tokens: Tokens,
     /// Examples that choices look at.
@@ -401,10 +434,16 @@ pub enum StudentSource {
 /// The model learnt from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "a plan has a few of them")]
 pub enum TeacherPlan {
     /// None: the student learns from labels alone.
     Nobody,
+    /// Answers that a file holds.
+    Answers {
+        /// The file.
+        path: String,
+        /// Its digest.
+        digest: Digest,
+    },
     /// A fine-tuned model.
     Model {
         /// Its folder.

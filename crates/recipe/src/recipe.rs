@@ -246,6 +246,8 @@ section! {
             "Folder with the files below.";
         train: String, TEXT, absent "the preset's" as "\"train.tsv\"",
             "File to train on, in `path`.";
+        unlabelled: String, TEXT, absent "none" as "\"unlabelled.tsv\"",
+            "File with more texts to train on, in `path`, laid out as the others; from them the student learns the teacher's answers alone, and a label column is not read (single-label classification).";
         validation: String, TEXT, absent "the preset's; none is needed with `validation_split`" as "\"dev.tsv\"",
             "File to evaluate on, in `path`.";
         test: String, TEXT, absent "none" as "\"test.tsv\"",
@@ -282,6 +284,8 @@ section! {
             "What choices during training look at: the validation file, or the held-out split.";
         train_limit: u64, COUNT, absent "all" as "1000",
             "Train on this many examples only, the first after the shuffle.";
+        unlabelled_limit: u64, COUNT, absent "all" as "10000",
+            "Take this many texts of `unlabelled` only, the first after the shuffle.";
         validation_limit: u64, COUNT, absent "all" as "1000",
             "Evaluate on this many examples only, the first after the shuffle.";
         label_noise: f64 = 0.0, SHARE,
@@ -417,8 +421,10 @@ section! {
     /// `[teacher]`: the model learnt from, or `[[teacher]]` for each of several. Without one the
     /// student learns from labels alone.
     Teacher at "teacher" {
-        model: String, PATH, absent "required, where there is a [teacher]" as "\"models/bert-large-sst2\"",
+        model: String, PATH, absent "required, where there is a [teacher] without `answers` or `cache`" as "\"models/bert-large-sst2\"",
             "Folder of a model fine-tuned on the task; beside `cache`, of the model that gave the answers.";
+        answers: String, PATH, absent "none: the model answers" as "\"answers.jsonl\"",
+            "File of answers in place of a model: one JSON object a line with a text of the training set and `logits` or `probabilities` (`value` for a regression), as a list or by label, as `heirloom predict` writes them or any other program. They are found by their text (`[task]`).";
         cache: String, PATH, absent "none: the model answers" as "\"novels-kept\"",
             "Folder of answers that `heirloom cache` kept, in place of a model that answers (`[text]`).";
         logits: Logits, Logits::ONE, absent "cache; live where `[[objective.hidden]]` needs the teacher" as "\"cache\"",

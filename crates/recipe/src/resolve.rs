@@ -3,7 +3,7 @@
 //! In: what was written and what was found. Out: a plan in which everything is decided and fits
 //! together. Never: looks for a fact itself; equal arguments give equal plans.
 
-use heirloom_base::Tokens;
+use heirloom_base::{Digest, Tokens};
 
 use crate::choices::{
     AverageKind, HiddenKind, Logits, ModelType, Relation, TaskKind, TeacherTokenizer,
@@ -39,11 +39,13 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         model: facts.teacher.as_ref(),
         tokenizer: facts.teacher_tokenizer,
         difference: facts.first_difference.as_ref(),
+        answers: facts.answers.first().copied().flatten(),
     };
     let teacher = teacher(&recipe.teacher, recipe, found, &data, problems);
     let others: Vec<Option<TeacherPlan>> = (0..recipe.other_teachers.len())
         .map(|at| {
             let found = facts.other_teachers.get(at).map_or_else(Found::default, Found::of);
+            let found = Found { answers: facts.answers.get(1 + at).copied().flatten(), ..found };
             self::teacher(&recipe.other_teachers[at], recipe, found, &data, problems)
         })
         .collect();
@@ -68,9 +70,12 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         }
     }
     let objective = objective(recipe, &data, &student.shape, &teacher, problems);
+    let unlabelled = facts.unlabelled_examples;
+    let train = data.train_limit.of(facts.train_examples - unlabelled) + unlabelled;
     let examples = Examples {
-        train: data.train_limit.of(facts.train_examples),
-        train_tokens: limited(facts, data.train_limit.of(facts.train_examples)),
+        train,
+        unlabelled,
+        train_tokens: limited(facts, train),
         validation: data.validation_limit.of(facts.validation_examples),
         digest: facts.data,
     };
@@ -133,12 +138,19 @@ struct Found<'a> {
     model: Option<&'a ModelFacts>,
     tokenizer: Option<TokenizerFacts>,
     difference: Option<&'a TokenDifference>,
+    /// Digest of a file of answers.
+    answers: Option<Digest>,
 }
 
 impl<'a> Found<'a> {
     fn of(facts: &'a TeacherFacts) -> Self {
         let TeacherFacts { model, tokenizer, first_difference } = facts;
-        Self { model: Some(model), tokenizer: *tokenizer, difference: first_difference.as_ref() }
+        Self {
+            model: model.as_ref(),
+            tokenizer: *tokenizer,
+            difference: first_difference.as_ref(),
+            answers: None,
+        }
     }
 }
 
@@ -149,6 +161,9 @@ fn teacher(
     data: &DataPlan,
     problems: &mut Problems,
 ) -> Option<TeacherPlan> {
+    if let (Some(at), Some(digest)) = (&written.answers, facts.answers) {
+        return Some(TeacherPlan::Answers { path: at.value.clone(), digest });
+    }
     let Some(at) = &written.model else { return Some(TeacherPlan::Nobody) };
     let Some(found) = facts.model else {
         problems.push(at.place.clone(), ProblemKind::Unknown { what: at.value.clone() });
@@ -328,7 +343,7 @@ fn check_vocabulary(
 
 fn shape(teacher: &TeacherPlan) -> Option<&ModelShape> {
     match teacher {
-        TeacherPlan::Nobody => None,
+        TeacherPlan::Nobody | TeacherPlan::Answers { .. } => None,
         TeacherPlan::Model { shape, .. } => Some(shape),
     }
 }
@@ -346,6 +361,7 @@ fn objective(
     }
     let (usual_alpha, terms) = match teacher {
         TeacherPlan::Nobody => (0.0, Some(Vec::new())),
+        TeacherPlan::Answers { .. } => (0.5, Some(Vec::new())),
         TeacherPlan::Model { shape, .. } => {
             (0.5, hidden_terms(recipe, [student, shape].map(InsideShape::of), problems))
         }

@@ -132,7 +132,8 @@ pub fn language_steps(
 ) -> Result<u64, Problems> {
     let mut problems = Problems::new(&recipe.file);
     let digest = Digest::of(b"");
-    let examples = Examples { train: rows, train_tokens: tokens, validation: 0, digest };
+    let examples =
+        Examples { train: rows, unlabelled: 0, train_tokens: tokens, validation: 0, digest };
     let amount = amount(recipe, &examples, per_epoch, 0);
     let batch = recipe.batches().0;
     let steps = steps_per_epoch(recipe, &amount, batch, &mut problems)
@@ -183,6 +184,7 @@ fn decided(
         }
     }
     let examples = Examples {
+        unlabelled: 0,
         train: facts.train_rows,
         train_tokens: facts.train_tokens,
         validation: facts.validation_rows,

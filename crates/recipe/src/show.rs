@@ -10,7 +10,7 @@ use crate::divergence::{Divergence, rounded};
 use crate::plan::{
     Average, Batch, Compare, EarlyStopping, Evaluate, HiddenTermPlan, LabelNoise, Length, Limit,
     ModelShape, Moments, Plan, Save, Split, StudentSource, TeacherPlan, TeacherTokens,
-    TrainingPlan,
+    TrainingPlan, Unlabelled,
 };
 use crate::show_language::each_teacher;
 use crate::stage::StagePlan;
@@ -49,7 +49,16 @@ fn data(plan: &Plan) -> Vec<String> {
     let files = data.train.join(", ");
     lines.push(format!("{}/{files}: {train} examples, {tokens} tokens", data.path));
     if let Limit::First(limit) = data.train_limit {
-        lines.push(format!("  the first {} after the shuffle", thousands(limit)));
+        let of = if examples.unlabelled > 0 { format!(" of {files}") } else { String::new() };
+        lines.push(format!("  the first {} after the shuffle{of}", thousands(limit)));
+    }
+    if let Unlabelled::Some { file, limit } = &data.unlabelled {
+        let count = thousands(examples.unlabelled);
+        let first = match limit {
+            Limit::First(_) => ", the first after the shuffle",
+            Limit::All => "",
+        };
+        lines.push(format!("  {count} of them without a label: the texts of {file}{first}"));
     }
     if let LabelNoise::Some { share, kind, seed } = data.label_noise {
         let to = match kind {
@@ -156,6 +165,7 @@ pub(crate) fn numbered(teachers: impl Iterator<Item = Vec<String>>, parts: &[f64
 fn teacher(teacher: &TeacherPlan) -> Vec<String> {
     match teacher {
         TeacherPlan::Nobody => vec!["none: the student learns from labels alone".to_owned()],
+        TeacherPlan::Answers { path, .. } => vec![format!("answers found by their text in {path}")],
         TeacherPlan::Model { path, shape, logits, batch_tokens, tokens, .. } => {
             let answers = match logits {
                 Logits::Cache => "answers computed once and kept",

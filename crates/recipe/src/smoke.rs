@@ -4,7 +4,7 @@
 
 use heirloom_base::Tokens;
 
-use crate::plan::{Batch, EarlyStopping, Evaluate, Limit, Plan, Save, TrainingPlan};
+use crate::plan::{Batch, EarlyStopping, Evaluate, Limit, Plan, Save, TrainingPlan, Unlabelled};
 
 /// Steps of a smoke run.
 const STEPS: u64 = 20;
@@ -15,12 +15,17 @@ const EXAMPLES: u64 = 200;
 /// Most sequences of one step in a smoke run.
 const BATCH: u64 = 16;
 
-/// Cuts `plan` down to 20 steps of at most 16 sequences from at most 200 examples, evaluated at the
-/// end on at most 200.
+/// Cuts `plan` down to 20 steps of at most 16 sequences from at most 200 examples, and as many
+/// without a label, evaluated at the end on at most 200.
 pub fn smoke(plan: &mut Plan) {
-    let all = plan.examples.train;
-    let few = all.min(EXAMPLES);
-    plan.data.train_limit = Limit::First(few.max(1));
+    let (all, unlabelled) = (plan.examples.train, plan.examples.unlabelled);
+    let labelled = (all - unlabelled).min(EXAMPLES);
+    let few = labelled + unlabelled.min(EXAMPLES);
+    plan.data.train_limit = Limit::First(labelled.max(1));
+    if let Unlabelled::Some { limit, .. } = &mut plan.data.unlabelled {
+        *limit = Limit::First(limit.of(EXAMPLES));
+    }
+    plan.examples.unlabelled = unlabelled.min(EXAMPLES);
     plan.data.validation_limit = Limit::First(plan.data.validation_limit.of(EXAMPLES));
     plan.examples.validation = plan.examples.validation.min(EXAMPLES);
     let tokens = plan.examples.train_tokens.0 / all.max(1) * few;

@@ -5,7 +5,7 @@
 
 use crate::choices::{Column, EvalStrategy, EvaluateOn, Format, Metric, OnBadLine, TaskKind};
 use crate::decide::{missing, needs, value, wrong};
-use crate::plan::{DataPlan, LabelNoise, Labels, Limit, Split};
+use crate::plan::{DataPlan, LabelNoise, Labels, Limit, Split, Unlabelled};
 use crate::preset::Preset;
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::Recipe;
@@ -126,6 +126,7 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         needs(at, "task.bad_line_limit", "`on_bad_line = \"skip\"`", problems);
     }
     let label_noise = label_noise(recipe, kind, problems);
+    let unlabelled = unlabelled(recipe, kind, problems);
     if problems.count() > before {
         return None;
     }
@@ -154,6 +155,7 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         evaluate_on,
         label_noise,
         train_limit: value(&task.train_limit).map_or(Limit::All, Limit::First),
+        unlabelled,
         validation_limit: value(&task.validation_limit).map_or(Limit::All, Limit::First),
         // Official splits overlap as they are, and they are what others report.
         allow_overlap: value(&task.allow_overlap).unwrap_or(known.is_some()),
@@ -190,6 +192,34 @@ fn label_noise(recipe: &Recipe, kind: Option<TaskKind>, problems: &mut Problems)
             LabelNoise::Some { share, kind, seed }
         }
     }
+}
+
+/// Texts without a label, which only a teacher can teach.
+fn unlabelled(recipe: &Recipe, kind: Option<TaskKind>, problems: &mut Problems) -> Unlabelled {
+    let task = &recipe.task;
+    let Some(at) = &task.unlabelled else {
+        if let Some(at) = &task.unlabelled_limit {
+            let needed = "`task.unlabelled`, the file whose texts it limits";
+            needs(at, "task.unlabelled_limit", needed, problems);
+        }
+        return Unlabelled::Nothing;
+    };
+    if kind.is_some_and(|kind| kind != TaskKind::Classification) {
+        let needed = "`kind = \"classification\"`, one label of several";
+        needs(at, "task.unlabelled", needed, problems);
+    }
+    if value(&task.format) == Some(Format::LabelFirst) {
+        let needed = "a `task.format` with columns; in this one each line begins with a label";
+        needs(at, "task.unlabelled", needed, problems);
+    }
+    let alone = recipe.objective.balance.is_none() && value(&recipe.objective.alpha) == Some(0.0);
+    if recipe.teacher.place.is_none() || alone {
+        let needed = "a `[teacher]` and an `objective.alpha` above 0; its answers are all that such \
+                      texts teach";
+        needs(at, "task.unlabelled", needed, problems);
+    }
+    let limit = value(&task.unlabelled_limit).map_or(Limit::All, Limit::First);
+    Unlabelled::Some { file: at.value.clone(), limit }
 }
 
 fn evaluate_on(

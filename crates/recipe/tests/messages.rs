@@ -147,7 +147,7 @@ fn what_is_missing_is_named() {
         recipe.toml:1:2: `task.label` is missing: the column with the label
         recipe.toml:1:2: one of `task.validation`, `task.validation_split` is missing: a file to evaluate on, or a share of the training file
         recipe.toml:3:2: one of `student.model`, `student.config`, `student.from_teacher` is missing: where the student's weights come from
-        recipe.toml:4:2: `teacher.model` is missing: the folder of a model fine-tuned on the task; or remove [teacher]
+        recipe.toml:4:2: `teacher.model` is missing: the folder of a model fine-tuned on the task, or in its place `answers`, a file of them; or remove [teacher]
         7 problems
     "#);
     insta::assert_snapshot!(said("[output]\nsave_model = true\n", &[]), @r#"
@@ -1015,8 +1015,8 @@ fn several_teachers_are_a_list_whose_problems_name_the_one() {
     2 problems
     "#);
     insta::assert_snapshot!(said(&two_teachers().replace("model = \"models/other\"", ""), &[]), @r#"
-    recipe.toml:12:1: `teacher.1.model` is missing: the folder of a model fine-tuned on the task; or remove [teacher]
-    1 problem
+        recipe.toml:12:1: `teacher.1.model` is missing: the folder of a model fine-tuned on the task, or in its place `answers`, a file of them; or remove [teacher]
+        1 problem
     "#);
     insta::assert_snapshot!(said(&two_teachers(), &["teacher.1.logits=live"]), @r#"
     --set teacher.1.logits=live: `teacher.1.logits` needs the same of every teacher: all are asked beforehand, or all at every step
@@ -1125,4 +1125,63 @@ fn groups_of_parameters_and_what_a_growth_leaves_are_checked() {
         recipe.toml:8:1: `student.rates` needs `student.model`, a folder that `heirloom grow` wrote
         1 problem
     ");
+}
+
+#[test]
+fn texts_without_labels_need_somebody_who_answers() {
+    let sets = ["task.unlabelled=more.tsv", "task.unlabelled_limit=10"];
+    assert_eq!(said(GOOD, &sets), "fine");
+    let needed = [
+        said(GOOD, &sets[1..]),
+        said(GOOD, &[sets[0], "objective.alpha=0"]),
+        said(&GOOD.replace("sst2", "stsb"), &sets),
+    ];
+    insta::assert_snapshot!(needed.join("\n"), @r#"
+        --set task.unlabelled_limit=10: `task.unlabelled_limit` needs `task.unlabelled`, the file whose texts it limits
+        1 problem
+        --set task.unlabelled=more.tsv: `task.unlabelled` needs a `[teacher]` and an `objective.alpha` above 0; its answers are all that such texts teach
+        1 problem
+        --set task.unlabelled=more.tsv: `task.unlabelled` needs `kind = "classification"`, one label of several
+        1 problem
+    "#);
+    let alone = GOOD.replace("[teacher]\nmodel = \"models/large\"\n", "");
+    insta::assert_snapshot!(said(&alone, &[sets[0]]), @r#"
+        recipe.toml:11:1: `objective.alpha` needs a `[teacher]`; without one it is 0
+        --set task.unlabelled=more.tsv: `task.unlabelled` needs a `[teacher]` and an `objective.alpha` above 0; its answers are all that such texts teach
+        2 problems
+    "#);
+}
+
+#[test]
+fn a_file_of_answers_stands_in_the_place_of_a_model() {
+    // An override takes the model's place.
+    let answers = "teacher.answers=answers.jsonl";
+    assert_eq!(said(GOOD, &[answers]), "fine");
+    let both = GOOD.replace("[teacher]\n", "[teacher]\nanswers = \"answers.jsonl\"\n");
+    insta::assert_snapshot!(said(&both, &[]), @r#"
+        recipe.toml:11:1: `teacher.model` and `teacher.answers` contradict each other; keep one
+        1 problem
+    "#);
+    let second = two_teachers().replace("model = \"models/other\"", "answers = \"a.jsonl\"");
+    assert_eq!(said(&second, &[]), "fine");
+    insta::assert_snapshot!(said(&two_teachers(), &["teacher.1.answers=a.jsonl"]), @r#"
+        recipe.toml:13:1: `teacher.1.model` needs no `answers`; a file of answers stands in the place of a model
+        1 problem
+    "#);
+    let keys = ["teacher.batch_tokens=512", "teacher.tokenizer=own", "teacher.logits=live"];
+    insta::assert_snapshot!(said(GOOD, &[&[answers][..], &keys].concat()), @r#"
+        --set teacher.batch_tokens=512: `teacher.batch_tokens` needs no `answers`; a file of answers stands in the place of a model
+        --set teacher.tokenizer=own: `teacher.tokenizer` needs no `answers`; a file of answers stands in the place of a model
+        --set teacher.logits=live: `teacher.logits` needs no `answers`; a file of answers stands in the place of a model
+        3 problems
+    "#);
+    insta::assert_snapshot!(said(GOOD, &[answers, "objective.hidden=[{kind='mse'}]"]), @r#"
+        --set objective.hidden=[{kind='mse'}]: `objective.hidden` needs `teacher.model` in place of `teacher.answers`, which have no inside
+        1 problem
+    "#);
+    let copy = GOOD.replace("model = \"models/small\"", "from_teacher = true");
+    insta::assert_snapshot!(said(&copy, &[answers]), @r#"
+        recipe.toml:7:1: `student.from_teacher` needs `teacher.model`, whose weights it copies
+        1 problem
+    "#);
 }

@@ -62,6 +62,7 @@ fn facts() -> Facts {
     let tokenizer = TokenizerFacts { vocab_size: 30522, digest: Digest::of(b"tokens") };
     Facts {
         train_examples: 67_349,
+        unlabelled_examples: 0,
         train_tokens: Tokens(900_000),
         steps_per_epoch: None,
         validation_examples: 872,
@@ -73,6 +74,7 @@ fn facts() -> Facts {
         student: Some(model(4, 384, 12, &[])),
         teacher: Some(model(12, 768, 12, &["LABEL_0", "LABEL_1"])),
         other_teachers: Vec::new(),
+        answers: Vec::new(),
         memory: Bytes(16_000_000_000),
         threads: 8,
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use heirloom_data::cache::TeacherCache;
 use heirloom_data::dataset::Dataset;
 use heirloom_models::EncoderConfig;
 use heirloom_recipe::{Plan, TeacherPlan};
@@ -39,9 +40,38 @@ pub enum StudentWeights {
     },
 }
 
+/// A teacher.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a run has a few of them")]
+pub enum TeacherJob {
+    /// A model that answers.
+    Model(TeacherModel),
+    /// Answers that were brought.
+    Answers(GivenAnswers),
+}
+
+impl TeacherJob {
+    /// The model, where it is one.
+    pub fn model(&self) -> Option<&TeacherModel> {
+        match self {
+            Self::Model(model) => Some(model),
+            Self::Answers(_) => None,
+        }
+    }
+}
+
+/// Answers to the job's examples that somebody else computed.
+#[derive(Clone, Debug)]
+pub struct GivenAnswers {
+    /// To what is trained on.
+    pub train: Arc<TeacherCache>,
+    /// To the second set, where the job has one.
+    pub meta: Option<Arc<TeacherCache>>,
+}
+
 /// A teacher's folder.
 #[derive(Clone, Debug)]
-pub struct TeacherJob {
+pub struct TeacherModel {
     /// The folder.
     pub path: PathBuf,
     /// Its config.

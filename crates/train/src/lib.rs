@@ -51,7 +51,9 @@ pub use capacity::{micro_capacity, run_capacity, step_capacity};
 pub use error::{Error, NotFinite};
 pub use folder::{Found, RunFolder};
 pub use grows::Grows;
-pub use job::{Device, Job, OwnTokens, StudentWeights, TeacherJob, Work};
+pub use job::{
+    Device, GivenAnswers, Job, OwnTokens, StudentWeights, TeacherJob, TeacherModel, Work,
+};
 pub use lag::Candidate;
 pub use language::{
     Foreseen, JudgedToken, LanguageConfig, LanguageJob, LanguageTeacher, LanguageTrainer,

@@ -1,6 +1,7 @@
 //! Where the teacher's answers come from: computed once and kept, or computed with every batch.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use heirloom_base::Digest;
 use heirloom_data::cache::{CacheKey, TeacherCache};
@@ -11,7 +12,7 @@ use heirloom_recipe::{Logits, Plan, TeacherPlan, TeacherTokens};
 use heirloom_store::{Disk, TensorFolder, write_atomic};
 
 use crate::predict::{Predictor, inputs};
-use crate::{Error, TeacherJob, Work};
+use crate::{Error, TeacherModel, Work};
 
 /// The teacher of a run, or its teachers.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub enum TeacherAnswers {
     /// No teacher.
     Nobody,
     /// One row of logits per training example.
-    Cached(TeacherCache),
+    Cached(Arc<TeacherCache>),
     /// A model beside the student; boxed because it is much larger than the others.
     Live(Box<LiveTeacher>),
     /// At least two, each of them cached or live.
@@ -49,7 +50,7 @@ impl LiveTeacher {
     /// Loads the teacher beside the student. `inside` keeps its hidden states readable.
     pub(crate) fn new(
         device: &mut dyn Device,
-        job: &TeacherJob,
+        job: &TeacherModel,
         head: Head,
         capacity: Capacity,
         inside: bool,
@@ -76,7 +77,7 @@ impl LiveTeacher {
     }
 }
 
-fn load(device: &mut dyn Device, job: &TeacherJob, head: Head) -> Result<Model, Error> {
+fn load(device: &mut dyn Device, job: &TeacherModel, head: Head) -> Result<Model, Error> {
     let model = Model::new(device, job.config.clone(), head);
     let folder = TensorFolder::open(&job.path)?;
     model.load(device, &folder, &|name| name.to_owned(), None)?;
@@ -90,7 +91,7 @@ fn load(device: &mut dyn Device, job: &TeacherJob, head: Head) -> Result<Model, 
 /// again with what the file says of itself. `train` is in the tokens that the teacher reads.
 pub fn answer_all(
     plan: &Plan,
-    (teacher, job): (&TeacherPlan, &TeacherJob),
+    (teacher, job): (&TeacherPlan, &TeacherModel),
     head: Head,
     train: &Dataset,
     cache_dir: &Path,
@@ -140,7 +141,7 @@ fn digest_of(key: &CacheKey) -> Digest {
 /// looks into it.
 pub(crate) fn runs_live(plan: &Plan, teacher: &TeacherPlan) -> bool {
     match teacher {
-        TeacherPlan::Nobody => false,
+        TeacherPlan::Nobody | TeacherPlan::Answers { .. } => false,
         TeacherPlan::Model { logits, .. } => {
             *logits == Logits::Live || !plan.objective.hidden.is_empty()
         }

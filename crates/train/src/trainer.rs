@@ -168,7 +168,8 @@ impl Trainer {
         let (terms, projected) = terms(&plan.objective);
         let taps = Objective::taps(&terms);
         let inside = Objective::looks_inside(&terms);
-        let teacher_config = job.teacher.as_ref().map(|teacher| &teacher.config);
+        let teacher_model = job.teacher.as_ref().and_then(TeacherJob::model);
+        let teacher_config = teacher_model.map(|teacher| &teacher.config);
         let config = model.config();
         let mut objective =
             Objective::new(device, terms, &projected, config, teacher_config, capacity);
@@ -182,7 +183,10 @@ impl Trainer {
         for ((_, job_of), kept) in job.teachers().zip(kept) {
             let (train, second) = match kept {
                 Some(kept) => kept,
-                None => (live(device, job_of, head, capacity, inside)?, None),
+                None => {
+                    let model = job_of.model().expect("what is not kept is a model's");
+                    (live(device, model, head, capacity, inside)?, None)
+                }
             };
             teachers.push(train);
             // Live teachers answer a second set as they do the training set.
@@ -401,6 +405,7 @@ impl Trainer {
             if runs_live(&self.job.plan, plan) {
                 return None;
             }
+            let teacher = teacher.model()?;
             let (train, meta) = match &teacher.own {
                 Some(own) => (&own.train, &own.meta),
                 None => (&self.job.train, &self.job.meta),

@@ -17,7 +17,7 @@ use heirloom_data::dataset::Dataset;
 use heirloom_engine::Cpu;
 use heirloom_recipe::{ModelFacts, Plan};
 use heirloom_store::{Holder, RealDisk};
-use heirloom_train::{Job, Own, RunFolder, StudentWeights, TeacherJob, Trainer};
+use heirloom_train::{Job, Own, RunFolder, StudentWeights, TeacherJob, TeacherModel, Trainer};
 
 use crate::args::DemoArgs;
 use crate::clock::{Clock, now};
@@ -223,7 +223,7 @@ fn save(teacher: &mut Trainer, folder: &Path) -> Result<(TeacherJob, ModelFacts)
     run.save_model(teacher, "last")?;
     let path = path.join("last");
     let (config, facts) = model_facts(&path)?;
-    Ok((TeacherJob { path, config, own: None }, facts))
+    Ok((TeacherJob::Model(TeacherModel { path, config, own: None }), facts))
 }
 
 /// A folder of the system's for temporary things, removed at the end.

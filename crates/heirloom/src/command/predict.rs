@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use heirloom::answer::{Answerer, model_folder};
 use heirloom::failure::Failure;
+use heirloom_data::given::{PAIRS, TEXTS};
 use heirloom_data::label::{Labels, RawLabel};
 use heirloom_data::source::{OnBadLine, Row, Rows, Skipped};
 use heirloom_models::Head;
@@ -23,10 +24,6 @@ const LINES_AT_ONCE: usize = 256;
 const BUFFER: usize = 1 << 20;
 /// Longer lines are refused, so that memory stays bounded.
 const LONGEST_LINE: u64 = 16 << 20;
-
-/// Field names of the first text, and of the second of a pair.
-const TEXTS: [&str; 3] = ["text", "sentence", "sentence1"];
-const PAIRS: [&str; 2] = ["text_pair", "sentence2"];
 
 pub(crate) fn run(args: &PredictArgs, threads: usize, show: Show) -> Result<u8, Failure> {
     let folder = model_folder(&args.model)?;

@@ -14,7 +14,7 @@ use heirloom_data::label::Label;
 use heirloom_recipe::RegularizerPlan;
 use heirloom_regularize::{Row, Target, softmax};
 use heirloom_store::{Committed, RealDisk};
-use heirloom_train::{Job, Own, RunFolder, regularizer};
+use heirloom_train::{Job, Own, RunFolder, TeacherJob, regularizer};
 use serde::Serialize;
 
 use super::{answers_of, at_checkpoint, config_then};
@@ -185,7 +185,11 @@ impl All {
         )?;
         let teacher = match job.teachers().next() {
             None => None,
-            Some((_, teacher)) => {
+            Some((_, TeacherJob::Answers(given))) => {
+                let rows = (0..job.train.len()).flat_map(|example| given.train.row(example));
+                Some(wide(rows.copied().collect()))
+            }
+            Some((_, TeacherJob::Model(teacher))) => {
                 let set = teacher.own.as_ref().map_or(&*job.train, |own| &own.train);
                 Some(wide(answers_of(job, &teacher.path, &teacher.config, set, threads)?))
             }

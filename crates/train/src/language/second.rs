@@ -12,8 +12,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use heirloom_balance::At;
-use heirloom_base::{Bytes, Step};
+use heirloom_base::Bytes;
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::micro_ranges;
 use heirloom_data::text::{Masker, Rows};
@@ -32,7 +31,6 @@ use super::teaching::Teaching;
 use super::trainer::{LanguageTrainer, Lengths};
 use crate::hypergradient::saved::Saved;
 use crate::hypergradient::second_seed;
-use crate::learning_rate;
 
 /// The other rows, and room for the weights while others stand in their place.
 pub(super) struct Second {
@@ -105,14 +103,6 @@ impl LanguageTrainer {
         {
             balance.align(&found, at);
         }
-    }
-
-    /// Where the run is.
-    pub(super) fn at(&self) -> At {
-        let training = &self.job.plan.training;
-        let step = self.progress.cursor.step;
-        let learning_rate = learning_rate(training, Step(step));
-        At { step, total: training.total_steps, learning_rate }
     }
 
     /// The alignments of the step's tokens with the rows `others`; `None` where the gradient of these

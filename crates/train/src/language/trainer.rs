@@ -323,6 +323,7 @@ impl LanguageTrainer {
         parts: &Parts,
         finite: bool,
     ) -> Option<crate::BalanceRecord> {
+        let at = self.at();
         let (balance, _) = self.pass.balance.as_mut()?;
         let mean = |term: &String| {
             let place = names.iter().position(|name| name == term)?;
@@ -337,15 +338,20 @@ impl LanguageTrainer {
         let spoke = means.iter().skip(1).any(Option::is_some);
         let whole = (!balance.weighs_tokens() && spoke).then_some(whole);
         if finite {
-            let training = &self.job.plan.training;
-            let step = self.progress.cursor.step;
-            let (total, rate) = (training.total_steps, learning_rate(training, Step(step)));
             let means: Vec<f64> = means.iter().map(|mean| mean.unwrap_or(0.0)).collect();
-            balance.learn(&means, At { step, total, learning_rate: rate });
+            balance.learn(&means, at);
         } else {
             balance.leave_out();
         }
         balance.record(whole)
+    }
+
+    /// Where the run is.
+    pub(super) fn at(&self) -> At {
+        let training = &self.job.plan.training;
+        let step = self.progress.cursor.step;
+        let learning_rate = learning_rate(training, Step(step));
+        At { step, total: training.total_steps, learning_rate }
     }
 
     /// All that is learned.
@@ -363,10 +369,9 @@ impl LanguageTrainer {
     /// their sums, and into how many micro-batches it was cut.
     pub(super) fn accumulate(&mut self, chosen: &[u32]) -> (Vec<String>, Parts, u64) {
         let training = &self.job.plan.training;
-        let step = self.progress.cursor.step;
-        let (total, seed) = (training.total_steps, training.seed);
+        let at = self.at();
+        let (step, seed) = (at.step, training.seed);
         let micro = rule(training.micro_batch);
-        let at = At { step, total, learning_rate: learning_rate(training, Step(step)) };
         let count = self.teachers.len();
         let silent: Vec<bool> = (0..count).map(|at| self.progress.is_silent(at)).collect();
         let alone = silent.iter().all(|silent| *silent);

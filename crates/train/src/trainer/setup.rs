@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
+use heirloom_data::cache::TeacherCache;
 use heirloom_data::dataset::Dataset;
 use heirloom_engine::{Device, Role};
 use heirloom_models::{Capacity, Head, Loaded, Model, transposed};
@@ -16,8 +18,8 @@ use crate::hypergradient::Hypergradient;
 use crate::stages::Stages;
 use crate::teacher::{LiveTeacher, runs_live};
 use crate::{
-    Error, Job, Learned, StudentWeights, TeacherAnswers, TeacherJob, answer_all, check_groups,
-    policy,
+    Error, Job, Learned, StudentWeights, TeacherAnswers, TeacherJob, TeacherModel, answer_all,
+    check_groups, policy,
 };
 
 /// A teacher's answers to the training set, and to a second set where there is one of its own.
@@ -35,6 +37,13 @@ pub(super) fn kept_answers(
     if runs_live(&job.plan, plan) {
         return Ok(None);
     }
+    let teacher = match teacher {
+        TeacherJob::Model(model) => model,
+        TeacherJob::Answers(given) => {
+            let kept = |answers: &Arc<TeacherCache>| TeacherAnswers::Cached(answers.clone());
+            return Ok(Some((kept(&given.train), given.meta.as_ref().map(kept))));
+        }
+    };
     let (train, meta) = match &teacher.own {
         Some(own) => (&own.train, &own.meta),
         None => (&job.train, &job.meta),
@@ -42,7 +51,7 @@ pub(super) fn kept_answers(
     let mut answers = |data: &Dataset| {
         let (both, dir) = ((plan, teacher), &job.cache_dir);
         let cache = answer_all(&job.plan, both, head, data, dir, disk, new_device)?;
-        Ok::<_, Error>(TeacherAnswers::Cached(cache))
+        Ok::<_, Error>(TeacherAnswers::Cached(cache.into()))
     };
     let train = answers(train)?;
     Ok(Some((train, meta.as_deref().map(answers).transpose()?)))
@@ -50,7 +59,7 @@ pub(super) fn kept_answers(
 
 pub(super) fn live(
     device: &mut dyn Device,
-    job: &TeacherJob,
+    job: &TeacherModel,
     head: Head,
     capacity: Capacity,
     inside: bool,

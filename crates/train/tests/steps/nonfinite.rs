@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use heirloom_recipe::OnNonfinite;
-use heirloom_train::{Error, Job, StudentWeights, Trainer};
+use heirloom_train::{Error, Job, StudentWeights, TeacherJob, Trainer};
 use serde_json::Value;
 use tempfile::tempdir;
 
@@ -16,7 +16,7 @@ const NORM: &str = "bert.encoder.layer.1.output.LayerNorm.weight";
 
 /// A copy of the fixture's folder in which one number is another.
 fn with_number(job: &Job, folder: &Path, name: &str, at: usize, value: f32) -> StudentWeights {
-    let source = &job.teacher.as_ref().expect("the fixture").path;
+    let source = &job.teacher.as_ref().and_then(TeacherJob::model).expect("the fixture").path;
     let mut bytes = std::fs::read(source.join("model.safetensors")).unwrap();
     let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&bytes[8..8 + header_len]).unwrap();

@@ -14,7 +14,9 @@ use heirloom_recipe::{
     Activation, Facts, ModelFacts, ModelShape, ModelType, Plan, TokenizerFacts, parse, resolve,
 };
 use heirloom_store::RealDisk;
-use heirloom_train::{Device, Job, Own, StepRecord, StudentWeights, TeacherJob, Trainer};
+use heirloom_train::{
+    Device, Job, Own, StepRecord, StudentWeights, TeacherJob, TeacherModel, Trainer,
+};
 
 const EXAMPLES: usize = 24;
 
@@ -153,7 +155,11 @@ pub(crate) fn job(task: Task, teacher: bool, sets: &[&str], folder: &Path) -> Jo
         meta: None,
         student_config,
         student_weights: StudentWeights::Fresh,
-        teacher: teacher.then_some(TeacherJob { path: fixture, config, own: None }),
+        teacher: teacher.then_some(TeacherJob::Model(TeacherModel {
+            path: fixture,
+            config,
+            own: None,
+        })),
         other_teachers: Vec::new(),
         tokenizer_files: tokenizer.files().clone(),
         cache_dir: folder.to_owned(),
@@ -196,6 +202,7 @@ fn plan(
     let name = format!("{:?}", train.labels());
     let facts = Facts {
         train_examples: train.len() as u64,
+        unlabelled_examples: 0,
         train_tokens: train.lengths().unwrap().total,
         steps_per_epoch: None,
         validation_examples: 0,
@@ -212,6 +219,7 @@ fn plan(
             grown: None,
         }),
         other_teachers: Vec::new(),
+        answers: Vec::new(),
         memory: Bytes(1 << 33),
         threads: 1,
     };

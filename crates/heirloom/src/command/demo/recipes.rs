@@ -152,6 +152,7 @@ pub(super) fn plan(
     let tokens = train.lengths().map(|lengths| lengths.total).unwrap_or_default();
     let facts = Facts {
         train_examples: train.len() as u64,
+        unlabelled_examples: 0,
         train_tokens: tokens,
         steps_per_epoch: None,
         validation_examples: texts.test.len() as u64,
@@ -163,6 +164,7 @@ pub(super) fn plan(
         student: None,
         teacher,
         other_teachers: Vec::new(),
+        answers: Vec::new(),
         // Only an estimate of the memory that a run needs looks at this, and none is asked for.
         memory: Bytes(0),
         threads: threads as u64,
