@@ -258,7 +258,7 @@ fn what_is_no_model_that_grows_is_refused_with_the_families() {
     let place = place("llama");
     place.write("m/config.json", "{\"model_type\": \"t5\"}");
     let (code, _, err) = run(&place, "grow m --layers 3 --out grown");
-    let want = "`model_type` is \"t5\", expected one of bert, roberta, distilbert, gpt2, llama, mistral, qwen2, qwen3\n";
+    let want = "`model_type` is \"t5\", expected one of bert, roberta, distilbert, xlm-roberta, camembert, gpt2, llama, mistral, qwen2, qwen3\n";
     assert!(code == 3 && err.ends_with(want), "{err}");
     place.write("m/config.json", "[]");
     let (code, _, err) = run(&place, "grow m --layers 3 --out grown");

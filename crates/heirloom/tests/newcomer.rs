@@ -75,11 +75,15 @@ fn a_model_that_is_no_classifier_says_what_it_is_for() {
     let place = Place::with_run();
     fs::create_dir(place.path("gpt")).unwrap();
     place.write("gpt/config.json", "{\"model_type\": \"gpt2\", \"n_layer\": 1}");
-    let expected = "expected one of bert, roberta, distilbert; decoders are trained by a recipe with \
+    let expected = "expected one of bert, roberta, distilbert, xlm-roberta, camembert; decoders are trained by a recipe with \
                     [text] in the place of [task]";
     place.no_plan(&["teacher.model=gpt"], 3, expected);
     place.write("gpt/config.json", "{\"model_type\": \"resnet\"}");
-    place.no_plan(&["teacher.model=gpt"], 3, "expected one of bert, roberta, distilbert\n");
+    place.no_plan(
+        &["teacher.model=gpt"],
+        3,
+        "expected one of bert, roberta, distilbert, xlm-roberta, camembert\n",
+    );
 
     fs::create_dir(place.path("bare")).unwrap();
     for entry in fs::read_dir(place.path("run/last")).unwrap() {

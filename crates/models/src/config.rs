@@ -17,25 +17,42 @@ use crate::Error;
 pub enum ModelType {
     /// BERT (Devlin et al. 2019, arXiv:1810.04805).
     Bert,
-    /// RoBERTa (Liu et al. 2019, arXiv:1907.11692).
+    /// RoBERTa (Liu et al. 2019, arXiv:1907.11692), and under names of their own XLM-RoBERTa (Conneau et
+    /// al. 2020, arXiv:1911.02116) and CamemBERT (Martin et al. 2020, arXiv:1911.03894).
     Roberta,
     /// DistilBERT (Sanh et al. 2019, arXiv:1910.01108).
     DistilBert,
 }
 
 impl ModelType {
-    /// The families by their `model_type`.
-    pub const NAMES: [&'static str; 3] = ["bert", "roberta", "distilbert"];
+    /// The values of `model_type` that are known: of each family in order, then its other names.
+    pub const NAMES: [&'static str; 5] =
+        ["bert", "roberta", "distilbert", "xlm-roberta", "camembert"];
 
-    /// `model_type` in `config.json`.
+    /// `model_type` in `config.json`, of a new model.
     pub fn name(self) -> &'static str {
         Self::NAMES[self as usize]
     }
 
     /// The family called `name`.
     pub fn find(name: &str) -> Option<Self> {
-        [Self::Bert, Self::Roberta, Self::DistilBert].into_iter().find(|kind| kind.name() == name)
+        known(name).map(|(_, family, _)| family)
     }
+}
+
+/// A family's name, the family, and how the names of its classes in `transformers` begin.
+type Known = (&'static str, ModelType, &'static str);
+
+fn known(name: &str) -> Option<Known> {
+    let [bert, roberta, distilbert, xlm_roberta, camembert] = ModelType::NAMES;
+    let all = [
+        (bert, ModelType::Bert, "Bert"),
+        (roberta, ModelType::Roberta, "Roberta"),
+        (distilbert, ModelType::DistilBert, "DistilBert"),
+        (xlm_roberta, ModelType::Roberta, "XLMRoberta"),
+        (camembert, ModelType::Roberta, "Camembert"),
+    ];
+    all.into_iter().find(|(known, ..)| *known == name)
 }
 
 /// The shape of an encoder.
@@ -43,6 +60,8 @@ impl ModelType {
 pub struct EncoderConfig {
     /// The family.
     pub model_type: ModelType,
+    /// Its name in the config, one of [`ModelType::NAMES`].
+    pub called: &'static str,
     /// V.
     pub vocab_size: usize,
     /// C.
@@ -187,7 +206,7 @@ impl EncoderConfig {
     pub fn from_map(file: &Path, raw: Map<String, Value>) -> Result<Self, Error> {
         let keys = Keys { file, map: &raw };
         let kind = keys.text("model_type", "")?;
-        let Some(model_type) = ModelType::find(&kind) else {
+        let Some((called, model_type, _)) = known(&kind) else {
             return Err(Error::ModelType { file: file.to_owned(), found: kind });
         };
         let distil = model_type == ModelType::DistilBert;
@@ -215,6 +234,7 @@ impl EncoderConfig {
         let default_eps = if model_type == ModelType::Roberta { 1e-5 } else { 1e-12 };
         let config = Self {
             model_type,
+            called,
             vocab_size: keys.size(
                 "vocab_size",
                 Some(if model_type == ModelType::Roberta { 50265 } else { 30522 }),
@@ -272,6 +292,11 @@ impl EncoderConfig {
         Self::parse(&file, &text)
     }
 
+    /// How the names of its classes in `transformers` begin: `XLMRoberta`.
+    pub fn class_prefix(&self) -> &'static str {
+        known(self.called).map_or("", |(.., prefix)| prefix)
+    }
+
     /// First position of a sequence: RoBERTa keeps the rows up to its padding token's unused.
     pub fn first_position(&self) -> u32 {
         if self.model_type == ModelType::Roberta { self.pad_token_id + 1 } else { 0 }
@@ -290,7 +315,7 @@ impl EncoderConfig {
         let mut set = |bert: &str, other: &str, value: Value| {
             map.insert(if distil { other } else { bert }.to_owned(), value);
         };
-        set("model_type", "model_type", json!(self.model_type.name()));
+        set("model_type", "model_type", json!(self.called));
         set("vocab_size", "vocab_size", json!(self.vocab_size));
         set("hidden_size", "dim", json!(self.hidden_size));
         set("num_hidden_layers", "n_layers", json!(self.layers));

@@ -45,12 +45,8 @@ impl Head {
     }
 
     /// The class that `transformers` loads a saved folder with.
-    pub fn architecture(self, model_type: ModelType) -> String {
-        let family = match model_type {
-            ModelType::Bert => "Bert",
-            ModelType::Roberta => "Roberta",
-            ModelType::DistilBert => "DistilBert",
-        };
+    pub fn architecture(self, config: &EncoderConfig) -> String {
+        let family = config.class_prefix();
         let task = match self {
             Self::SingleLabel { .. } | Self::MultiLabel { .. } | Self::Regression => {
                 "ForSequenceClassification"

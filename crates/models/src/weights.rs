@@ -215,7 +215,7 @@ impl Model {
     /// the numbers as they are now, and the task.
     pub fn config_json(&self, labels: &[String]) -> String {
         let mut map = self.config().to_map();
-        let architecture = self.head().architecture(self.config().model_type);
+        let architecture = self.head().architecture(self.config());
         map.insert("architectures".to_owned(), json!([architecture]));
         match self.head().problem_type() {
             Some(problem) => {

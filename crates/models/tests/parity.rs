@@ -15,7 +15,7 @@ use heirloom_engine::{
 use heirloom_models::{Capacity, EncoderConfig, Head, Inputs, Model, Purpose, Taps};
 use heirloom_store::{TensorFile, TensorFolder};
 
-const CASES: [&str; 18] = [
+const CASES: [&str; 20] = [
     "bert-single",
     "bert-multi",
     "bert-regression",
@@ -34,6 +34,8 @@ const CASES: [&str; 18] = [
     "bert-gelu-new",
     "bert-relu",
     "bert-eps",
+    "xlm-roberta-single",
+    "camembert-single",
 ];
 
 fn fixtures() -> PathBuf {
@@ -134,7 +136,7 @@ fn pack(file: &TensorFile) -> Packed {
 }
 
 fn head_of(case: &str, config: &EncoderConfig) -> Head {
-    match case.split_once('-').unwrap().1 {
+    match case.rsplit_once('-').unwrap().1 {
         "multi" => Head::MultiLabel { labels: config.labels.len() },
         "regression" => Head::Regression,
         "mlm" => Head::MaskedLm,
@@ -214,6 +216,12 @@ fn check(case: &str, device: &mut dyn Device, bounds: &Bounds) {
         .load(device, &TensorFolder::open(&folder).unwrap(), &|name| name.to_owned(), None)
         .unwrap();
     assert_eq!(loaded, heirloom_models::Loaded::default(), "{case}: nothing fresh, nothing unused");
+
+    // What is saved is of the class that it was read as.
+    let saved =
+        EncoderConfig::parse(Path::new("saved"), &model.config_json(&config.labels)).unwrap();
+    let name = |config: &EncoderConfig| (config.called, config.architecture.clone());
+    assert_eq!(name(&saved), name(&config), "{case}");
 
     let masked: Vec<u32> =
         if head == Head::MaskedLm { (0..packed.ids.len() as u32).collect() } else { vec![] };
