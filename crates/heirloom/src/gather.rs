@@ -375,7 +375,7 @@ fn open_data(
             (with_label_noise(whole, &data).select(&train), Some(held))
         }
     };
-    let train = limited(train, data.train_limit);
+    let train = if train.is_empty() { train } else { limited(train, data.train_limit) };
     let read = |file: &String| {
         let files = std::slice::from_ref(file);
         dataset(&data, folder, files, &labels, &tokenizer, KeepTexts::No)
@@ -437,7 +437,7 @@ fn open_data(
         }
     }
     let without = train.classes_without_examples();
-    if !without.is_empty() {
+    if labelled > 0 && !without.is_empty() {
         notes.push(format!("no training example has the label {}", without.join(", ")));
     }
     let trained_on = [("training set", Some(&train)), ("second set", meta.as_ref())];

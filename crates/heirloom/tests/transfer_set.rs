@@ -174,6 +174,42 @@ fn texts_without_a_label_are_taught_by_the_teacher_alone() {
 }
 
 #[test]
+fn texts_without_labels_may_be_all_there_is() {
+    let place = Place::new();
+    let alone = |keys: &str| {
+        recipe(&format!("{keys}{UNLABELLED}{ANSWERS}"), 14).replace("train = \"train.tsv\"\n", "")
+    };
+    let labels = "labels = [\"c0\", \"c1\", \"c2\", \"c3\"]\n";
+    place.write("student.toml", &alone(labels).replace("\"never\"", "\"end\""));
+    let plan = place.succeeds(&["plan", "student.toml"]);
+    assert!(
+        plan.contains("more.tsv: 60 examples") && plan.contains("none of them has a label"),
+        "{plan}"
+    );
+    place.succeeds(&["train", "student.toml", "--into", "alone"]);
+    let record = place.record("alone");
+    for line in record.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        if line["kind"] == "step" {
+            let teacher = line["terms"]["teacher"]["mean"].as_f64().unwrap();
+            let loss = line["loss"].as_f64().unwrap();
+            assert!((loss - teacher).abs() < 1e-9 && line["terms"]["label"].is_null(), "{line}");
+        }
+    }
+    assert!(record.contains("\"accuracy\""), "{record}");
+    place.succeeds(&["eval", "alone"]);
+    place.succeeds(&["train", "student.toml", "--smoke"]);
+    // Nobody can say which classes there are, or what a label is worth.
+    place.write("student.toml", &alone(""));
+    let said = place.refused(&["plan", "student.toml", "--set", "objective.alpha=0.5"], 2);
+    assert!(
+        said.contains("`task.labels` is missing: names of the classes, in the order of"),
+        "{said}"
+    );
+    assert!(said.contains("`objective.alpha` needs `task.train`, a file with labels"), "{said}");
+}
+
+#[test]
 fn a_run_goes_on_with_the_answers_and_texts_it_began_with_and_no_others() {
     let place = Place::new();
     let rest = format!("train_limit = 30\n{UNLABELLED}{ANSWERS}{RW_KD}");

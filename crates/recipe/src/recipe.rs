@@ -245,7 +245,7 @@ section! {
         path: String, PATH, absent "required" as "\"data/SST-2\"",
             "Folder with the files below.";
         train: String, TEXT, absent "the preset's" as "\"train.tsv\"",
-            "File to train on, in `path`.";
+            "File to train on, in `path`. Without one, the texts of `unlabelled` are all there is, and `labels` are named.";
         unlabelled: String, TEXT, absent "none" as "\"unlabelled.tsv\"",
             "File with more texts to train on, in `path`, laid out as the others; from them the student learns the teacher's answers alone, and a label column is not read (single-label classification).";
         validation: String, TEXT, absent "the preset's; none is needed with `validation_split`" as "\"dev.tsv\"",

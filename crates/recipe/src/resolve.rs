@@ -84,7 +84,12 @@ fn decided(recipe: &Recipe, facts: &Facts, problems: &mut Problems) -> Option<Pl
         steps_per_epoch: facts.steps_per_epoch,
         threads: facts.threads,
         best: data.metric.values()[0],
-        train: ("task.train", place(&recipe.task.train, &recipe.task.place)),
+        train: match &recipe.task.train {
+            None if data.train.is_empty() => {
+                ("task.unlabelled", place(&recipe.task.unlabelled, &recipe.task.place))
+            }
+            train => ("task.train", place(train, &recipe.task.place)),
+        },
         validation: ("task.validation", place(&recipe.task.validation, &recipe.task.place)),
     };
     let training = training(recipe, &amount, problems);
@@ -366,6 +371,8 @@ fn objective(
             (0.5, hidden_terms(recipe, [student, shape].map(InsideShape::of), problems))
         }
     };
+    // Where no training text has a label, there is the teacher alone.
+    let usual_alpha = if data.train.is_empty() { 1.0 } else { usual_alpha };
     Some(ObjectivePlan {
         alpha: value(&objective.alpha).unwrap_or(usual_alpha),
         teacher_parts: teacher_parts(recipe),

@@ -46,13 +46,22 @@ fn data(plan: &Plan) -> Vec<String> {
     let (data, examples) = (&plan.data, &plan.examples);
     let mut lines = Vec::new();
     let (train, tokens) = (thousands(examples.train), thousands(examples.train_tokens.0));
-    let files = data.train.join(", ");
+    let files = match &data.unlabelled {
+        Unlabelled::Some { file, .. } if data.train.is_empty() => file.clone(),
+        _ => data.train.join(", "),
+    };
     lines.push(format!("{}/{files}: {train} examples, {tokens} tokens", data.path));
     if let Limit::First(limit) = data.train_limit {
         let of = if examples.unlabelled > 0 { format!(" of {files}") } else { String::new() };
         lines.push(format!("  the first {} after the shuffle{of}", thousands(limit)));
     }
-    if let Unlabelled::Some { file, limit } = &data.unlabelled {
+    if let (Unlabelled::Some { limit, .. }, true) = (&data.unlabelled, data.train.is_empty()) {
+        let first = match limit {
+            Limit::First(_) => "; the first after the shuffle",
+            Limit::All => "",
+        };
+        lines.push(format!("  none of them has a label{first}"));
+    } else if let Unlabelled::Some { file, limit } = &data.unlabelled {
         let count = thousands(examples.unlabelled);
         let first = match limit {
             Limit::First(_) => ", the first after the shuffle",

@@ -62,7 +62,10 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         }
     };
     let train = value(&task.train).or(known.map(|_| "train.tsv".to_owned()));
-    let format = value(&task.format).or_else(|| by_extension(train.as_deref()?));
+    // Texts without labels may be all there is.
+    let alone = train.is_none() && task.unlabelled.is_some();
+    let named = train.clone().or_else(|| value(&task.unlabelled));
+    let format = value(&task.format).or_else(|| by_extension(named.as_deref()?));
     let label_first = format == Some(Format::LabelFirst);
     let text = match label_first {
         true => Some(Column::Number(1)),
@@ -73,7 +76,7 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         false => value(&task.label).or(known.map(|known| known.label.clone())),
     };
     need(task.path.is_some(), "path", "the folder with the data files");
-    need(train.is_some(), "train", "the file to train on");
+    need(named.is_some(), "train", "the file to train on");
     need(text.is_some(), "text", "the column with the text");
     need(label.is_some(), "label", "the column with the label");
 
@@ -97,9 +100,9 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
         validation.clear();
     }
 
-    if let (None, Some(train)) = (format, &train) {
+    if let (None, Some(file)) = (format, &named) {
         let meaning =
-            format!("the extension of `{train}` does not tell; one of {}", Format::ONE.words);
+            format!("the extension of `{file}` does not tell; one of {}", Format::ONE.words);
         missing(here(), "task.format", &meaning, problems);
     }
     let in_lines = matches!(format, Some(Format::Tsv | Format::Csv));
@@ -127,6 +130,9 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
     }
     let label_noise = label_noise(recipe, kind, problems);
     let unlabelled = unlabelled(recipe, kind, problems);
+    if alone {
+        check_alone(recipe, problems);
+    }
     if problems.count() > before {
         return None;
     }
@@ -134,7 +140,7 @@ pub(crate) fn data(recipe: &Recipe, problems: &mut Problems) -> Option<DataPlan>
     Some(DataPlan {
         kind: kind?,
         path: value(&task.path)?,
-        train: vec![train?],
+        train: train.into_iter().collect(),
         validation,
         test: value(&task.test).into_iter().collect(),
         format,
@@ -220,6 +226,35 @@ fn unlabelled(recipe: &Recipe, kind: Option<TaskKind>, problems: &mut Problems) 
     }
     let limit = value(&task.unlabelled_limit).map_or(Limit::All, Limit::First);
     Unlabelled::Some { file: at.value.clone(), limit }
+}
+
+/// What needs a training file with labels.
+fn check_alone(recipe: &Recipe, problems: &mut Problems) {
+    let (task, objective) = (&recipe.task, &recipe.objective);
+    let place = || task.place.clone().unwrap_or(Place::Whole);
+    let known = task.preset.is_some() || task.labels.is_some() || problems.is_wrong("task.labels");
+    if !known {
+        let meaning = "names of the classes, in the order of outputs: without `task.train` there is \
+                       no label to find them by";
+        missing(place(), "task.labels", meaning, problems);
+    }
+    let needed = "`task.train`, a file with labels";
+    let written: [(&str, Option<&Place>); 6] = [
+        ("task.validation_split", task.validation_split.as_ref().map(|at| &at.place)),
+        ("task.train_limit", task.train_limit.as_ref().map(|at| &at.place)),
+        ("task.label_noise", task.label_noise.as_ref().map(|at| &at.place)),
+        ("objective.balance", objective.balance.as_ref().map(|at| &at.place)),
+        ("objective.regularizer", objective.regularizer.as_ref().map(|at| &at.place)),
+        (
+            "objective.alpha",
+            objective.alpha.as_ref().filter(|at| at.value < 1.0).map(|at| &at.place),
+        ),
+    ];
+    for (key, place) in written {
+        let Some(place) = place else { continue };
+        let (key, needs) = (key.to_owned(), needed.to_owned());
+        problems.push(place.clone(), ProblemKind::Needs { key, needs });
+    }
 }
 
 fn evaluate_on(

@@ -1153,6 +1153,30 @@ fn texts_without_labels_need_somebody_who_answers() {
 }
 
 #[test]
+fn texts_without_labels_alone_need_names_of_the_classes() {
+    let own = GOOD.replace(
+        "preset = \"sst2\"\n",
+        "kind = \"classification\"\nunlabelled = \"more.tsv\"\nvalidation = \"dev.tsv\"\ntext = 0\n\
+         label = 1\nheader = false\n",
+    );
+    let labels = "task.labels=['no', 'yes']";
+    assert_eq!(said(&own.replace("alpha = 0.7\n", ""), &[labels]), "fine");
+    assert_eq!(said(&own, &[labels, "objective.alpha=1"]), "fine");
+    assert_eq!(said(&own, &[labels, "task.train=train.tsv"]), "fine");
+    let sets =
+        ["task.validation_split=0.1", "task.label_noise=0.2", "objective.balance.policy=wsl"];
+    insta::assert_snapshot!(said(&own, &sets), @r#"
+        recipe.toml:2:2: `task.labels` is missing: names of the classes, in the order of outputs: without `task.train` there is no label to find them by
+        recipe.toml:18:1: `objective.alpha` needs `task.train`, a file with labels
+        recipe.toml:18:1: `objective.alpha` needs a policy that keeps a share or begins with one; wsl decides it
+        --set task.validation_split=0.1: `task.validation_split` needs `task.train`, a file with labels
+        --set task.label_noise=0.2: `task.label_noise` needs `task.train`, a file with labels
+        --set objective.balance.policy=wsl: `objective.balance` needs `task.train`, a file with labels
+        6 problems
+    "#);
+}
+
+#[test]
 fn a_file_of_answers_stands_in_the_place_of_a_model() {
     // An override takes the model's place.
     let answers = "teacher.answers=answers.jsonl";
