@@ -28,6 +28,8 @@ pub struct Dataset {
     example_labels: Vec<Label>,
     /// What each text is, to find it in another dataset.
     text_digests: Vec<Digest>,
+    /// The same without the spaces around it, to find somebody's answer to it.
+    asked: Vec<Digest>,
     texts: Option<Vec<Text>>,
     labels: Labels,
     truncated: Vec<bool>,
@@ -121,6 +123,7 @@ impl Dataset {
             starts: vec![0],
             example_labels: Vec::new(),
             text_digests: Vec::new(),
+            asked: Vec::new(),
             texts: (keep == KeepTexts::Yes).then(Vec::new),
             labels,
             truncated: Vec::new(),
@@ -150,6 +153,7 @@ impl Dataset {
             self.starts.push(self.ids.len());
             self.example_labels.push(label);
             self.text_digests.push(text_digest(&row.text, row.pair.as_deref()));
+            self.asked.push(row.asked());
             self.truncated.push(encoding.truncated);
             if let Some(texts) = &mut self.texts {
                 texts.push(Text { text: row.text.clone(), pair: row.pair.clone() });
@@ -188,9 +192,10 @@ impl Dataset {
         self.texts.as_ref().map(|texts| &texts[example])
     }
 
-    /// What the text of an example is; the same text, or pair, has the same digest everywhere.
-    pub fn text_digest(&self, example: usize) -> Digest {
-        self.text_digests[example]
+    /// What an example asks whoever answers it: a digest of its text, or pair, without the spaces around
+    /// it. Equal texts have equal ones everywhere.
+    pub fn asked(&self, example: usize) -> Digest {
+        self.asked[example]
     }
 
     /// What labels can be.
@@ -279,6 +284,7 @@ impl Dataset {
             part.starts.push(part.ids.len());
             part.example_labels.push(example.label.clone());
             part.text_digests.push(self.text_digests[index]);
+            part.asked.push(self.asked[index]);
             part.truncated.push(self.truncated[index]);
             if self.has_label_noise() {
                 part.classes_before.push(self.class_before_noise(index));
@@ -307,6 +313,7 @@ impl Dataset {
         self.starts.extend(other.starts[1..].iter().map(|start| tokens + start));
         self.example_labels.extend_from_slice(&other.example_labels);
         self.text_digests.extend_from_slice(&other.text_digests);
+        self.asked.extend_from_slice(&other.asked);
         self.truncated.extend_from_slice(&other.truncated);
         self.texts = self.texts.zip(other.texts.as_ref()).map(|(mut texts, others)| {
             texts.extend_from_slice(others);
@@ -407,8 +414,12 @@ pub fn overlap(train: &Dataset, validation: &Dataset) -> Overlap {
 /// Rows tokenised before their encodings are laid flat.
 const TOKENISED_AT_ONCE: usize = 8192;
 
-/// What a text, or a pair, is; the same in every dataset.
-pub(crate) fn text_digest(text: &str, pair: Option<&str>) -> Digest {
+/// A digest of a text, or pair, without the spaces around it.
+pub(crate) fn asked(text: &str, pair: Option<&str>) -> Digest {
+    text_digest(text.trim(), pair.map(str::trim))
+}
+
+fn text_digest(text: &str, pair: Option<&str>) -> Digest {
     let mut hasher = Hasher::new();
     hasher.part(text.as_bytes());
     if let Some(pair) = pair {

@@ -2,8 +2,8 @@
 //!
 //! In: a file of one JSON object a line, each with a text and what the teacher says of it. Out: one
 //! row of logits for each example of a data set.
-//! Never: an answer by its place in the file. It is that to its text, so a shuffled, shortened or
-//! longer file answers the same.
+//! Never: an answer by its place in the file. It is that to its text, whatever spaces stand around it, so
+//! a shuffled, shortened or longer file answers the same.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -13,7 +13,7 @@ use heirloom_base::Digest;
 use serde_json::Value;
 
 use crate::cache::{CacheKey, TeacherCache};
-use crate::dataset::{Dataset, text_digest};
+use crate::dataset::{Dataset, asked};
 use crate::error::{BadRow, Error, Problem, alternatives, excerpt, reading};
 use crate::jsonl::{Fields, type_of};
 use crate::label::{LabelKind, Labels};
@@ -137,7 +137,7 @@ impl AnswerFile {
         let mut logits = Vec::with_capacity(data.len() * self.classes);
         let mut without = Vec::new();
         for at in 0..data.len() {
-            match self.rows.get(&data.text_digest(at)) {
+            match self.rows.get(&data.asked(at)) {
                 Some((_, row)) => logits.extend_from_slice(row),
                 None => without.push(at),
             }
@@ -148,7 +148,7 @@ impl AnswerFile {
                 missing: without.len(),
                 of: data.len(),
                 what,
-                text: text_of(data.text_digest(first)).map(|text| excerpt(text.as_bytes())),
+                text: text_of(data.asked(first)).map(|text| excerpt(text.as_bytes())),
             });
         }
         let key =
@@ -174,7 +174,7 @@ impl Reader<'_> {
             None => None,
             Some(pairs) => Some(self.text(&fields, &[pairs, &PAIRS].concat())?),
         };
-        Ok((text_digest(&text, pair.as_deref()), self.logits(&fields)?))
+        Ok((asked(&text, pair.as_deref()), self.logits(&fields)?))
     }
 
     fn text(&self, fields: &Fields<'_>, names: &[&str]) -> Result<String, Bad> {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use heirloom_base::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::text_digest;
+use crate::dataset::asked;
 use crate::error::{BadRow, Error, Problem, excerpt, reading};
 use crate::label::{Labels, RawLabel};
 use crate::lines::LONGEST_LINE;
@@ -35,10 +35,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// What its text is, or its pair of texts: [`Dataset::text_digest`](crate::dataset::Dataset::text_digest)
-    /// of the example that it becomes.
-    pub fn text_digest(&self) -> Digest {
-        text_digest(&self.text, self.pair.as_deref())
+    /// [`Dataset::asked`](crate::dataset::Dataset::asked) of the example that it becomes.
+    pub fn asked(&self) -> Digest {
+        asked(&self.text, self.pair.as_deref())
     }
 }
 

@@ -64,6 +64,10 @@ fn an_answer_is_found_by_its_text_wherever_it_stands() {
     let answers = read(&lines.join("\n"), &two(), None).unwrap();
     assert_eq!((answers.len(), answers.is_empty()), (4, false));
     assert_eq!(logits(&answers, &data).unwrap(), want);
+    // Spaces around a text are nobody's answer.
+    let spaced = unlabelled(&[" c", "a ", "b", "a\t"], &two());
+    assert_eq!(logits(&answers, &spaced).unwrap(), want);
+    assert!(logits(&answers, &unlabelled(&["a  b"], &two())).is_err());
     let turned: Vec<&str> = lines.iter().rev().copied().collect();
     assert_eq!(logits(&read(&turned.join("\r\n"), &two(), None).unwrap(), &data).unwrap(), want);
 }
@@ -175,7 +179,7 @@ fn one_set_behind_another_keeps_both_as_they_are() {
         let part = if at < 3 { (&first, at) } else { (&second, at - 3) };
         assert_eq!(both.example(at), part.0.example(part.1));
         assert_eq!(both.text(at), part.0.text(part.1));
-        assert_eq!(both.text_digest(at), part.0.text_digest(part.1));
+        assert_eq!(both.asked(at), part.0.asked(part.1));
     }
     // The tokens are those of one data set, and the whole is not either part.
     let rows =

@@ -47,7 +47,7 @@ pub fn read(
     let text = text.unwrap_or_default();
     let key = (tokenizer, data.max_length as usize);
     let text_of = |digest: Digest| {
-        let row = rows.iter().copied().flatten().find(|row| row.text_digest() == digest)?;
+        let row = rows.iter().copied().flatten().find(|row| row.asked() == digest)?;
         Some(row.text.clone())
     };
     let read = |path: &Option<PathBuf>| {
