@@ -92,9 +92,10 @@ fn recipes_with_a_policy_differ_from_plain_distillation_in_the_objective_alone()
 
 #[test]
 fn recipes_of_language_models_read_the_same_text_in_the_same_steps() {
-    let [teacher, distil, inherit] =
-        ["novels-teacher.toml", "novels-distil.toml", "novels-inherit.toml"].map(recipe);
-    for other in [&distil, &inherit] {
+    let names =
+        ["novels-teacher.toml", "novels-distil.toml", "novels-inherit.toml", "novels-salt.toml"];
+    let [teacher, distil, inherit, salt] = names.map(recipe);
+    for other in [&distil, &inherit, &salt] {
         assert_eq!(other.text(), teacher.text());
         assert_eq!(other.seeds(), teacher.seeds());
         assert_eq!(other.batches(), teacher.batches());
@@ -124,6 +125,7 @@ fn recipes_of_language_models_read_the_same_text_in_the_same_steps() {
         (config.hidden_size.map(|at| at.value), config.num_hidden_layers.map(|at| at.value))
     };
     assert_eq!(config(&inherit), config(&teacher));
+    assert_eq!((config(&salt), salt.teacher_path()), (config(&teacher), inherit.teacher_path()));
 }
 
 #[test]
