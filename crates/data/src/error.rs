@@ -19,8 +19,8 @@ pub enum Error {
     BadRow(Box<BadRow>),
     /// A line of a file of answers that is none.
     #[error(
-        "{0}\n  expected a text with `logits`, `probabilities` or `value`, as `heirloom predict` writes \
-         them"
+        "{0}\n  expected a text with `logits`, `probabilities`, `label` or `value`, as `heirloom predict` \
+         writes them"
     )]
     BadAnswer(Box<BadRow>),
     /// Examples to which a file of answers says nothing.

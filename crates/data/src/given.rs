@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::cache::{CacheKey, TeacherCache};
 use crate::dataset::{Dataset, asked};
 use crate::error::{BadRow, Error, Problem, alternatives, excerpt, reading};
-use crate::jsonl::{Fields, type_of};
-use crate::label::{LabelKind, Labels};
+use crate::jsonl::{Fields, raw_label, type_of};
+use crate::label::{Label, LabelKind, Labels, RawLabel};
 use crate::lines::{LONGEST_LINE, Line, Lines, without_ending};
 use crate::separated::decode;
 use crate::source::{Bad, Encoding, Placed};
@@ -47,12 +47,14 @@ impl AnswerFile {
     /// Reads `file`, whose answers are about `labels`.
     ///
     /// A line has the text under one of `names` or [`TEXTS`], that of a pair's second under one of
-    /// `pairs` or [`PAIRS`], and one of these, as a list in the order of `labels` or by their names:
+    /// `pairs` or [`PAIRS`], and the first of these that it has, numbers as a list in the order of `labels`
+    /// or by their names:
     ///
     /// - `logits`: finite numbers;
     /// - `probabilities`: from 0 to 1; of one label among several they sum to 1 within 0.02, and are
     ///   divided by their sum. They become logits: `ln p`, or `ln p/(1 − p)` where labels do not
     ///   exclude one another, of a p no nearer to an end than 1e-6. Beside logits they must be theirs;
+    /// - `label`, or `labels` where they do not exclude one another: an answer without a doubt;
     /// - `value`, for a regression.
     ///
     /// # Errors
@@ -198,7 +200,7 @@ impl Reader<'_> {
             })
             .transpose()?;
         let found = match (logits, from_probabilities) {
-            (None, None) => return Err(fields.get("logits").err().unwrap_or_else(neither)),
+            (None, None) => self.hard(fields)?,
             (Some(logits), None) => logits.value,
             (None, Some(logits)) => logits.value,
             (Some(logits), Some(other)) => {
@@ -219,6 +221,29 @@ impl Reader<'_> {
             }
         };
         Ok(found.into_iter().map(|logit| logit as f32).collect())
+    }
+
+    /// Logits of an answer that is a label, or labels that do not exclude one another, and no more.
+    fn hard(&self, fields: &Fields<'_>) -> Result<Vec<f64>, Bad> {
+        let several = matches!(self.labels.kind, LabelKind::Multi { .. });
+        let name = if several { "labels" } else { "label" };
+        if !fields.has(name) {
+            return Err(fields.get("logits").err().unwrap_or_else(neither));
+        }
+        let Placed { value, column } = fields.get(name)?;
+        let label = raw_label(&value).unwrap_or(RawLabel::Missing);
+        let found = match self.labels.resolve(&label) {
+            Ok(Label::Class(class)) => {
+                (0..self.labels.names.len()).map(|at| f64::from(at == class as usize)).collect()
+            }
+            Ok(Label::Multi(marks)) => marks.iter().copied().map(f64::from).collect::<Vec<_>>(),
+            Ok(_) => return Err(bad(column, name, "is no label")),
+            Err(wrong) => {
+                let reason = format!("is {}, expected {}", wrong.found, wrong.expected);
+                return Err(bad(column, name, &reason));
+            }
+        };
+        self.of_probabilities(&found).map_err(|reason| bad(column, name, &reason))
     }
 
     /// The numbers of a field in the order of the labels; nothing where there is no such field.

@@ -161,7 +161,8 @@ fn as_label(field: &str, placed: Placed<Value>) -> Result<Placed<RawLabel>, Bad>
     }
 }
 
-fn raw_label(value: &Value) -> Option<RawLabel> {
+/// The label that a value is; `None` for null and objects.
+pub(crate) fn raw_label(value: &Value) -> Option<RawLabel> {
     match value {
         Value::Bool(value) => Some(RawLabel::Integer(i64::from(*value))),
         Value::Number(number) => {

@@ -111,6 +111,16 @@ fn probabilities_become_logits_that_have_them() {
     let data = dataset(&several, vec![row("a", None, RawLabel::Missing)], KeepTexts::No);
     let found = logits(&read(line, &several, None).unwrap(), &data).unwrap();
     assert!((f64::from(found[0]) - 3f64.ln()).abs() < 1e-6 && found[1] == 0.0, "{found:?}");
+    // A label alone is an answer without a doubt, as far as a logit can say so.
+    let data = unlabelled(&["a", "b"], &two());
+    let lines = "{\"text\": \"a\", \"label\": \"yes\"}\n{\"text\": \"b\", \"label\": 0}";
+    let found = logits(&read(lines, &two(), None).unwrap(), &data).unwrap();
+    let least = 1e-6f64.ln() as f32;
+    assert_eq!(found, [least, 0.0, 0.0, least]);
+    let line = r#"{"text": "a", "labels": ["y"]}"#;
+    let data = dataset(&several, vec![row("a", None, RawLabel::Missing)], KeepTexts::No);
+    let found = logits(&read(line, &several, None).unwrap(), &data).unwrap();
+    assert!(found[0] < -13.8 && found[1] > 13.8, "{found:?}");
     // A score is a number.
     let score = Labels::score();
     let data = dataset(&score, vec![row("a", None, RawLabel::Missing)], KeepTexts::No);
@@ -124,8 +134,8 @@ fn what_is_no_answer_is_refused_with_its_line_and_what_was_expected() {
         let text = format!("{{\"text\": \"first\", \"logits\": [0, 1]}}\n{line}\n");
         let said = read(&text, &two(), None).unwrap_err();
         // Every message ends with what a line should be.
-        let end = "\n  expected a text with `logits`, `probabilities` or `value`, as `heirloom \
-                   predict` writes them";
+        let end = "\n  expected a text with `logits`, `probabilities`, `label` or `value`, as \
+                   `heirloom predict` writes them";
         let said = said.strip_suffix(end).unwrap_or_else(|| panic!("{said}")).to_owned();
         said.lines().next().unwrap().to_owned()
     };
@@ -142,6 +152,8 @@ fn what_is_no_answer_is_refused_with_its_line_and_what_was_expected() {
     insta::assert_snapshot!(said(r#"{"text": "a", "probabilities": [0.5, 0.4]}"#), @"answers.jsonl:2:32: `probabilities` sums to 0.9, expected 1");
     insta::assert_snapshot!(said(r#"{"text": "a", "probabilities": [1.5, -0.5]}"#), @"answers.jsonl:2:32: `probabilities` holds 1.5, expected numbers from 0 to 1");
     insta::assert_snapshot!(said(r#"{"text": "first", "logits": [0, 2]}"#), @"answers.jsonl:2: another answer to the text of line 1");
+    insta::assert_snapshot!(said(r#"{"text": "a", "label": "yess"}"#), @r#"answers.jsonl:2:24: `label` is "yess", expected one of the labels; did you mean `yes`?"#);
+    insta::assert_snapshot!(said(r#"{"text": "a", "label": {"yes": 1}}"#), @"answers.jsonl:2:24: `label` is no label");
     // A list in another order than the labels is seen where probabilities by name stand beside it.
     insta::assert_snapshot!(said(r#"{"text": "a", "logits": [2, 0], "probabilities": {"no": 0.1192, "yes": 0.8808}}"#), @"answers.jsonl:2:25: `logits` is 0.8808 for `no` by its own and 0.1192 by `probabilities`; a list is in the order of `task.labels`: no, yes");
     let right =

@@ -424,7 +424,7 @@ section! {
         model: String, PATH, absent "required, where there is a [teacher] without `answers` or `cache`" as "\"models/bert-large-sst2\"",
             "Folder of a model fine-tuned on the task; beside `cache`, of the model that gave the answers.";
         answers: String, PATH, absent "none: the model answers" as "\"answers.jsonl\"",
-            "File of answers in place of a model: one JSON object a line with a text of the training set and `logits` or `probabilities` (`value` for a regression), as a list or by label, as `heirloom predict` writes them or any other program. They are found by their text (`[task]`).";
+            "File of answers in place of a model: one JSON object a line with a text of the training set and `logits` or `probabilities`, as a list or by label, or a `label` alone (`value` for a regression), as `heirloom predict` writes them or any other program. They are found by their text (`[task]`).";
         cache: String, PATH, absent "none: the model answers" as "\"novels-kept\"",
             "Folder of answers that `heirloom cache` kept, in place of a model that answers (`[text]`).";
         logits: Logits, Logits::ONE, absent "cache; live where `[[objective.hidden]]` needs the teacher" as "\"cache\"",
