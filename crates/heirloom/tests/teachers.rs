@@ -7,12 +7,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
 
 use heirloom_store::{Array, Draft, DraftFile, RealDisk, TensorFile, write_tensors};
 use serde_json::Value;
 
 mod place;
+#[path = "place/runs.rs"]
+mod runs;
 
 use place::Place;
 
@@ -27,35 +28,12 @@ impl Place {
         place
     }
 
-    fn heirloom(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// What it printed.
-    #[track_caller]
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.heirloom(arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?} ended with {}: {said}", output.status);
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     /// Trains a student with these keys beside the usual ones; the record's steps.
     #[track_caller]
     fn student(&self, name: &str, rest: &str, steps: u64) -> Vec<Value> {
         self.write("student.toml", &recipe(rest, steps, 7));
         self.succeeds(&["train", "student.toml", "--into", name]);
         self.steps(name)
-    }
-
-    fn record(&self, run: &str) -> String {
-        fs::read_to_string(self.path(run).join("run.jsonl")).unwrap()
-    }
-
-    fn steps(&self, run: &str) -> Vec<Value> {
-        let record = self.record(run);
-        let lines = record.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines.filter(|line: &Value| line["kind"] == "step").collect()
     }
 }
 

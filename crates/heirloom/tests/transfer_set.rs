@@ -6,12 +6,13 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
 use std::fs;
-use std::process::Output;
 
 use heirloom_data::synthetic;
 use serde_json::Value;
 
 mod place;
+#[path = "place/runs.rs"]
+mod runs;
 
 use place::Place;
 
@@ -38,19 +39,6 @@ impl Place {
         place
     }
 
-    fn heirloom(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// What it printed.
-    #[track_caller]
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.heirloom(arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?} ended with {}: {said}", output.status);
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     #[track_caller]
     fn refused(&self, arguments: &[&str], code: i32) -> String {
         let output = self.heirloom(arguments);
@@ -64,13 +52,7 @@ impl Place {
     fn student(&self, name: &str, rest: &str) -> Vec<Value> {
         self.write("student.toml", &recipe(rest, 14));
         self.succeeds(&["train", "student.toml", "--into", name]);
-        let lines = self.record(name);
-        let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines.filter(|line: &Value| line["kind"] == "step").collect()
-    }
-
-    fn record(&self, run: &str) -> String {
-        fs::read_to_string(self.path(run).join("run.jsonl")).unwrap()
+        self.steps(name)
     }
 }
 
