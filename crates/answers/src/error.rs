@@ -1,6 +1,6 @@
 //! Why answers could not be kept or read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use heirloom_store::StoreError;
 
@@ -42,6 +42,29 @@ pub enum Error {
         parts: u64,
         /// The first missing one.
         first: String,
+    },
+    /// What was copied here is no longer what is there.
+    #[error(
+        "`{}` was copied from `{}`, which {}; remove the copy where it is not wanted, and run the \
+         command again",
+        folder.display(), address.display(),
+        if *gone { "holds no answers any more" } else { "holds other answers now" }
+    )]
+    Stale {
+        /// The copy.
+        folder: PathBuf,
+        /// Where from.
+        address: PathBuf,
+        /// Whether there are none, or others.
+        gone: bool,
+    },
+    /// What came from elsewhere is not what was written there.
+    #[error("`{}` {damage}; remove it there, and go on with the `heirloom cache` that made it", address.display())]
+    DamagedElsewhere {
+        /// The file.
+        address: PathBuf,
+        /// How it is damaged.
+        damage: Damage,
     },
     /// A list of rows is missing, and a later one is there.
     #[error(
@@ -105,6 +128,20 @@ impl From<heirloom_store::DiskError> for Error {
 }
 
 impl Error {
+    /// The same of a folder by another name: the address of what the folder is a copy of. Files keep their
+    /// names here, where they are to be mended.
+    pub(crate) fn at(mut self, address: &Path) -> Self {
+        match &mut self {
+            Self::NotThere { folder }
+            | Self::Other { folder, .. }
+            | Self::Unfinished { folder, .. }
+            | Self::NoList { folder, .. }
+            | Self::NotHeld { folder, .. } => *folder = address.to_owned(),
+            _ => {}
+        }
+        self
+    }
+
     /// The exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {

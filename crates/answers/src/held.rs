@@ -55,7 +55,7 @@ struct List {
     first_part: u64,
 }
 
-fn list_name(number: usize) -> String {
+pub(crate) fn list_name(number: usize) -> String {
     format!("rows-{number:05}.list")
 }
 
@@ -72,11 +72,7 @@ impl Held {
             return Err(Error::Cannot { why });
         }
         match Self::about_of(disk, folder) {
-            Ok(there) => {
-                if let Some(difference) = there.about.difference(about) {
-                    return Err(Error::Other { folder: folder.to_owned(), difference });
-                }
-            }
+            Ok(_) => {}
             Err(Error::NotThere { .. }) => {
                 let about = About { listed: wanted.rows.is_some(), ..about.clone() };
                 let teacher_folder = wanted.teacher.map(str::to_owned);
@@ -85,7 +81,12 @@ impl Held {
             }
             Err(error) => return Err(error),
         }
+        // Also what was just written: where several machines share the folder another may have been
+        // first, with other answers in mind.
         let mut held = Self::open(disk, folder)?;
+        if let Some(difference) = held.about.difference(about) {
+            return Err(Error::Other { folder: folder.to_owned(), difference });
+        }
         if held.about.listed {
             let all: Vec<u32>;
             let wanted = match wanted.rows {
@@ -100,18 +101,22 @@ impl Held {
         Ok(held)
     }
 
+    /// Lists what is wanted and not listed. Where another machine takes the list's number, what it lists
+    /// counts, and the rest has the next number.
     fn add(&mut self, disk: &dyn Disk, folder: &Path, wanted: &[u32]) -> Result<(), Error> {
-        let there: BTreeSet<u32> = self.rows().into_iter().collect();
-        let rows: Vec<u32> = wanted.iter().copied().filter(|row| !there.contains(row)).collect();
-        if rows.is_empty() {
-            return Ok(());
+        let before = self.len();
+        loop {
+            let there: BTreeSet<u32> = self.rows().into_iter().collect();
+            let rows: Vec<u32> =
+                wanted.iter().copied().filter(|row| !there.contains(row)).collect();
+            if rows.is_empty() {
+                self.added = self.len() - before;
+                return Ok(());
+            }
+            let number = self.lists.len();
+            write_atomic(disk, &folder.join(list_name(number)), &self.bytes_of(number, &rows))?;
+            *self = Self::open(disk, folder)?;
         }
-        let number = self.lists.len();
-        let list = List { rows, first_part: self.parts() };
-        write_atomic(disk, &folder.join(list_name(number)), &self.bytes_of(number, &list.rows))?;
-        self.added = list.rows.len();
-        self.lists.push(list);
-        Ok(())
     }
 
     /// Opens what `folder` says it answers.
@@ -165,7 +170,7 @@ impl Held {
         bytes
     }
 
-    fn list_of(&self, number: usize, bytes: &[u8]) -> Result<Vec<u32>, Damage> {
+    pub(crate) fn list_of(&self, number: usize, bytes: &[u8]) -> Result<Vec<u32>, Damage> {
         let (inside, seal) = bytes
             .split_last_chunk::<32>()
             .filter(|(inside, _)| inside.len() > HEAD)
@@ -204,6 +209,11 @@ impl Held {
     /// Whether it is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many lists there are.
+    pub(crate) fn lists(&self) -> usize {
+        self.lists.len()
     }
 
     /// How many of them [`Held::begin`] listed just now.

@@ -53,6 +53,12 @@ impl Kept {
         Self::open_any(folder)
     }
 
+    /// Opens `folder`, a copy of what is at `address`, by which messages call it.
+    pub fn open_copy(folder: &Path, address: &Path, expected: &Expected) -> Result<Self, Error> {
+        let opened = Self::open(folder, expected).map_err(|error| error.at(address))?;
+        Ok(Self { folder: address.to_owned(), ..opened })
+    }
+
     /// Opens whatever answers are in `folder`.
     pub fn open_any(folder: &Path) -> Result<Self, Error> {
         let held = Held::open(&RealDisk, folder)?;
@@ -76,7 +82,7 @@ impl Kept {
         Ok(Held::about_of(disk, folder)?.about)
     }
 
-    /// The folder.
+    /// The folder, or the address that it was copied from.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

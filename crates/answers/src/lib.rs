@@ -2,7 +2,8 @@
 //! hidden states.
 //!
 //! In: a decoder and rows of tokens, once. Out: a folder that any run over the same rows reads in
-//! the teacher's place, memory-mapped, by row and position.
+//! the teacher's place, memory-mapped, by row and position. The folder may be a copy of one elsewhere,
+//! which many machines fill.
 //! Never: an answer of another teacher, tokenizer, text, chat template, temperature or vocabulary; a
 //! byte that changed since it was written; a distribution whose missing part is not spoken of.
 //!
@@ -17,6 +18,7 @@ mod about;
 mod bits;
 mod choose;
 mod error;
+mod fetch;
 mod held;
 mod keep;
 mod kept;
@@ -28,6 +30,7 @@ mod values;
 pub use about::{ABOUT, About, Expected, FORMAT, Kind};
 pub use choose::{Room, samples, top_k};
 pub use error::{Damage, Difference, Error};
+pub use fetch::{Fetched, fetch, fetch_about, is_part};
 pub use held::{Held, Wanted};
 pub use keep::{Progress, Shard, keep};
 pub use kept::{Kept, KnownRows};

@@ -278,7 +278,16 @@ impl Part {
         part: u64,
         rows: usize,
     ) -> Result<Self, Error> {
-        let file = folder.join(part_name(part));
+        Self::open_file(folder.join(part_name(part)), cache, part, rows)
+    }
+
+    /// Opens it under whatever name it has.
+    pub(crate) fn open_file(
+        file: PathBuf,
+        cache: Digest,
+        part: u64,
+        rows: usize,
+    ) -> Result<Self, Error> {
         let bytes = Mapped::open(&file)?;
         let read = Self::index(&bytes, cache, part, rows);
         match read {

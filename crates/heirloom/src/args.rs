@@ -373,9 +373,10 @@ pub(crate) struct CacheArgs {
     /// All rows of the recipe's text, however few its runs will read
     #[arg(long, requires = "recipe")]
     pub(crate) all: bool,
-    /// Folder for the answers
+    /// Folder for the answers, or the address of one: s3://BUCKET/FOLDER, gs://…, az://… (a build with
+    /// `--features remote`)
     #[arg(long, required = true, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    pub(crate) out: Option<String>,
     /// Keep the K likeliest tokens of each answer, and what all others have together
     #[arg(long, value_name = "K")]
     pub(crate) top_k: Option<u32>,
@@ -417,8 +418,15 @@ pub(crate) struct CacheArgs {
 /// What else `cache` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheCommand {
-    /// Check every byte of a folder of kept answers
-    Verify(VerifyArgs),
+    /// Check every byte of a folder of kept answers, or of one at an address, which is copied here
+    Verify(KeptArgs),
+}
+
+/// What `cache verify` takes.
+#[derive(Debug, Args)]
+pub(crate) struct KeptArgs {
+    /// The folder, or its address
+    pub(crate) folder: String,
 }
 
 /// Kinds of kept numbers.

@@ -130,6 +130,7 @@ pub use heirloom_store as store;
 pub use heirloom_train as train;
 
 pub mod answer;
+pub mod elsewhere;
 pub mod examine;
 pub mod explain;
 pub mod failure;

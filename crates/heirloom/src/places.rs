@@ -15,18 +15,29 @@ pub struct Places {
     pub data: Option<PathBuf>,
     /// `HEIRLOOM_MODELS`.
     pub models: Option<PathBuf>,
+    /// Copies of what lies at addresses: `HEIRLOOM_CACHE`, else `heirloom` in the user's cache folder.
+    pub copies: Option<PathBuf>,
 }
 
 impl Places {
-    /// One folder for data and models.
+    /// One folder for data, models and copies.
     pub fn at(folder: &Path) -> Self {
-        Self { data: Some(folder.to_owned()), models: Some(folder.to_owned()) }
+        let here = || Some(folder.to_owned());
+        Self { data: here(), models: here(), copies: here() }
     }
 
-    /// Reads the two variables.
+    /// Reads the variables.
     pub fn from_environment() -> Self {
         let folder = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        Self { data: folder("HEIRLOOM_DATA"), models: folder("HEIRLOOM_MODELS") }
+        let of_user = || {
+            let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+            cache.map(|cache| cache.join("heirloom"))
+        };
+        Self {
+            data: folder("HEIRLOOM_DATA"),
+            models: folder("HEIRLOOM_MODELS"),
+            copies: folder("HEIRLOOM_CACHE").or_else(of_user),
+        }
     }
 
     /// The folder or file that `path` means, for data.
@@ -93,7 +104,7 @@ mod tests {
     fn the_variable_comes_before_the_working_directory() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("src")).unwrap();
-        let places = Places { data: Some(folder.path().to_owned()), models: None };
+        let places = Places { data: Some(folder.path().to_owned()), ..Places::default() };
         assert_eq!(places.data("task.path", "src").unwrap(), folder.path().join("src"));
         assert_eq!(Places::default().data("task.path", "src").unwrap(), PathBuf::from("src"));
     }

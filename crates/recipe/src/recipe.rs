@@ -426,7 +426,7 @@ section! {
         answers: String, PATH, absent "none: the model answers" as "\"answers.jsonl\"",
             "File of answers in place of a model: one JSON object a line with a text of the training set and `logits` or `probabilities`, as a list or by label, or a `label` alone (`value` for a regression), as `heirloom predict` writes them or any other program. They are found by their text (`[task]`).";
         cache: String, PATH, absent "none: the model answers" as "\"novels-kept\"",
-            "Folder of answers that `heirloom cache` kept, in place of a model that answers (`[text]`).";
+            "Folder of answers that `heirloom cache` kept, or its address (`s3://bucket/folder`), in place of a model that answers (`[text]`).";
         logits: Logits, Logits::ONE, absent "cache; live where `[[objective.hidden]]` needs the teacher" as "\"cache\"",
             "Compute the teacher's answers once and keep them, or at every step.";
         batch_tokens: u64 = 8192, COUNT,

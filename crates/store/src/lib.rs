@@ -11,6 +11,7 @@
 
 mod commit;
 mod disk;
+mod elsewhere;
 mod error;
 mod folder;
 mod growing;
@@ -26,6 +27,7 @@ mod verify;
 
 pub use commit::{Committed, Draft, DraftFile, commit_folder, write_atomic};
 pub use disk::{Disk, DiskError, Doing, Entry, Kind, RealDisk};
+pub use elsewhere::{Elsewhere, Mirror};
 pub use error::{Damage, Result, StoreError};
 pub use folder::{is_leftover, new_folder, shared_folder};
 pub use growing::Growing;

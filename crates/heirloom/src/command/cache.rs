@@ -1,14 +1,17 @@
 //! `heirloom cache`: a decoder's answers to a text, kept for runs that learn from them.
 //!
-//! In: a teacher, a text or kept tokens, what to keep. Out: a folder, what a token takes in it, and
-//! how far what is kept is from what the teacher said.
+//! In: a teacher, a text or kept tokens, what to keep. Out: a folder here or at an address, what a token
+//! takes in it, and how far what is kept is from what the teacher said.
 //! Never: answers beside others that were kept otherwise, or work that was done before.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use heirloom::answer::model_folder;
-use heirloom::answers::{self, About, Held, Kept, Kind, Measured, Progress, Shard, Values, Wanted};
+use heirloom::answers::{
+    self, About, Held, Kept, Kind, Measured, Progress, Shard, Values, Wanted, fetch_about, is_part,
+};
+use heirloom::elsewhere::{Copied, is_address};
 use heirloom::failure::Failure;
 use heirloom::language::{KeptTokens, open_text, rows_of_runs};
 use heirloom::opened::weights_digest;
@@ -18,7 +21,7 @@ use heirloom_data::text::{Corpus, OnLong, Pack, PackedRows, Reading, Rows, find_
 use heirloom_data::tokens::Tokenizer;
 use heirloom_engine::Cpu;
 use heirloom_models::{Decoder, DecoderConfig};
-use heirloom_store::{Disk, Holder, RealDisk, RunLock, TensorFolder};
+use heirloom_store::{Disk, Holder, Mirror, RealDisk, RunLock, TensorFolder};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
@@ -82,12 +85,17 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     let folder = model_folder(teacher)?;
     let config = DecoderConfig::open(&folder)?;
     let tokenizer = Tokenizer::open(&folder)?;
-    for folder in [out.clone(), out.join(shard.lock())] {
+    let copied = match is_address(out) {
+        true => Some(at_address(out)?),
+        false => None,
+    };
+    let here = copied.as_ref().map_or(Path::new(out), Copied::folder);
+    for folder in [here.to_owned(), here.join(shard.lock())] {
         if !folder.is_dir() {
             RealDisk.create_dir(&folder).map_err(heirloom_store::StoreError::from)?;
         }
     }
-    let lock = out.join(shard.lock());
+    let lock = here.join(shard.lock());
     let _lock = RunLock::take(&lock, &Holder::this_process(&now()))?;
     let Text { rows, temperature, template, wanted } = rows(args, &tokenizer, &lock)?;
     let rows = &*rows;
@@ -101,7 +109,12 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     let about = about(args, &folder, &config, &tokenizer, (rows, longest, temperature, template))?;
     let named = teacher.display().to_string();
     let wanted = Wanted { rows: wanted.as_deref(), teacher: Some(&named) };
-    let held = Held::begin(&RealDisk, out, &about, wanted)?;
+    let mirror = copied.as_ref().map(|copied| Mirror::new(&RealDisk, copied.from(), here));
+    let disk: &dyn Disk = mirror.as_ref().map_or(&RealDisk, |mirror| mirror);
+    if let (Some(copied), Some(mirror)) = (&copied, &mirror) {
+        begun_elsewhere(copied, mirror)?;
+    }
+    let held = Held::begin(disk, here, &about, wanted)?;
     let tokens = held.rows().into_iter().map(|row| rows.length(row as usize) as u64).sum();
     show.say(&planned(&held, tokens));
 
@@ -109,12 +122,12 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     let model = Decoder::new(&mut device, config);
     model.load(&mut device, &TensorFolder::open(&folder)?, &|name| name.to_owned())?;
     let clock = Clock::start();
-    let bar = Bar::new(show);
+    let bar = Bar::new(show, "tokens");
     let mut last = Progress::default();
-    let place = (&RealDisk as &dyn Disk, out.as_path(), shard);
+    let place = (disk, here, shard);
     let ended = answers::keep(&mut device, &model, rows, &held, place, &mut |progress| {
         last = progress;
-        bar.at(progress);
+        bar.at(progress.tokens, progress.of);
         !stop.asked()
     })?;
     let seconds = clock.seconds();
@@ -126,13 +139,19 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
         ));
         return Ok(STOPPED);
     }
-    let whole = match Kept::open_any(out) {
+    let whole = match Kept::open_any(here) {
         Ok(kept) => Some(whole(&kept, &mut device, &model, rows)?),
-        Err(answers::Error::Unfinished { missing, parts, .. }) => {
-            let shown = args.shard.as_str();
-            show.say(&format!(
-                "note: shard {shown} is done; of {parts} files {missing} are missing"
-            ));
+        Err(answers::Error::Unfinished { parts, .. }) => {
+            let there = disk.list(here).map_err(heirloom_store::StoreError::from)?;
+            let there = there.iter().filter(|entry| is_part(&entry.name)).count() as u64;
+            let rest = match parts.saturating_sub(there) {
+                0 => format!(
+                    "all {parts} files are there; `heirloom cache verify {out}` checks those of other \
+                     machines too"
+                ),
+                missing => format!("of {parts} files {missing} are missing"),
+            };
+            show.say(&format!("note: shard {} is done; {rest}", args.shard));
             None
         }
         Err(error) => return Err(error.into()),
@@ -140,7 +159,7 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
     let answered = last.answered;
     let rate = (answered > 0 && seconds > 0.0).then(|| answered as f64 / seconds);
     let done = Done {
-        folder: out.display().to_string(),
+        folder: out.clone(),
         rows: held.len() as u64,
         of_rows: about.row_count,
         tokens,
@@ -155,6 +174,31 @@ pub(crate) fn run(args: &CacheArgs, threads: usize, show: Show) -> Result<u8, Fa
         show.data(&said(&done));
     }
     Ok(0)
+}
+
+/// An address for answers, and the folder for their copy here.
+fn at_address(address: &str) -> Result<Copied, Failure> {
+    let copied = Copied::new(address, &Places::from_environment())?;
+    if copied.is_read_only() {
+        return Err(Failure::usage(format!(
+            "`--out` is {address}, and a web server is read from alone; keep the answers in a folder, and \
+             put that where the server finds it"
+        )));
+    }
+    Ok(copied)
+}
+
+/// Brings here what other machines have said of the answers, and puts there what an earlier process has
+/// finished and not put there.
+fn begun_elsewhere(copied: &Copied, mirror: &Mirror<'_>) -> Result<(), Failure> {
+    match fetch_about(&RealDisk, copied.from(), copied.folder()) {
+        Ok(_) => {
+            mirror.catch_up(is_part).map_err(heirloom_store::StoreError::from)?;
+            Ok(())
+        }
+        Err(answers::Error::NotThere { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What will be kept, before the teacher reads anything.
@@ -335,8 +379,19 @@ fn said(done: &Done) -> String {
 }
 
 /// `heirloom cache verify`.
-fn verify(folder: &Path, show: Show) -> Result<u8, Failure> {
-    let kept = Kept::open_any(folder)?;
+fn verify(name: &str, show: Show) -> Result<u8, Failure> {
+    let kept = if is_address(name) {
+        let copied = Copied::new(name, &Places::from_environment())?;
+        let bar = Bar::new(show, "files");
+        copied.bring(&mut |fetched| {
+            bar.at(fetched.files, fetched.of);
+            true
+        })?;
+        bar.end();
+        Kept::open_any(copied.folder())?
+    } else {
+        Kept::open_any(Path::new(name))?
+    };
     kept.check()?;
     let about = kept.about();
     if show.json {
@@ -350,8 +405,7 @@ fn verify(folder: &Path, show: Show) -> Result<u8, Failure> {
         }));
     } else {
         show.data(&format!(
-            "`{}` is whole: answers to {} tokens, {} rows of {}, {}, digest {}\n",
-            folder.display(),
+            "`{name}` is whole: answers to {} tokens, {} rows of {}, {}, digest {}\n",
             kept.tokens(),
             kept.held().len(),
             about.row_count,
@@ -366,19 +420,20 @@ fn verify(folder: &Path, show: Show) -> Result<u8, Failure> {
 struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    fn new(show: Show) -> Self {
+    fn new(show: Show, of_what: &str) -> Self {
         Self(show.has_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} tokens · {eta} left");
+            let template = format!("{{bar:24}} {{pos}}/{{len}} {of_what} · {{eta}} left");
+            let style = ProgressStyle::with_template(&template);
             bar.set_style(style.expect("a fixed template").progress_chars("━╸ "));
             bar
         }))
     }
 
-    fn at(&self, progress: Progress) {
+    fn at(&self, done: u64, of: u64) {
         if let Some(bar) = &self.0 {
-            bar.set_length(progress.of);
-            bar.set_position(progress.tokens);
+            bar.set_length(of);
+            bar.set_position(done);
         }
     }
 

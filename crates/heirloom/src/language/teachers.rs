@@ -19,6 +19,7 @@ use heirloom_train::{LanguageConfig, LanguageTeacher, TeacherReads, kept_term};
 
 use super::kept::head_of;
 use super::{difference, facts_of, tokenizer_facts};
+use crate::elsewhere::Named;
 use crate::failure::Failure;
 use crate::places::Places;
 
@@ -37,8 +38,8 @@ pub(super) struct NamedTeacher<'a> {
     pub(super) model: Option<TeacherModel>,
     /// Its own, where its folder has one.
     pub(super) tokenizer: Option<Tokenizer>,
-    /// The folder of its kept answers.
-    pub(super) cache: Option<PathBuf>,
+    /// Where its kept answers are.
+    pub(super) cache: Option<Named>,
 }
 
 impl<'a> NamedTeacher<'a> {
@@ -52,7 +53,9 @@ impl<'a> NamedTeacher<'a> {
             at.map(|path| places.model(&format!("{key}.{name}"), path)).transpose()
         };
         let path = of("model", written.model.as_ref().map(|at| at.value.as_str()))?;
-        let cache = of("cache", written.cache.as_ref().map(|at| at.value.as_str()))?;
+        let cache = written.cache.as_ref();
+        let cache = cache.map(|at| Named::find(&format!("{key}.cache"), &at.value, places));
+        let cache = cache.transpose()?;
         let tokenizer = path.as_deref().and_then(|path| Tokenizer::open(path).ok());
         let model = match path {
             None => None,
@@ -72,9 +75,9 @@ impl<'a> NamedTeacher<'a> {
     ) -> Result<OpenedTeacher, Failure> {
         let Self { key, written, model, tokenizer, cache } = self;
         let (mut kept, mut head) = (None, None);
-        if let Some(path) = cache {
+        if let Some(cache) = cache {
             let teacher = model.as_ref().map(|model| model.facts.digest);
-            let opened = Kept::open(&path, &Expected { teacher, ..*expected })?;
+            let opened = cache.open(&Expected { teacher, ..*expected })?;
             let named = written.model.as_ref().map(|at| at.value.as_str());
             head = head_of(&opened, places, (&format!("{key}.model"), named))?;
             kept = Some(Arc::new(opened));
@@ -112,12 +115,12 @@ impl OpenedTeacher {
                 opened.model = Some(TeacherModel { path, config, facts });
             }
             LanguageTeacherPlan::Kept { path, digest, teacher, head, .. } => {
-                let path = places.model("teacher.cache", path)?;
-                let expected = Expected { teacher: Some(*teacher), ..*expected };
-                let kept = Kept::open(&path, &expected)?;
+                let named = Named::find("teacher.cache", path, places)?;
+                let kept = named.open(&Expected { teacher: Some(*teacher), ..*expected })?;
                 let found = kept.lasting_digest();
                 if found != *digest {
-                    return Err(Failure::changed("teacher's kept answers", &path, *digest, found));
+                    let what = "teacher's kept answers";
+                    return Err(Failure::changed(what, kept.folder(), *digest, found));
                 }
                 opened.head = head_of(&kept, places, ("teacher.model", head.as_deref()))?;
                 opened.kept = Some(Arc::new(kept));

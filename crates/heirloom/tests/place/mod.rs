@@ -35,14 +35,15 @@ impl Place {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// The command, run here and without the folders of whoever runs the tests.
+    /// The command, run here and without the folders of whoever runs the tests; copies lie in `copies`.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_heirloom"));
         command
             .args(arguments)
             .current_dir(self.root.path())
             .env_remove("HEIRLOOM_DATA")
-            .env_remove("HEIRLOOM_MODELS");
+            .env_remove("HEIRLOOM_MODELS")
+            .env("HEIRLOOM_CACHE", self.path("copies"));
         command
     }
 }
