@@ -4,6 +4,8 @@
 //! Never: state that a resumed run would have to restore, or an example left out. The last step
 //! of an epoch takes what is left.
 //!
+//! Rows of a text may come first, all others in the order that the seed gives them.
+//!
 //! The law the tests hold: from any cursor, the steps to the end of the epoch are the tail of the
 //! epoch's order.
 
@@ -63,20 +65,33 @@ pub const LARGEST_STEP: usize = 1 << 16;
 pub struct Order {
     seed: u64,
     examples: usize,
+    /// Ascending; what comes before the others in the first epoch.
+    first: Vec<u32>,
     epoch: Option<(u64, Vec<u32>)>,
 }
 
 impl Order {
     /// The order of `examples` examples under `seed`.
     pub fn new(seed: u64, examples: usize) -> Self {
-        Self { seed, examples, epoch: None }
+        Self { seed, examples, first: Vec::new(), epoch: None }
+    }
+
+    /// That of rows, of which [some may come first](crate::text::Rows::first): in the order that they
+    /// have among all, and the others behind them in theirs.
+    pub fn of_rows(seed: u64, rows: &dyn crate::text::Rows) -> Self {
+        Self { first: rows.first().to_vec(), ..Self::new(seed, rows.len()) }
     }
 
     /// All examples in the order of `epoch`.
     pub fn epoch(&mut self, epoch: u64) -> &[u32] {
         let (seed, examples) = (self.seed, self.examples);
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            self.epoch = Some((epoch, permutation(seed, Purpose::Shuffle, epoch, examples)));
+            let mut order = permutation(seed, Purpose::Shuffle, epoch, examples);
+            if epoch == 0 && !self.first.is_empty() {
+                // A stable sort: neither part changes its order.
+                order.sort_by_key(|row| self.first.binary_search(row).is_err());
+            }
+            self.epoch = Some((epoch, order));
         }
         &self.epoch.as_ref().expect("set just above").1
     }

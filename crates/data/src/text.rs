@@ -103,4 +103,9 @@ pub trait Rows: Send + Sync {
     /// Of all tokens, boundaries and labels: equal digests, equal rows. A teacher's kept answers are
     /// found by it.
     fn digest(&self) -> Digest;
+
+    /// Rows, ascending, that come before all others in the first epoch; nothing of it is in the digest.
+    fn first(&self) -> &[u32] {
+        &[]
+    }
 }

@@ -4,11 +4,13 @@
 
 use std::path::Path;
 
+use heirloom_base::Digest;
 use heirloom_data::dataset::{Dataset, KeepTexts, overlap};
 use heirloom_data::label::{Label, Labels, RawLabel};
 use heirloom_data::order::{BatchRule, Cursor, Order};
 use heirloom_data::pack::{Batch, evaluation_batches, micro_batches, micro_ranges, pack, scatter};
 use heirloom_data::source::{OnBadLine, Row, Rows, SourceSpec, read_from};
+use heirloom_data::text;
 use heirloom_data::tokens::Tokenizer;
 use proptest::prelude::*;
 
@@ -203,6 +205,48 @@ fn published_orders_never_change() {
 
 const PINNED_STEP: [u32; 4] = [4, 2, 5, 0];
 const PINNED_SPLIT: [u32; 3] = [0, 1, 3];
+
+/// Rows of one token each, of which some come first.
+struct Led(Vec<u32>);
+
+impl text::Rows for Led {
+    fn len(&self) -> usize {
+        40
+    }
+    fn length(&self, _: usize) -> usize {
+        1
+    }
+    fn read(&self, _: usize, _: &mut text::Row) {}
+    fn digest(&self) -> Digest {
+        Digest::of(b"")
+    }
+    fn first(&self) -> &[u32] {
+        &self.0
+    }
+}
+
+#[test]
+fn rows_that_come_first_do_so_once_and_no_other_changes_its_place_among_the_others() {
+    let first = vec![3, 4, 11, 17, 39];
+    let rows = Led(first.clone());
+    let plain = |epoch| Order::new(7, 40).epoch(epoch).to_vec();
+    let (chosen, others): (Vec<u32>, Vec<u32>) =
+        plain(0).into_iter().partition(|row| first.contains(row));
+    let mut order = Order::of_rows(7, &rows);
+    assert_eq!(order.epoch(0), [chosen.clone(), others].concat());
+    assert_eq!(order.epoch(1), plain(1));
+    assert_eq!(Order::of_rows(7, &Led(Vec::new())).epoch(0), plain(0));
+    // A run that ends while they last reads nothing else, and a cursor is all it takes to go on.
+    let (rule, all) = (BatchRule::Sequences(2), &rows as &dyn text::Rows);
+    let within = Order::of_rows(7, &rows).read_within(all, 2, rule);
+    assert!(within.len() == 4 && within.iter().all(|row| first.contains(row)));
+    let mut cursor = Cursor::default();
+    for want in chosen.chunks_exact(2) {
+        let (step, after) = Order::of_rows(7, &rows).next_step(all, cursor, rule);
+        assert_eq!(step, want);
+        cursor = after;
+    }
+}
 
 #[test]
 fn no_example_makes_no_step() {

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use heirloom_answers::{self as answers, Expected, Fetched, Kept, fetch, fetch_about};
+use heirloom_answers::{self as answers, About, Expected, Fetched, Kept, fetch, fetch_about};
 use heirloom_base::Digest;
 use heirloom_store::{Elsewhere, Holder, RealDisk, RunLock, shared_folder};
 
@@ -101,6 +101,16 @@ impl Named {
             return Ok(Self::Folder(places.model(key, name)?));
         }
         Ok(Self::Copied(Copied::new(name, places)?))
+    }
+
+    /// What the answers say of themselves.
+    pub fn about(&self) -> Result<About, Failure> {
+        match self {
+            Self::Folder(folder) => Ok(Kept::about_of(&RealDisk, folder)?),
+            Self::Copied(copied) => {
+                Ok(fetch_about(&RealDisk, copied.from(), copied.folder())?.about().clone())
+            }
+        }
     }
 
     /// The answers, as expected and whole.

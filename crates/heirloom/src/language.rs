@@ -4,6 +4,7 @@
 //! In: a recipe, or the plan of a run folder. Out: a [`LanguageJob`] and what a person should hear
 //! first. What is written is the text's tokens, once, where the caller says; never a run.
 
+mod first;
 mod kept;
 mod limited;
 mod memory;
@@ -27,6 +28,7 @@ use heirloom_recipe::{
 };
 use heirloom_train::{LanguageConfig, LanguageJob, LanguageTeacher, LanguageWeights};
 
+pub use first::led;
 pub use kept::{BATCH_TOKENS, rows_of_runs};
 pub use shapes::{config_of, open_config, shape_of};
 pub use text::{KeptTokens, OpenedText, open_text, open_validation};
@@ -89,7 +91,7 @@ pub fn gather_language(
         )));
     }
     // Kept answers are by a row's number among all, of which a smoke run sees few anyway.
-    if smoke && named.iter().any(|teacher| teacher.cache.is_some()) {
+    if smoke && (wanted.first.is_some() || named.iter().any(|teacher| teacher.cache.is_some())) {
         wanted.validation_limit = heirloom_recipe::Limit::First(wanted.validation_limit.of(200));
     } else if smoke {
         wanted.train_limit = heirloom_recipe::Limit::First(wanted.train_limit.of(200));
@@ -129,6 +131,13 @@ pub fn gather_language(
         .map(|teacher| teacher.open(places, &expected))
         .collect::<Result<_, Failure>>()?;
     teachers::check_missing(recipe, &teachers)?;
+    // The order is no part of what answers are to.
+    let mut text = text;
+    if let Some(first) = &text.first {
+        let (rows, found) = led(first, train, (&tokenizer, template), places)?;
+        (train, text.first) = (rows, Some(found));
+        notes.push(first_steps(recipe, &*train));
+    }
     let found: Vec<LanguageTeacherFacts> =
         teachers.iter().map(|teacher| teacher.facts(&tokenizer)).collect();
     let mut found = found.into_iter();
@@ -227,6 +236,9 @@ pub fn reopen_language(
         .teachers()
         .map(|teacher| OpenedTeacher::again(teacher, places, &expected))
         .collect::<Result<_, Failure>>()?;
+    if let Some(first) = &plan.text.first {
+        train = led(first, train, (&tokenizer, template), places)?.0;
+    }
     for kept in teachers.iter().filter_map(|teacher| teacher.kept.as_ref()) {
         kept::check_rows(kept, &*train, &plan.training, &[plan.training.seed], None)?;
     }
@@ -371,8 +383,19 @@ fn digest(train: &dyn Rows, validation: Option<&dyn Rows>) -> Digest {
 /// Counted where rows may be shorter than others: for batches of a number of tokens.
 fn steps_per_epoch(recipe: &Recipe, train: &dyn Rows, seed: u64) -> Option<u64> {
     let Batch::Tokens(tokens) = recipe.batches().0 else { return None };
-    let mut order = Order::new(seed, train.len());
+    let mut order = Order::of_rows(seed, train);
     Some(order.steps_per_epoch(train, 0, BatchRule::Tokens(tokens as usize)))
+}
+
+/// How long the rows that come first last.
+fn first_steps(recipe: &Recipe, rows: &dyn Rows) -> String {
+    let first: Vec<usize> = rows.first().iter().map(|&row| row as usize).collect();
+    let tokens: usize = first.iter().map(|&row| rows.length(row)).sum();
+    let (steps, about) = match recipe.batches().0 {
+        Batch::Sequences(batch) => (first.len() as u64 / batch, ""),
+        Batch::Tokens(batch) => (tokens as u64 / batch, "about "),
+    };
+    format!("the {} rows of `text.first` last for {about}{steps} steps", first.len())
 }
 
 /// Memory of the device's own for the largest product of `inner` by `columns`.

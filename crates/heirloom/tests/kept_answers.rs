@@ -6,6 +6,12 @@
 use std::fs;
 use std::path::Path;
 
+use heirloom::Places;
+use heirloom::language::{KeptTokens, gather_language};
+use heirloom_data::text::{NOT_LEARNT, Row, Rows};
+use heirloom_engine::{Cpu, Device};
+use heirloom_models::{Capacity, Decoder, DecoderConfig, Inputs, Purpose};
+use heirloom_store::TensorFolder;
 use serde_json::Value;
 
 #[path = "place/decoders.rs"]
@@ -432,4 +438,148 @@ fn a_plan_says_what_it_learns_from() {
         let (code, said, err) = run(&place, &["plan", "kept.toml", "--set", set]);
         assert!(code == 0 && said.contains(", teacher 0 B, "), "{said}{err}");
     }
+}
+
+/// What `text.first` says, by a forward pass of the small model over every row by itself.
+fn hardest(place: &Place, rows: &dyn Rows, share: f64, top_k: usize) -> Vec<u32> {
+    let mut device = Cpu::new(1);
+    let folder = place.path("model");
+    let model = Decoder::new(&mut device, DecoderConfig::open(&folder).unwrap());
+    model
+        .load(&mut device, &TensorFolder::open(&folder).unwrap(), &|name| name.to_owned())
+        .unwrap();
+    let v = model.config().vocab_size;
+    let mut scores: Vec<(f64, u32)> = (0..rows.len())
+        .map(|at| {
+            let mut row = Row::default();
+            rows.read(at, &mut row);
+            let n = row.ids.len();
+            let capacity = Capacity { tokens: n, sequences: n, masked: 0 };
+            let mut batch = model.batch(&mut device, capacity);
+            let buffers = model.buffers(&mut device, capacity, &Purpose::Infer);
+            let positions: Vec<u32> =
+                row.starts.windows(2).flat_map(|bounds| 0..bounds[1] - bounds[0]).collect();
+            let (ids, types, starts) = (&row.ids, &vec![0; n], &row.starts);
+            let rows = &positions;
+            let positions = &positions;
+            batch.upload(&mut device, &Inputs { ids, types, positions, rows, starts, masked: &[] });
+            let logits = model.forward(&mut device, &batch, &buffers, None);
+            let logits = device.read(logits);
+            let mut losses = Vec::new();
+            for (logits, &label) in logits.chunks(v).zip(&row.labels) {
+                if label == NOT_LEARNT {
+                    continue;
+                }
+                let label = logits[label as usize];
+                if logits.iter().filter(|&&other| other > label).count() < top_k {
+                    let sum: f64 = logits.iter().map(|&z| f64::from(z - label).exp()).sum();
+                    losses.push(sum.ln());
+                }
+            }
+            losses.sort_by(f64::total_cmp);
+            let middle = losses.len() / 2;
+            let median = match losses.len() % 2 {
+                _ if losses.is_empty() => f64::NEG_INFINITY,
+                0 => f64::midpoint(losses[middle - 1], losses[middle]),
+                _ => losses[middle],
+            };
+            (median, at as u32)
+        })
+        .collect();
+    scores.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let count = (share * rows.len() as f64).round() as usize;
+    let mut first: Vec<u32> = scores[..count].iter().map(|&(_, row)| row).collect();
+    first.sort_unstable();
+    first
+}
+
+#[test]
+fn rows_that_a_small_model_finds_hard_and_not_hopeless_come_first() {
+    let place = place();
+    let all = ["--all", "--top-k", "12", "--values", "f32"];
+    let at_one = ["--set", "objective.temperature=1"];
+    keep(&place, "small", &[&all[..], &at_one].concat());
+    let first = "text.first={ answers = \"small\", share = 0.3, top_k = 9 }";
+
+    let sets = vec![first.to_owned()];
+    let recipe = heirloom_recipe::parse("live.toml", &recipe("model = \"model\""), &sets).unwrap();
+    let (places, kept) = (Places::at(&place.path("")), KeptTokens::beside(&place.path("runs/a")));
+    let gathered = gather_language(&recipe, &places, &kept, 1, false).unwrap();
+    let rows = &gathered.job.train;
+    let want = hardest(&place, &**rows, 0.3, 9);
+    assert!(rows.first() == want && want.len() == (0.3 * rows.len() as f64).round() as usize);
+    let told = format!("the {} rows of `text.first` last for {} steps", want.len(), want.len() / 6);
+    assert!(gathered.notes.contains(&told), "{:?}", gathered.notes);
+
+    // They change a run from its first step on, and a run goes on as if it had not been cut.
+    succeeds(&place, &["train", "live.toml", "--into", "plain"]);
+    succeeds(&place, &["train", "live.toml", "--into", "led", "--set", first]);
+    assert_ne!(losses(&place, "led")[0], losses(&place, "plain")[0]);
+    copy(&place.path("led"), &place.path("cut"));
+    for later in ["step-000000004", "step-000000006", "step-000000008", "best", "last"] {
+        fs::remove_dir_all(place.path("cut").join(later)).unwrap();
+    }
+    succeeds(&place, &["resume", "cut"]);
+    for file in ["run.jsonl", "last/model.safetensors"] {
+        let read = |run: &str| fs::read(place.path(run).join(file)).unwrap();
+        assert!(read("cut") == read("led"), "{file}");
+    }
+    // The rows that its runs read are known beforehand, and these are others.
+    let named = |out: &str, more: &[&str]| {
+        let (code, said, err) = run(
+            &place,
+            &[
+                &["cache", "--teacher", "model", "--recipe", "live.toml", "--top-k", "4", "--json"],
+                &["--set", "training.max_steps=1", "--out", out][..],
+                more,
+            ]
+            .concat(),
+        );
+        assert_eq!(code, 0, "{err}");
+        let said: Value = serde_json::from_str(&said).unwrap();
+        (said["rows"].clone(), said["whole"]["digest"].clone())
+    };
+    let (plain, led) = (named("of-plain", &[]), named("of-led", &["--set", first]));
+    assert!(plain.0 == 6 && led.0 == 6 && plain.1 != led.1);
+    let led = ["--set", first, "--set", "training.max_steps=1", "--set", "teacher.model=\"model\""];
+    let cached = |folder: &str| format!("teacher.cache=\"{folder}\"");
+    let (of_led, of_plain) = (cached("of-led"), cached("of-plain"));
+    let with = |cache: &str, into: &str| {
+        let train = ["train", "kept.toml", "--into", into, "--set", cache];
+        run(&place, &[&train[..], &led].concat())
+    };
+    assert_eq!(with(&of_led, "from-led").0, 0);
+    let (code, _, err) = with(&of_plain, "from-plain");
+    assert!(code == 3 && err.contains("of the 6 rows that the run reads"), "{err}");
+
+    // Answers of something else, to fewer rows, of fewer tokens, and others than before.
+    let refused = |sets: &[&str], want: i32, message: &str| {
+        let sets: Vec<&str> = sets.iter().flat_map(|&set| ["--set", set]).collect();
+        let (code, _, err) =
+            run(&place, &[&["train", "live.toml", "--into", "new"], &sets[..]].concat());
+        assert!(code == want && err.contains(message), "{err}");
+        assert!(!place.path("new").exists());
+    };
+    let named = |answers: &str, more: &str| {
+        format!("text.first={{ answers = \"{answers}\", share = 0.3{more} }}")
+    };
+    refused(&[&named("none", "")], 2, "`text.first.answers` is \"none\", which is not there");
+    refused(&[&named("small", ", top_k = 13")], 2, "name 12 tokens; lower it");
+    refused(&[&named("small", ""), "text.sequence_length=32"], 3, "kept of another text");
+    keep(&place, "hot", &["--all", "--top-k", "12"]);
+    refused(&[&named("hot", "")], 3, "another temperature (2, expected 1)");
+    keep(&place, "states", &["--all", "--states", "--set", "objective.temperature=1"]);
+    refused(&[&named("states", "")], 2, "does not say which tokens are the likeliest");
+    keep(
+        &place,
+        "few",
+        &[&at_one[..], &["--top-k", "12", "--set", "training.max_steps=1"]].concat(),
+    );
+    refused(&[&named("few", "")], 3, "and all must be compared; add them");
+    fs::remove_dir_all(place.path("small")).unwrap();
+    let other = ["cache", "--teacher", "other", "--recipe", "live.toml", "--out", "small"];
+    succeeds(&place, &[&other[..], &all, &at_one].concat());
+    fs::remove_dir_all(place.path("cut/step-000000008")).unwrap();
+    let (code, _, err) = run(&place, &["resume", "cut"]);
+    assert!(code == 3 && err.contains("choice of the rows that come first"), "{err}");
 }

@@ -135,6 +135,7 @@ const RULES: &[(&str, Rule)] = &[
     ("data.label_noise", Fixed("other labels would be wrong")),
     ("text", Fixed(DATA)),
     ("text.path", Free),
+    ("text.first.answers", Free),
     ("text.validation", Fixed(METRIC)),
     ("text.validation_limit", Fixed(METRIC)),
     ("examples", Fixed("the files are not those this run began with")),

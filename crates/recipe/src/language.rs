@@ -128,9 +128,35 @@ pub struct TextPlan {
     pub train_limit: Limit,
     /// Rows evaluated on.
     pub validation_limit: Limit,
+    /// The rows that come first. Not written where all come in an order that is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstPlan>,
     /// What is hidden. Not written for causal models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masking: Option<Masking>,
+}
+
+/// Which rows come before all others in the first epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FirstPlan {
+    /// Folder or address of a small model's answers to all rows.
+    pub answers: String,
+    /// Share of the rows, above 0 and below 1.
+    pub share: f64,
+    /// Tokens are looked at where they are among so many likeliest.
+    pub top_k: u64,
+    /// Which rows they are. Not written where it is still to be found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<FirstRows>,
+}
+
+/// The rows that come first, as they were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstRows {
+    /// How many.
+    pub count: u64,
+    /// Of their numbers.
+    pub digest: Digest,
 }
 
 /// What a masked language model has to guess.

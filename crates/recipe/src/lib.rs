@@ -51,8 +51,8 @@ pub use facts::{
 };
 pub use group::{Frozen, GroupPlan, Patterns};
 pub use language::{
-    AnyPlan, DecoderShape, LanguageObjective, LanguagePlan, LanguageShape, LanguageStudent,
-    LanguageTeacherPlan, Masking, OnPolicyPlan, ReplayTexts, TextPlan, UldPlan,
+    AnyPlan, DecoderShape, FirstPlan, FirstRows, LanguageObjective, LanguagePlan, LanguageShape,
+    LanguageStudent, LanguageTeacherPlan, Masking, OnPolicyPlan, ReplayTexts, TextPlan, UldPlan,
 };
 pub use parse::parse;
 pub use plan::{

@@ -76,6 +76,7 @@ pub(crate) fn keys() -> Vec<&'static Key> {
         StudentConfig::KEYS,
         Teacher::KEYS,
         Objective::KEYS,
+        First::KEYS,
         Uld::KEYS,
         OnPolicy::KEYS,
         Replay::KEYS,
@@ -197,6 +198,7 @@ const RANGE: Rule<Vec<f64>> = Rule {
 };
 const BALANCE: Rule<Balance> = any("a table such as { policy = \"rw_kd\" }");
 const REGULARIZER_META: Rule<RegularizerMeta> = any("a table such as { split = 0.1 }");
+const FIRST: Rule<First> = any("a table such as { answers = \"novels-kept\", share = 0.25 }");
 const ULD: Rule<Uld> = any("a table such as { top = 64 }");
 const REPLAY: Rule<Replay> = any("a table such as { capacity = 1000 }");
 const ON_POLICY: Rule<OnPolicy> = any("a table such as { share = 0.5 }");
@@ -340,6 +342,8 @@ section! {
             "Train on this many rows only, the first.";
         validation_limit: u64, COUNT, absent "all" as "1000",
             "Evaluate on this many rows only, the first.";
+        first: First, FIRST, absent "none: rows come in an order that is drawn" as "{ answers = \"novels-kept\", share = 0.25 }",
+            "The rows that come before the others in the first epoch, as a small model finds them, see below.";
         mask_probability: f64, RATE, absent "0.15, for masked" as "0.15",
             "Probability that a token is to be guessed; of those 80 % are hidden, 10 % replaced, 10 % left.";
         whole_words: bool, BOOL, absent "`false`, for masked" as "true",
@@ -475,6 +479,19 @@ section! {
             "Batches whose replies the student writes itself (`[text]`), see below.";
         regularizer: Regularizer, REGULARIZER, absent "none: the label as it is" as "{ method = \"labo\" }",
             "What the label becomes before the student learns from it, see below.";
+    }
+}
+
+section! {
+    /// `[text.first]`: the rows that come before all others in the first epoch: challenging, and yet
+    /// learnable, as a small model finds them.
+    First at "text.first" {
+        answers: String, PATH, absent "required" as "\"novels-kept\"",
+            "Folder, or its address, of the small model's answers to all rows: `heirloom cache --all --top-k N`, at temperature 1.";
+        share: f64, PART, absent "required" as "0.25",
+            "Share of the rows that come first: those with the largest median loss, over tokens that are among the `top_k` that the small model finds likeliest.";
+        top_k: u64 = 10, COUNT,
+            "Tokens that are not among so many are held to be noise, and not looked at.";
     }
 }
 
@@ -885,6 +902,7 @@ nested!(Group);
 nested!(Hidden);
 nested!(Balance);
 nested!(Meta);
+nested!(First);
 nested!(Uld);
 nested!(OnPolicy);
 nested!(Replay);

@@ -6,7 +6,7 @@ use crate::balance::{MetaPlan, PolicyPlan};
 use crate::choices::{DocumentShape, Documents, Missing, Packing, ReplayRatio, TextKind};
 use crate::divergence::{Divergence, rounded};
 use crate::language::{
-    AnyPlan, DecoderShape, LanguagePlan, LanguageShape, LanguageTeacherPlan, TextPlan,
+    AnyPlan, DecoderShape, FirstPlan, LanguagePlan, LanguageShape, LanguageTeacherPlan, TextPlan,
 };
 use crate::plan::{Evaluate, Limit, OutputPlan, Split, StudentSource};
 use crate::show::{
@@ -53,6 +53,13 @@ fn text(plan: &LanguagePlan) -> Vec<String> {
             Split::Nothing => text.validation.join(", "),
         };
         lines.push(format!("evaluated on {of}: {} rows", thousands(examples.validation)));
+    }
+    if let Some(FirstPlan { share, top_k, rows, .. }) = &text.first {
+        let found = rows.map_or(String::new(), |rows| format!(" ({} rows)", thousands(rows.count)));
+        lines.push(format!(
+            "first the {share} of them that are hardest for a small model{found}, by the median loss of its \
+             {top_k} likeliest tokens"
+        ));
     }
     let documents = match (text.shape, text.documents) {
         (DocumentShape::Text, Documents::File) => "each file or row is a document".to_owned(),

@@ -11,7 +11,7 @@ use crate::choices::{
     TeacherVocabulary, TextFormat, TextKind,
 };
 use crate::decide::{check_terms, missing, needs, value, wrong};
-use crate::language::{Masking, TextPlan};
+use crate::language::{FirstPlan, Masking, TextPlan};
 use crate::plan::{Limit, Split};
 use crate::problem::{Place, ProblemKind, Problems};
 use crate::recipe::{At, Balance, Recipe, StudentConfig, Teacher};
@@ -65,6 +65,15 @@ fn text(recipe: &Recipe) -> Option<TextPlan> {
         on_long: value(&text.on_long).unwrap_or(OnLong::Error),
         train_limit: value(&text.train_limit).map_or(Limit::All, Limit::First),
         validation_limit: value(&text.validation_limit).map_or(Limit::All, Limit::First),
+        first: match &text.first {
+            None => None,
+            Some(first) => Some(FirstPlan {
+                answers: value(&first.value.answers)?,
+                share: value(&first.value.share)?,
+                top_k: first.value.top_k(),
+                rows: None,
+            }),
+        },
         masking: masked.then_some(masking),
     })
 }
@@ -145,6 +154,7 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
     if let Some(at) = text.pack.as_ref().filter(|at| !running && at.value == Packing::Stream) {
         needs(at, "text.pack", "`shape = \"text\"`; an example is a document of its own", problems);
     }
+    check_first(recipe, problems);
     if value(&text.kind) == Some(TextKind::Causal) {
         let needed = "`kind = \"masked\"`";
         if let Some(at) = &text.mask_probability {
@@ -155,6 +165,30 @@ pub(crate) fn check(recipe: &Recipe, problems: &mut Problems) {
         }
     }
     check_models(recipe, problems);
+}
+
+fn check_first(recipe: &Recipe, problems: &mut Problems) {
+    let Some(first) = &recipe.text.first else { return };
+    for (key, wrong, meaning) in [
+        (
+            "answers",
+            first.value.answers.is_none(),
+            "the folder of a small model's answers to all rows",
+        ),
+        ("share", first.value.share.is_none(), "of the rows, above 0 and below 1"),
+    ] {
+        let key = format!("text.first.{key}");
+        if wrong && !problems.is_wrong(&key) {
+            missing(first.place.clone(), &key, meaning, problems);
+        }
+    }
+    if value(&recipe.text.kind) == Some(TextKind::Masked) {
+        needs(first, "text.first", "`kind = \"causal\"`; hidden tokens change", problems);
+    }
+    if recipe.objective.uld.is_some() {
+        let needed = "no `objective.uld`, whose rows are cut for two tokenizers";
+        needs(first, "text.first", needed, problems);
+    }
 }
 
 fn check_models(recipe: &Recipe, problems: &mut Problems) {

@@ -2,9 +2,10 @@
 
 use heirloom_base::{Digest, Tokens};
 use heirloom_recipe::{
-    AnyPlan, Architecture, DecoderShape, LanguageFacts, LanguageModelFacts, LanguagePlan,
-    LanguageShape, LanguageTeacherFacts, LanguageTeacherPlan, Problems, TokenDifference,
-    TokenizerFacts, Verdict, change_language, parse, resolve_language, smoke_language,
+    AnyPlan, Architecture, DecoderShape, FirstPlan, LanguageFacts, LanguageModelFacts,
+    LanguagePlan, LanguageShape, LanguageTeacherFacts, LanguageTeacherPlan, Problems,
+    TokenDifference, TokenizerFacts, Verdict, change_language, parse, resolve_language,
+    smoke_language,
 };
 
 const RECIPE: &str = r#"
@@ -417,6 +418,54 @@ fn what_has_no_inside_to_compare_is_refused() {
     ] {
         assert!(found.contains(needed), "`{needed}` in:\n{found}");
     }
+}
+
+#[test]
+fn rows_that_come_first_are_in_the_plan_and_need_all_that_chooses_them() {
+    const FIRST: &str = "text.first={ answers = \"small\", share = 0.25 }";
+    let parsed = |sets: &[&str]| {
+        parse("novels.toml", RECIPE, &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>())
+    };
+    let text = parsed(&[FIRST]).expect("a recipe").text().expect("a text");
+    let first = text.first.expect("it is in the plan");
+    assert_eq!((first.answers.as_str(), first.share, first.top_k), ("small", 0.25, 10));
+    let said = |sets: &[&str]| match parsed(sets) {
+        Ok(recipe) => recipe.text().expect_err("problems").to_string(),
+        Err(problems) => problems.to_string(),
+    };
+    for (sets, needed) in [
+        (&["text.first={ share = 0.25 }"][..], "`text.first.answers` is missing"),
+        (&["text.first={ answers = \"small\" }"], "`text.first.share` is missing"),
+        (&["text.first={ answers = \"small\", share = 1.0 }"], "`text.first.share` is 1"),
+        (
+            &["text.first={ answers = \"small\", share = 0.5, top_k = 0 }"],
+            "`text.first.top_k` is 0",
+        ),
+        (
+            &["text.first={ answers = \"small\", share = 0.5, topk = 3 }"],
+            "unknown key `text.first.topk`",
+        ),
+        (&["text.first=3"], "`text.first` is 3, expected a table such as"),
+        (&[FIRST, "text.kind=masked"], "`text.first` needs `kind = \"causal\"`"),
+        (&[FIRST, "objective.uld={ top = 8 }"], "`text.first` needs no `objective.uld`"),
+    ] {
+        let found = said(sets);
+        assert!(found.contains(needed), "`{needed}` in:\n{found}");
+    }
+    // Where it is may change; what it chose may not.
+    let with = |path: &str, share: f64| {
+        let mut plan = plan();
+        plan.text.first =
+            Some(FirstPlan { answers: path.to_owned(), share, top_k: 10, rows: None });
+        plan
+    };
+    let toml = with("small", 0.25).to_toml();
+    assert_eq!(LanguagePlan::from_toml(&toml), Ok(with("small", 0.25)));
+    let words = with("small", 0.25).to_string();
+    assert!(
+        words.contains("first the 0.25 of them that are hardest for a small model, by"),
+        "{words}"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use heirloom::answers::{
 };
 use heirloom::elsewhere::{Copied, is_address};
 use heirloom::failure::Failure;
-use heirloom::language::{KeptTokens, open_text, rows_of_runs};
+use heirloom::language::{KeptTokens, led, open_text, rows_of_runs};
 use heirloom::opened::weights_digest;
 use heirloom::places::Places;
 use heirloom_base::{Bytes, Digest};
@@ -242,10 +242,18 @@ fn rows(args: &CacheArgs, tokenizer: &Tokenizer, beside: &Path) -> Result<Text, 
         let kept = KeptTokens { new: Some(beside.to_owned()), ..runs };
         let opened = open_text(text, &folder, tokenizer, &kept)?;
         let seeds = if args.seeds.is_empty() { recipe.seeds() } else { args.seeds.clone() };
-        let wanted =
-            (!args.all).then(|| rows_of_runs(&recipe, &*opened.train, &seeds)).transpose()?;
+        let template = opened.template;
+        let wanted = match (args.all, &opened.text.first) {
+            (true, _) => None,
+            (false, None) => Some(rows_of_runs(&recipe, &*opened.train, &seeds)?),
+            (false, Some(first)) => {
+                let (rows, of) = (Arc::clone(&opened.train), (tokenizer, template));
+                let (rows, _) = led(first, rows, of, &Places::from_environment())?;
+                Some(rows_of_runs(&recipe, &*rows, &seeds)?)
+            }
+        };
         let temperature = recipe.objective.temperature();
-        return Ok(Text { rows: opened.train, temperature, template: opened.template, wanted });
+        return Ok(Text { rows: opened.train, temperature, template, wanted });
     }
     let shards = match &args.tokens {
         Some(folder) => open(&RealDisk, folder, None, tokenizer)?,

@@ -8,7 +8,7 @@ use crate::trainer::rule;
 
 /// The rows that the first `steps` steps of a run read under `seed`, ascending, each once.
 pub fn rows_read(rows: &dyn Rows, batch: Batch, steps: u64, seed: u64) -> Vec<u32> {
-    Order::new(seed, rows.len()).read_within(rows, steps, rule(batch))
+    Order::of_rows(seed, rows).read_within(rows, steps, rule(batch))
 }
 
 /// The same of a whole run.

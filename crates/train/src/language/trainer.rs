@@ -168,7 +168,7 @@ impl LanguageTrainer {
             .validation
             .as_ref()
             .map(|rows| Examiner::new(device, &network, &**rows, job.plan.text.masking));
-        let order = Order::new(training.seed, job.train.len());
+        let order = Order::of_rows(training.seed, &*job.train);
         let writer = match &network {
             Network::Decoder(student) => Writer::new(device, student, &job),
             Network::Encoder(_) => None,

@@ -144,6 +144,7 @@ fn plain(shape: &LanguageShape, files: Vec<String>, length: u64) -> TextPlan {
         on_long: OnLong::Error,
         train_limit: Limit::All,
         validation_limit: Limit::All,
+        first: None,
         masking,
     }
 }
