@@ -25,6 +25,9 @@ use url::Url;
 /// A file of answers has some tens of megabytes, and may have a slow way to go.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Where a machine in a cloud learns who it is.
+const MACHINES_OWN: &str = "http://169.254.169.254/";
+
 const EXPECTED: &str = "expected s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://CONTAINER/FOLDER or https://SERVER/FOLDER";
 
 /// Why an address cannot be used, whatever is there.
@@ -43,6 +46,8 @@ pub struct Remote {
     folder: Path,
     /// A web server, which is read from alone and need not list what it has.
     web: bool,
+    /// The variable that would say who asks, where it is not set.
+    unsaid: Option<&'static str>,
     runtime: Runtime,
 }
 
@@ -75,7 +80,17 @@ impl Remote {
             .build()
             .map_err(|error| bad(error.to_string()))?;
         let web = scheme == ObjectStoreScheme::Http;
-        Ok(Self { address: shown(address), store, folder, web, runtime })
+        let said = |name: &&str| {
+            std::env::var_os(name).is_some() || more.iter().any(|(said, _)| said == name)
+        };
+        let who = match scheme {
+            ObjectStoreScheme::AmazonS3 => Some("AWS_ACCESS_KEY_ID"),
+            ObjectStoreScheme::GoogleCloudStorage => Some("GOOGLE_SERVICE_ACCOUNT"),
+            ObjectStoreScheme::MicrosoftAzure => Some("AZURE_STORAGE_ACCOUNT_KEY"),
+            _ => None,
+        };
+        let unsaid = who.filter(|name| !said(name));
+        Ok(Self { address: shown(address), store, folder, web, unsaid, runtime })
     }
 
     fn path(&self, name: &str) -> Path {
@@ -84,7 +99,14 @@ impl Remote {
 
     fn said(&self, doing: Doing, name: Option<&str>, error: &object_store::Error) -> DiskError {
         let path = name.map_or_else(|| PathBuf::from(&self.address), |name| self.address_of(name));
-        DiskError { doing, path, source: io::Error::other(reason(error)) }
+        let mut reason = reason(error);
+        // Where nothing says who asks, the machine's own service is asked for it, which few have.
+        if let Some(name) = self.unsaid.filter(|_| reason.contains(MACHINES_OWN)) {
+            reason += &format!(
+                "; the variable {name} is not set, so the machine was asked who it is, and it has no answer"
+            );
+        }
+        DiskError { doing, path, source: io::Error::other(reason) }
     }
 }
 
