@@ -6,7 +6,7 @@
 //! | 1 | a bug of ours | ours |
 //! | 2 | the recipe or the command cannot work | edit it |
 //! | 3 | data or weights are not what they should be | look at the named file |
-//! | 4 | the disk said no | make room or mend it; the run is intact |
+//! | 4 | the disk or the network said no | make room or mend it; the run is intact |
 //! | 5 | training diverged and the plan says stop | change the recipe |
 //! | 6 | does not fit in memory | shrink, by the numbers given |
 //! | 75 | stopped on request, saved, can go on | resume |
