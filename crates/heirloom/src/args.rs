@@ -12,7 +12,8 @@ pub(crate) use text::{TextArgs, TextFormat, TokenizeArgs, TokenizerKind, Tokeniz
 #[derive(Debug, Parser)]
 #[command(name = "heirloom", version, max_term_width = 100)]
 #[command(after_help = "Relative paths in recipes are looked for below $HEIRLOOM_DATA (data) and \
-$HEIRLOOM_MODELS (models, tokenizers) first, then below the working directory.\n\n\
+$HEIRLOOM_MODELS (models, tokenizers) first, then below the working directory; copies of what lies at \
+addresses are below $HEIRLOOM_CACHE, or else ~/.cache/heirloom.\n\n\
 Exit codes: 0 done; 1 a bug of ours; 2 the recipe or command cannot work; 3 data or weights are \
 not what they should be; 4 the disk or the network said no; 5 diverged; 6 does not fit in memory; 75 stopped on \
 request, saved, can go on.")]
