@@ -64,24 +64,48 @@ impl Copied {
         &self.folder
     }
 
-    /// Brings what is not here yet, while no other process does; whether all came.
-    pub fn bring(&self, each: &mut (dyn FnMut(Fetched) -> bool + Send)) -> Result<bool, Failure> {
-        let lock = self.folder.join("fetching.lock");
-        let _lock = RunLock::wait(&lock, &Holder::this_process("its start"))?;
-        Ok(fetch(self.from(), &self.folder, each)?)
+    /// What the answers there say of themselves, brought here.
+    ///
+    /// # Errors
+    /// Where there are none, where the copy is of others, and where disk or network say no.
+    pub fn about(&self) -> Result<About, answers::Error> {
+        let _lock = self.lock()?;
+        Ok(fetch_about(&RealDisk, self.from(), &self.folder)?.about().clone())
     }
 
-    /// Brings what is not here yet and opens it, where it is as expected: what there is says so before
-    /// more than that is fetched.
-    pub fn open(&self, expected: &Expected) -> Result<Kept, Failure> {
+    /// Brings what is not here yet; whether all came.
+    ///
+    /// # Errors
+    /// As [`about`](Self::about), and where a file there is missing or damaged.
+    pub fn bring(
+        &self,
+        each: &mut (dyn FnMut(Fetched) -> bool + Send),
+    ) -> Result<bool, answers::Error> {
+        let _lock = self.lock()?;
+        fetch(self.from(), &self.folder, each)
+    }
+
+    /// Brings what is not here yet and opens it, where it is as expected: what the answers say of
+    /// themselves may end it before more than that is fetched.
+    ///
+    /// # Errors
+    /// As [`bring`](Self::bring), and where the answers are not as expected.
+    pub fn open(&self, expected: &Expected) -> Result<Kept, answers::Error> {
         let address = Path::new(self.from.address());
+        let _lock = self.lock()?;
         fetch_about(&RealDisk, self.from(), &self.folder)?;
-        let opened = Kept::open_copy(&self.folder, address, expected);
-        if let Err(answers::Error::Unfinished { .. }) = opened {
-            self.bring(&mut |_| true)?;
-            return Ok(Kept::open_copy(&self.folder, address, expected)?);
+        match Kept::open_copy(&self.folder, address, expected) {
+            Err(answers::Error::Unfinished { .. }) => {
+                fetch(self.from(), &self.folder, &mut |_| true)?;
+                Kept::open_copy(&self.folder, address, expected)
+            }
+            opened => opened,
         }
-        Ok(opened?)
+    }
+
+    /// One process brings, and those that wait for it find what it brought.
+    fn lock(&self) -> Result<RunLock, heirloom_store::StoreError> {
+        RunLock::wait(&self.folder.join("fetching.lock"), &Holder::this_process("its start"))
     }
 }
 
@@ -107,9 +131,7 @@ impl Named {
     pub fn about(&self) -> Result<About, Failure> {
         match self {
             Self::Folder(folder) => Ok(Kept::about_of(&RealDisk, folder)?),
-            Self::Copied(copied) => {
-                Ok(fetch_about(&RealDisk, copied.from(), copied.folder())?.about().clone())
-            }
+            Self::Copied(copied) => Ok(copied.about()?),
         }
     }
 
@@ -117,7 +139,7 @@ impl Named {
     pub fn open(&self, expected: &Expected) -> Result<Kept, Failure> {
         match self {
             Self::Folder(folder) => Ok(Kept::open(folder, expected)?),
-            Self::Copied(copied) => copied.open(expected),
+            Self::Copied(copied) => Ok(copied.open(expected)?),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use heirloom_testkit::Bucket;
 use serde_json::Value;
@@ -121,9 +121,21 @@ fn what_two_machines_keep_at_an_address_teaches_as_a_folder_does() {
     assert_eq!(losses(&one, "from-bucket"), losses(&one, "from-folder"));
     assert!(bucket.asked().iter().all(|asked| !asked.contains("part-")), "fetched before");
 
-    // A machine that has nothing yet, and one that goes on with a run; from a web server too.
-    learn(&two, "kept.toml", "from-bucket", &[]);
-    assert_eq!(losses(&two, "from-bucket"), losses(&one, "from-folder"));
+    // A machine that has nothing yet, on which runs begin at once: one of them fetches.
+    fs::remove_dir_all(two.path("copies")).unwrap();
+    let runs = ["from-bucket", "beside", "beside-both"];
+    let begun = runs.map(|into| {
+        let mut command = command(&two, &bucket, &["train", "kept.toml", "--into", into]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    for (child, run) in begun.into_iter().zip(runs) {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(losses(&two, run), losses(&one, "from-folder"));
+    }
+    let parts = bucket.asked().iter().filter(|asked| asked.contains("part-")).count();
+    assert_eq!(parts, 2, "each file once");
+    // From a web server too, and where a run is gone on with.
     let web = format!("teacher.cache=\"{}/shelf/novels/kept\"", bucket.address());
     learn(&two, "kept.toml", "from-web", &["--set", &web]);
     assert_eq!(losses(&two, "from-web"), losses(&one, "from-folder"));

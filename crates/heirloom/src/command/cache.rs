@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use heirloom::answer::model_folder;
 use heirloom::answers::{
-    self, About, Held, Kept, Kind, Measured, Progress, Shard, Values, Wanted, fetch_about, is_part,
+    self, About, Held, Kept, Kind, Measured, Progress, Shard, Values, Wanted, is_part,
 };
 use heirloom::elsewhere::{Copied, is_address};
 use heirloom::failure::Failure;
@@ -191,7 +191,7 @@ fn at_address(address: &str) -> Result<Copied, Failure> {
 /// Brings here what other machines have said of the answers, and puts there what an earlier process has
 /// finished and not put there.
 fn begun_elsewhere(copied: &Copied, mirror: &Mirror<'_>) -> Result<(), Failure> {
-    match fetch_about(&RealDisk, copied.from(), copied.folder()) {
+    match copied.about() {
         Ok(_) => {
             mirror.catch_up(is_part).map_err(heirloom_store::StoreError::from)?;
             Ok(())
