@@ -113,11 +113,15 @@ fn what_two_machines_keep_at_an_address_teaches_as_a_folder_does() {
 
     let learn = |place: &Place, recipe: &str, into: &str, more: &[&str]| {
         let arguments = [&["train", recipe, "--into", into], more].concat();
-        succeeds(command(place, &bucket, &arguments));
+        succeeds(command(place, &bucket, &arguments)).1
     };
     learn(&one, "kept.toml", "from-folder", &["--set", "teacher.cache=\"folder\""]);
     bucket.asked();
-    learn(&one, "kept.toml", "from-bucket", &[]);
+    let said = learn(&one, "kept.toml", "from-bucket", &[]);
+    assert!(
+        said.contains("note: `teacher.cache` is at s3://shelf/novels/kept; what is not"),
+        "{said}"
+    );
     assert_eq!(losses(&one, "from-bucket"), losses(&one, "from-folder"));
     assert!(bucket.asked().iter().all(|asked| !asked.contains("part-")), "fetched before");
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use heirloom::elsewhere::is_address;
 use heirloom::failure::Failure;
 use heirloom::language::KeptTokens;
 use heirloom::places::Places;
@@ -61,6 +62,14 @@ pub(crate) fn run(args: &TrainArgs, threads: usize, show: Show) -> Result<u8, Fa
     };
     let dir = folder.clone().unwrap_or_else(|| PathBuf::from(recipe.output_dir()));
     let kept = KeptTokens::beside(&dir);
+    for (key, teacher) in recipe.teachers() {
+        if let Some(at) = teacher.cache.as_ref().filter(|at| is_address(&at.value)) {
+            show.say(&format!(
+                "note: `{key}.cache` is at {}; what is not here yet is copied first",
+                at.value
+            ));
+        }
+    }
     let mut prepared = Prepared::gather(&recipe, &places, &kept, threads, args.smoke)?;
     if let Some(folder) = folder {
         prepared.set_folder(&folder);
