@@ -75,18 +75,19 @@ pub fn fetch_about(disk: &dyn Disk, from: &dyn Elsewhere, folder: &Path) -> Resu
     Ok(held)
 }
 
-/// Brings all answers at `from` into `folder`, which is there and which nobody else brings them into.
+/// Brings all answers at `from`, which say [this](fetch_about) of themselves, into `folder`, which is there
+/// and which nobody else brings them into.
 /// What is here already is not asked for again. `each` hears of every file, and says whether to go on;
 /// the result is whether all came.
 ///
 /// # Errors
-/// As [`fetch_about`]; where files are missing there, and where one is not what was written.
+/// Where files are missing there, where one is not what was written, and where disk or network say no.
 pub fn fetch(
     from: &dyn Elsewhere,
     folder: &Path,
+    held: &Held,
     each: &mut (dyn FnMut(Fetched) -> bool + Send),
 ) -> Result<bool, Error> {
-    let held = fetch_about(&RealDisk, from, folder)?;
     let parts = held.parts();
     let absent: Vec<u64> =
         (0..parts).filter(|&part| !folder.join(part_name(part)).is_file()).collect();
@@ -97,7 +98,7 @@ pub fn fetch(
         while !stopped.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed) as usize;
             let Some(&part) = absent.get(at) else { break };
-            let came = fetch_part(from, folder, &held, part);
+            let came = fetch_part(from, folder, held, part);
             if came.is_err() {
                 stopped.store(true, Ordering::Relaxed);
             }

@@ -82,7 +82,8 @@ impl Copied {
         each: &mut (dyn FnMut(Fetched) -> bool + Send),
     ) -> Result<bool, answers::Error> {
         let _lock = self.lock()?;
-        fetch(self.from(), &self.folder, each)
+        let held = fetch_about(&RealDisk, self.from(), &self.folder)?;
+        fetch(self.from(), &self.folder, &held, each)
     }
 
     /// Brings what is not here yet and opens it, where it is as expected: what the answers say of
@@ -93,10 +94,10 @@ impl Copied {
     pub fn open(&self, expected: &Expected) -> Result<Kept, answers::Error> {
         let address = Path::new(self.from.address());
         let _lock = self.lock()?;
-        fetch_about(&RealDisk, self.from(), &self.folder)?;
+        let held = fetch_about(&RealDisk, self.from(), &self.folder)?;
         match Kept::open_copy(&self.folder, address, expected) {
             Err(answers::Error::Unfinished { .. }) => {
-                fetch(self.from(), &self.folder, &mut |_| true)?;
+                fetch(self.from(), &self.folder, &held, &mut |_| true)?;
                 Kept::open_copy(&self.folder, address, expected)
             }
             opened => opened,

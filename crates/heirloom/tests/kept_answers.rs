@@ -30,15 +30,7 @@ fn place() -> Place {
 }
 
 fn recipe(teacher: &str) -> String {
-    format!(
-        "[text]\nkind = \"causal\"\npath = \"text\"\ntrain = [\"train.txt\"]\n\
-         validation = [\"valid.txt\"]\ndocuments = \"blank_line\"\nsequence_length = 48\n\
-         [tokenizer]\npath = \"model\"\n[student]\nconfig = {{ model_type = \"gpt2\", \
-         hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }}\n\
-         [teacher]\n{teacher}\n[objective]\nalpha = 0.6\ntemperature = 2.0\n\
-         [training]\nmax_steps = 8\nbatch_size = 6\nmicro_batch_size = 4\nlearning_rate = 0.01\n\
-         save_steps = 2\nsave_total_limit = 9\neval_steps = 4\neval_strategy = \"steps\"\nseed = 7\n"
-    )
+    decoders::recipe(("model", 48), &format!("[teacher]\n{teacher}"), decoders::EIGHT_STEPS)
 }
 
 /// Exit code, stdout, stderr.

@@ -24,15 +24,7 @@ fn place() -> Place {
 /// A recipe with these teachers.
 fn recipe(teachers: &[&str]) -> String {
     let teachers: String = teachers.iter().map(|keys| format!("[[teacher]]\n{keys}\n")).collect();
-    format!(
-        "[text]\nkind = \"causal\"\npath = \"text\"\ntrain = [\"train.txt\"]\n\
-         validation = [\"valid.txt\"]\ndocuments = \"blank_line\"\nsequence_length = 32\n\
-         [tokenizer]\npath = \"one\"\n[student]\nconfig = {{ model_type = \"gpt2\", \
-         hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }}\n\
-         {teachers}[objective]\nalpha = 0.6\ntemperature = 2.0\n\
-         [training]\nmax_steps = 8\nbatch_size = 6\nmicro_batch_size = 4\nlearning_rate = 0.01\n\
-         save_steps = 2\nsave_total_limit = 9\neval_steps = 4\neval_strategy = \"steps\"\nseed = 7\n"
-    )
+    decoders::recipe(("one", 32), &teachers, decoders::EIGHT_STEPS)
 }
 
 /// Exit code, stdout, stderr.

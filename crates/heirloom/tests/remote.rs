@@ -20,15 +20,9 @@ use place::Place;
 const AT: &str = "s3://shelf/novels/kept";
 
 fn recipe(teacher: &str) -> String {
-    format!(
-        "[text]\nkind = \"causal\"\npath = \"text\"\ntrain = [\"train.txt\"]\n\
-         validation = [\"valid.txt\"]\ndocuments = \"blank_line\"\nsequence_length = 48\n\
-         [tokenizer]\npath = \"model\"\n[student]\nconfig = {{ model_type = \"gpt2\", \
-         hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }}\n\
-         [teacher]\n{teacher}\n[objective]\nalpha = 0.6\n\
-         [training]\nmax_steps = 6\nbatch_size = 2\nlearning_rate = 0.01\nsave_steps = 2\n\
-         save_total_limit = 9\neval_strategy = \"never\"\nseeds = [7]\n"
-    )
+    let rest = "[training]\nmax_steps = 6\nbatch_size = 2\nlearning_rate = 0.01\nsave_steps = 2\n\
+                save_total_limit = 9\neval_strategy = \"never\"\nseeds = [7]\n";
+    decoders::recipe(("model", 48), &format!("[teacher]\n{teacher}"), rest)
 }
 
 /// A place with recipes that learn from the teacher and from its answers at an address.

@@ -127,7 +127,7 @@ fn whole() -> Shelf {
 }
 
 fn bring(shelf: &Shelf, folder: &Path) -> Result<bool, Error> {
-    fetch(shelf, folder, &mut |_| true)
+    fetch(shelf, folder, &fetch_about(&RealDisk, shelf, folder)?, &mut |_| true)
 }
 
 #[test]
@@ -147,8 +147,9 @@ fn machines_that_share_no_disk_fill_one_folder() {
 
     let here = tempfile::tempdir().unwrap();
     let mut heard = Vec::new();
+    let held = fetch_about(&RealDisk, &shelf, here.path()).unwrap();
     assert!(
-        fetch(&shelf, here.path(), &mut |at: Fetched| {
+        fetch(&shelf, here.path(), &held, &mut |at: Fetched| {
             heard.push(at.files);
             true
         })
