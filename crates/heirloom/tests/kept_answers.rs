@@ -30,7 +30,7 @@ fn place() -> Place {
 }
 
 fn recipe(teacher: &str) -> String {
-    decoders::recipe(("model", 48), &format!("[teacher]\n{teacher}"), decoders::EIGHT_STEPS)
+    decoders::recipe(("model", 48), &format!("[teacher]\n{teacher}\n"), None)
 }
 
 /// Exit code, stdout, stderr.

@@ -24,7 +24,7 @@ fn place() -> Place {
 /// A recipe with these teachers.
 fn recipe(teachers: &[&str]) -> String {
     let teachers: String = teachers.iter().map(|keys| format!("[[teacher]]\n{keys}\n")).collect();
-    decoders::recipe(("one", 32), &teachers, decoders::EIGHT_STEPS)
+    decoders::recipe(("one", 32), &teachers, None)
 }
 
 /// Exit code, stdout, stderr.

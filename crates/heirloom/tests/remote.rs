@@ -22,7 +22,7 @@ const AT: &str = "s3://shelf/novels/kept";
 fn recipe(teacher: &str) -> String {
     let rest = "[training]\nmax_steps = 6\nbatch_size = 2\nlearning_rate = 0.01\nsave_steps = 2\n\
                 save_total_limit = 9\neval_strategy = \"never\"\nseeds = [7]\n";
-    decoders::recipe(("model", 48), &format!("[teacher]\n{teacher}"), rest)
+    decoders::recipe(("model", 48), &format!("[teacher]\n{teacher}\n"), Some(rest))
 }
 
 /// A place with recipes that learn from the teacher and from its answers at an address.

@@ -33,18 +33,22 @@ pub(crate) fn place(names: [&str; 2]) -> Place {
 }
 
 /// A recipe of a small student on these texts, in rows of `length` tokens of the model `tokenizer`, with
-/// teachers as they are written; it ends within `[training]`.
-pub(crate) fn recipe((tokenizer, length): (&str, u64), teachers: &str, rest: &str) -> String {
+/// teachers as they are written. `rest` stands behind `alpha`, where the run is not the usual one, which looks
+/// at its student twice and can be gone on with from every second step.
+pub(crate) fn recipe(
+    (tokenizer, length): (&str, u64),
+    teachers: &str,
+    rest: Option<&str>,
+) -> String {
+    const USUAL: &str = "temperature = 2.0\n\
+        [training]\nmax_steps = 8\nbatch_size = 6\nmicro_batch_size = 4\nlearning_rate = 0.01\n\
+        save_steps = 2\nsave_total_limit = 9\neval_steps = 4\neval_strategy = \"steps\"\nseed = 7\n";
+    let rest = rest.unwrap_or(USUAL);
     format!(
         "[text]\nkind = \"causal\"\npath = \"text\"\ntrain = [\"train.txt\"]\n\
          validation = [\"valid.txt\"]\ndocuments = \"blank_line\"\nsequence_length = {length}\n\
          [tokenizer]\npath = \"{tokenizer}\"\n[student]\nconfig = {{ model_type = \"gpt2\", \
          hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }}\n\
-         {teachers}\n[objective]\nalpha = 0.6\n{rest}"
+         {teachers}[objective]\nalpha = 0.6\n{rest}"
     )
 }
-
-/// What follows in a recipe whose run looks at its student twice and can go on from every second step.
-pub(crate) const EIGHT_STEPS: &str = "temperature = 2.0\n\
-    [training]\nmax_steps = 8\nbatch_size = 6\nmicro_batch_size = 4\nlearning_rate = 0.01\n\
-    save_steps = 2\nsave_total_limit = 9\neval_steps = 4\neval_strategy = \"steps\"\nseed = 7\n";
